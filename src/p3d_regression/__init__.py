@@ -1,0 +1,45 @@
+"""Regression for pytorch-3dunet: upstream's own commands understand ``model.final_activation``.
+
+Installing the package is enough for ``train3dunet`` and ``predict3dunet``. The names below are for those who
+build and train models from Python. They are imported on first use: importing this package imports neither
+torch nor pytorch3dunet nor any other dependency.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
+    from p3d_regression.upstream import activate, deactivate, is_active
+    from p3d_regression.upstream.model import set_final_activation
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigError",
+    "UnsupportedUpstreamError",
+    "activate",
+    "deactivate",
+    "is_active",
+    "set_final_activation",
+]
+
+_HOME = {
+    "ConfigError": "p3d_regression.errors",
+    "UnsupportedUpstreamError": "p3d_regression.errors",
+    "activate": "p3d_regression.upstream",
+    "deactivate": "p3d_regression.upstream",
+    "is_active": "p3d_regression.upstream",
+    "set_final_activation": "p3d_regression.upstream.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,132 @@
+"""Call a function right after a module has been imported, however and whenever that happens.
+
+Knows nothing of what the modules are. Standard library only, because it runs inside ``import torch``.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+Callback = Callable[[ModuleType], None]
+
+
+def call_after_import(callbacks: Mapping[str, Callback]) -> "ImportHook":
+    """Call ``callbacks[name](module)`` after each execution of the module ``name``.
+
+    A module that is loaded already gets its call at once; one that is being imported at this moment gets it
+    when its code has run to the end, before the ``import`` statement that asked for it returns; one that is
+    imported or reloaded later, then. A callback must not raise: its exception would look like the module's.
+
+    Args:
+        callbacks: full module name -> function of the module.
+
+    Returns:
+        The hook, to be taken out again with its ``uninstall()``.
+    """
+    hook = ImportHook(callbacks)
+    sys.meta_path.insert(0, hook)
+    for name in callbacks:
+        module = sys.modules.get(name)
+        if module is not None:
+            hook.call_when_loaded(module)
+    return hook
+
+
+class ImportHook:
+    """A finder on ``sys.meta_path`` that lends each watched module a loader which reports back."""
+
+    def __init__(self, callbacks: Mapping[str, Callback]) -> None:
+        self._callbacks = dict(callbacks)
+
+    def uninstall(self) -> None:
+        """Stop watching. Calls that were made are not undone; uninstalling twice is fine."""
+        self._callbacks.clear()
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in self._callbacks:
+            return None
+        spec = self._find_elsewhere(fullname, path, target)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _ReportingLoader(spec.loader, self)  # type: ignore[assignment]
+        return spec
+
+    def _find_elsewhere(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> ModuleSpec | None:
+        # The finders in front of this one were asked before it and did not know the module.
+        finders = list(sys.meta_path)
+        if self in finders:
+            finders = finders[finders.index(self) + 1 :]
+        for finder in finders:
+            find_spec = getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = find_spec(fullname, path, target) if find_spec else None
+            if spec is not None:
+                return spec
+        return None
+
+    def call(self, module: ModuleType) -> None:
+        callback = self._callbacks.get(module.__name__)
+        if callback is not None:
+            callback(module)
+
+    def call_when_loaded(self, module: ModuleType) -> None:
+        spec = module.__spec__
+        if spec is not None and getattr(spec, "_initializing", False):
+            _ReportingSpec.take_over(spec, self)
+        else:
+            self.call(module)
+
+
+class _ReportingLoader:
+    """Stands in for a module's loader during one execution, then tells the hook."""
+
+    def __init__(self, loader: Any, hook: ImportHook) -> None:
+        self._loader = loader
+        self._hook = hook
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        # inspect, pickle, pkgutil and importlib.resources look at these: they get the module's own loader.
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        self._hook.call(module)
+
+
+class _ReportingSpec(ModuleSpec):
+    """The spec of a module whose code is running now; tells the hook when it has run.
+
+    The import system marks the end by setting ``spec._initializing`` to False, while it still holds the
+    module's import lock: no thread, and no ``from module import name``, can get in between. There is no
+    loader to stand in for any more, because its ``exec_module`` is already on the stack.
+    """
+
+    _hook: ImportHook
+
+    @classmethod
+    def take_over(cls, spec: ModuleSpec, hook: ImportHook) -> None:
+        spec.__class__ = cls
+        spec.__dict__["_hook"] = hook
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_initializing" and not value:
+            hook = self.__dict__.pop("_hook")
+            self.__class__ = ModuleSpec  # type: ignore[assignment]
+            module = sys.modules.get(self.name)
+            # A module whose code raised has left sys.modules by now.
+            if module is not None and module.__spec__ is self:
+                hook.call(module)
+        super().__setattr__(name, value)

@@ -1,0 +1,114 @@
+"""The command ``p3d-regression``: parse, call, print."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from p3d_regression import __version__, upstream
+from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
+
+if TYPE_CHECKING:
+    from p3d_regression.doctor import Diagnosis
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="p3d-regression")
+def main() -> None:
+    """Regression for pytorch-3dunet.
+
+    Where this package is installed, upstream's own train3dunet and predict3dunet understand
+    `model.final_activation: none`. These commands are the tools around that.
+    """
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(as_json: bool) -> None:
+    """Say whether the plugin becomes active in this environment, and if not, why.
+
+    Exit status: 0 active, 1 not.
+    """
+    from p3d_regression.doctor import diagnose
+
+    diagnosis = diagnose()
+    if as_json:
+        click.echo(json.dumps(diagnosis.as_dict(), indent=2))
+    else:
+        _print_diagnosis(diagnosis)
+    sys.exit(0 if diagnosis.active else 1)
+
+
+def _print_diagnosis(diagnosis: "Diagnosis") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(box=None, show_header=False)
+    for name, version in diagnosis.versions.items():
+        table.add_row(name, version or "[red]not found[/]")
+    for patch in diagnosis.patches:
+        colour = "green" if patch["state"] in ("applied", "not needed") else "red"
+        table.add_row(patch["target"], f"[{colour}]{patch['state']}[/]", patch["detail"])
+    for name, command in diagnosis.commands.items():
+        where = (
+            "" if command["this_environment"] else "[yellow]not of this environment: the plugin may be absent there[/]"
+        )
+        table.add_row(name, command["path"] or "[yellow]not on PATH[/]", where if command["path"] else "")
+    console.print(table)
+    if diagnosis.active:
+        console.print("[green]active[/]: train3dunet and predict3dunet understand model.final_activation")
+    else:
+        console.print(f"[red]not active[/]: {diagnosis.reason}", soft_wrap=True)
+
+
+@main.command(
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+        "help_option_names": ["-h"],
+    }
+)
+@click.argument("command", type=click.Choice(["train3dunet", "predict3dunet"]))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run(command: str, arguments: tuple[str, ...]) -> None:
+    """Run upstream's COMMAND with the plugin active, also where torch does not load it.
+
+    For torch older than 2.5, or TORCH_DEVICE_BACKEND_AUTOLOAD=0. ARGUMENTS are upstream's own:
+
+        p3d-regression run train3dunet --config train.yml
+    """
+    from p3d_regression.upstream import commands
+
+    if upstream.is_disabled():
+        raise click.UsageError(f"P3D_REGRESSION_DISABLE is set: unset it, or call {command} itself.")
+    try:
+        commands.run(command, arguments)
+    except (ConfigError, UnsupportedUpstreamError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("p3d-demo"),
+    show_default=True,
+    help="Directory for data, configs, checkpoints, predictions and the picture.",
+)
+@click.option("--iterations", type=click.IntRange(min=1), default=150, show_default=True, help="Training iterations.")
+@click.option("--compare", is_flag=True, help="Also train with upstream's own sigmoid and softmax.")
+def demo(out: Path, iterations: int, compare: bool) -> None:
+    """Regress the distance to white matter from a brain MRI, with upstream's own commands.
+
+    Takes about two minutes on two CPU cores, three times as long with --compare. Nothing is downloaded.
+    """
+    from p3d_regression.demo.errors import DemoError
+    from p3d_regression.demo.run import run_demo
+
+    try:
+        run_demo(out, iterations=iterations, compare=compare)
+    except DemoError as error:
+        raise click.ClickException(str(error)) from error

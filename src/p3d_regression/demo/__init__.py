@@ -1,0 +1,1 @@
+"""``p3d-regression demo``: the main job, on a real brain MRI, through upstream's own commands."""

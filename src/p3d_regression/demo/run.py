@@ -1,0 +1,117 @@
+"""The whole demo: data, training, prediction, report."""
+
+import hashlib
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from p3d_regression.demo.errors import DemoError
+from p3d_regression.demo.training import Run
+
+#: Marks a directory as made by the demo, and remembers the configs as it wrote them.
+MARKER = ".p3d-regression-demo.json"
+
+
+def run_demo(out: Path, *, iterations: int, compare: bool) -> None:
+    """Train, predict and report.
+
+    Args:
+        out: directory for everything that is written; made if need be.
+        iterations: of training.
+        compare: also train with the last layers that upstream itself offers.
+
+    Raises:
+        DemoError: something is missing, ``out`` holds foreign or changed files, or a command failed.
+    """
+    _require("nilearn", "matplotlib")
+    from p3d_regression.demo.data import load_hemispheres
+    from p3d_regression.demo.report import draw, read_prediction, table
+
+    out = out.absolute()
+    runs = _plan(out, iterations, compare)
+    console = Console()
+    _claim(out, runs)
+    console.print("Computing the distance to white matter in the MNI152 brain ...")
+    train, test = load_hemispheres()
+    train.write(runs["none"].train_file)
+    test.write(runs["none"].test_file)
+    predictions = {}
+    for run in runs.values():
+        _train(run, console)
+        run.predict()
+        predictions[_title(run)] = read_prediction(run.predictions)
+    draw(predictions, test, out / "demo.png")
+    console.print(table(predictions, test.label))
+    console.print(
+        f"Picture: {out / 'demo.png'}\nConfigs: {', '.join(map(str, runs['none'].configs()))}", soft_wrap=True
+    )
+
+
+def _require(*modules: str) -> None:
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise DemoError(f"The demo needs {' and '.join(missing)}: pip install 'p3d-regression[demo]'")
+
+
+def _plan(out: Path, iterations: int, compare: bool) -> dict[str, Run]:
+    directories = {"none": out}
+    if compare:
+        directories |= {"sigmoid": out / "upstream-sigmoid", "softmax": out / "upstream-softmax"}
+    return {
+        layer: Run(layer, directory, out / "train.h5", out / "test.h5", iterations)
+        for layer, directory in directories.items()
+    }
+
+
+def _title(run: Run) -> str:
+    if run.final_layer == "none":
+        return "final_activation: none"
+    return f"upstream's {run.final_layer}"
+
+
+def _claim(out: Path, runs: dict[str, Run]) -> None:
+    """Make the directories and write the configs; refuse to touch anything the demo did not write."""
+    marker = out / MARKER
+    written: dict[str, str] = {}
+    if marker.exists():
+        written = json.loads(marker.read_text())
+    elif out.exists() and any(out.iterdir()):
+        raise DemoError(f"{out} is not empty and was not made by this demo; choose another directory with --out.")
+    configs = {path: text for run in runs.values() for path, text in run.configs().items()}
+    for path in configs:
+        if path.exists() and written.get(_key(path, out)) != _digest(path.read_text()):
+            raise DemoError(f"{path} has been changed since the demo wrote it; choose another directory with --out.")
+    for run in runs.values():
+        run.directory.mkdir(parents=True, exist_ok=True)
+    written |= {_key(path, out): _digest(text) for path, text in configs.items()}
+    marker.write_text(json.dumps(written, indent=2))
+    for path, text in configs.items():
+        path.write_text(text)
+
+
+def _key(path: Path, out: Path) -> str:
+    return path.relative_to(out).as_posix()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _train(run: Run, console: Console) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(_title(run), total=run.iterations)
+
+        def show(iteration: int, mse: float | None) -> None:
+            if mse is None:
+                bar.update(task, completed=iteration)
+            elif console.is_terminal:
+                bar.update(task, description=f"{_title(run)}, validation MSE {mse:.1f}")
+            else:
+                console.print(f"{_title(run)}: validation MSE {mse:.1f}")
+
+        run.train(show)
+        bar.update(task, completed=run.iterations)

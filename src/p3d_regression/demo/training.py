@@ -1,0 +1,214 @@
+"""The demo's configs, and upstream's own commands run on them as subprocesses."""
+
+import json
+import re
+import subprocess
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from p3d_regression.demo.errors import DemoError
+
+#: What decides the model's last layer -> the lines of the config's model section that say so.
+FINAL_LAYERS = {
+    "none": (
+        "final_activation: none  # the line that p3d-regression adds",
+        "is_segmentation: false  # the same for a colleague who has not installed it",
+    ),
+    "sigmoid": ("final_sigmoid: true  # upstream's default",),
+    "softmax": ("final_sigmoid: false  # upstream: Softmax, which is 1.0 everywhere on one channel",),
+}
+
+#: Called with the number of finished iterations and, after a validation, its MSE.
+Progress = Callable[[int, float | None], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and one prediction.
+
+    Attributes:
+        final_layer: a key of :data:`FINAL_LAYERS`.
+        directory: absolute; gets ``train.yml``, ``predict.yml``, their logs, ``checkpoints`` and ``predictions``.
+        train_file, test_file: absolute paths of HDF5 files with the datasets ``raw`` and ``label``.
+        iterations: of training, one patch each.
+    """
+
+    final_layer: str
+    directory: Path
+    train_file: Path
+    test_file: Path
+    iterations: int
+
+    @property
+    def predictions(self) -> Path:
+        return self.directory / "predictions" / f"{self.test_file.stem}_predictions.h5"
+
+    def configs(self) -> dict[Path, str]:
+        """Path and text of both configs."""
+        train, predict = self.directory / "train.yml", self.directory / "predict.yml"
+        checkpoints = self.directory / "checkpoints"
+        model = _MODEL + "".join(f"  {line}\n" for line in FINAL_LAYERS[self.final_layer])
+        # JSON's quoting of a string is YAML's, whatever the path holds
+        train_file, test_file = json.dumps(str(self.train_file)), json.dumps(str(self.test_file))
+        return {
+            train: _TRAIN.format(
+                config=train,
+                model=model,
+                checkpoint_dir=json.dumps(str(checkpoints)),
+                iterations=self.iterations,
+                validate_after=max(1, self.iterations // 6),
+                train_file=train_file,
+                test_file=test_file,
+            ),
+            predict: _PREDICT.format(
+                config=predict,
+                model=model,
+                checkpoint=json.dumps(str(checkpoints / "last_checkpoint.pytorch")),
+                prediction_dir=json.dumps(str(self.predictions.parent)),
+                test_file=test_file,
+            ),
+        }
+
+    def train(self, progress: Progress) -> None:
+        """Run ``train3dunet``; raises :class:`DemoError` where it fails or runs without the plugin."""
+        plugin_spoke = self.final_layer != "none"
+
+        def watch(line: str) -> None:
+            nonlocal plugin_spoke
+            plugin_spoke = plugin_spoke or " P3DRegression - " in line
+            iteration = re.search(r"Training iteration \[(\d+)/", line)
+            score = re.search(r"Validation finished\..* Evaluation score: (\S+)", line)
+            if iteration and not plugin_spoke:
+                raise DemoError("train3dunet runs without the plugin; `p3d-regression doctor` says why.")
+            if iteration:
+                progress(int(iteration[1]) - 1, None)
+            elif score:
+                progress(-1, float(score[1]))
+
+        _run("train3dunet", self.directory / "train.yml", watch)
+
+    def predict(self) -> None:
+        """Run ``predict3dunet``; raises :class:`DemoError` where it fails."""
+        _run("predict3dunet", self.directory / "predict.yml", lambda line: None)
+
+
+def _run(command: str, config: Path, watch: Callable[[str], None]) -> None:
+    log = config.with_suffix(".log")
+    script = Path(sysconfig.get_path("scripts")) / command
+    with (
+        log.open("w") as copy,
+        subprocess.Popen(
+            [script, "--config", config], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                copy.write(line)
+                watch(line)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        last = "".join(log.read_text().splitlines(keepends=True)[-5:])
+        raise DemoError(f"{command} --config {config} ended with exit code {process.returncode}; see {log}:\n{last}")
+
+
+_MODEL = """\
+model:
+  name: UNet3D
+  in_channels: 1
+  out_channels: 1
+  f_maps: [8, 16, 32]
+  layer_order: gcr
+  num_groups: 4
+"""
+
+_TRAIN = """\
+# Regress the distance to white matter from a T1-weighted MRI.
+# train3dunet --config {config}
+manual_seed: 0
+device: cpu
+{model}loss:
+  name: MSELoss
+eval_metric:
+  name: MSE
+optimizer:
+  name: Adam
+  learning_rate: 0.005
+trainer:
+  checkpoint_dir: {checkpoint_dir}
+  # MSE is an error: without this line upstream keeps the WORST model as best_checkpoint
+  eval_score_higher_is_better: false
+  max_num_epochs: 100000
+  max_num_iterations: {iterations}
+  validate_after_iters: {validate_after}
+  log_after_iters: {validate_after}
+loaders:
+  dataset: StandardHDF5Dataset
+  num_workers: 0
+  batch_size: 1
+  raw_internal_path: raw
+  label_internal_path: label
+  global_normalization: true
+  train:
+    file_paths: [{train_file}]
+    slice_builder:
+      name: SliceBuilder
+      patch_shape: [32, 64, 64]
+      stride_shape: [3, 13, 13]
+      skip_shape_check: true
+    transformer:
+      # only the raw volume is normalised: labels stay in voxels
+      raw:
+        - name: Standardize
+        - name: ToTensor
+          expand_dims: true
+      label:
+        - name: ToTensor
+          expand_dims: true
+  # the test half, only to watch: last_checkpoint is predicted with, so it decides nothing
+  val:
+    file_paths: [{test_file}]
+    slice_builder:
+      name: SliceBuilder
+      patch_shape: [32, 64, 64]
+      stride_shape: [32, 64, 64]
+    transformer:
+      raw:
+        - name: Standardize
+        - name: ToTensor
+          expand_dims: true
+      label:
+        - name: ToTensor
+          expand_dims: true
+"""
+
+_PREDICT = """\
+# predict3dunet --config {config}
+model_path: {checkpoint}
+device: cpu
+{model}predictor:
+  name: StandardPredictor
+loaders:
+  dataset: StandardHDF5Dataset
+  num_workers: 0
+  batch_size: 1
+  output_dir: {prediction_dir}
+  raw_internal_path: raw
+  global_normalization: true
+  test:
+    file_paths: [{test_file}]
+    slice_builder:
+      name: SliceBuilder
+      patch_shape: [32, 64, 64]
+      stride_shape: [32, 64, 64]
+      halo_shape: [8, 8, 8]
+    transformer:
+      raw:
+        - name: Standardize
+        - name: ToTensor
+          expand_dims: true
+"""

@@ -1,0 +1,103 @@
+"""Does the plugin become active in this environment, and if not, why?"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from p3d_regression import __version__, upstream
+
+_RUN = "or start upstream's commands with `p3d-regression run train3dunet ...`"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What ``p3d-regression doctor`` found.
+
+    Attributes:
+        active: the plugin becomes active in a fresh interpreter of this environment.
+        reason: why not, with the fix; None where it is active.
+        versions: of Python, torch, pytorch3dunet and p3d-regression; None for what cannot be imported.
+        patches: ``target``, ``state`` and ``detail`` of each, as in :func:`p3d_regression.upstream.patches`.
+        commands: where the shell finds upstream's commands, and whether they belong to this environment.
+    """
+
+    active: bool
+    reason: str | None
+    versions: dict[str, str | None]
+    patches: list[dict[str, str]]
+    commands: dict[str, dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def diagnose() -> Diagnosis:
+    """Ask a fresh interpreter. Takes as long as importing torch and pytorch3dunet does."""
+    found = _probe()
+    reason = _reason(found)
+    return Diagnosis(
+        active=reason is None,
+        reason=reason,
+        versions={
+            "python": platform.python_version(),
+            "torch": found.get("torch"),
+            "pytorch3dunet": found.get("pytorch3dunet"),
+            "p3d-regression": __version__,
+        },
+        patches=found.get("patches", []),
+        commands={name: _locate(name) for name in ("train3dunet", "predict3dunet")},
+    )
+
+
+def _probe() -> dict[str, Any]:
+    script = Path(upstream.__file__).with_name("probe.py")
+    # -P: upstream's console scripts do not import from the current directory either
+    child = subprocess.run([sys.executable, "-P", str(script)], capture_output=True, text=True, check=False)
+    try:
+        found: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        last = (child.stderr.strip().splitlines() or ["no output"])[-1]
+        return {"crash": f"a fresh interpreter ended with exit code {child.returncode}: {last}"}
+    return found
+
+
+def _reason(found: dict[str, Any]) -> str | None:
+    """The first thing that keeps the plugin from working, in the order in which it starts up."""
+    autoload = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1")
+    broken = "; ".join(
+        f"{patch['target']}: {patch['detail']}"
+        for patch in found.get("patches", [])
+        if patch["state"] in ("unsupported", "failed")
+    )
+    if "crash" in found:
+        return str(found["crash"])
+    if found["torch"] is None:
+        return f"torch cannot be imported ({found['torch_error']})."
+    if found["pytorch3dunet"] is None:
+        return f"pytorch3dunet cannot be imported ({found['pytorch3dunet_error']}); pip install pytorch3dunet."
+    if upstream.is_disabled():
+        return f"P3D_REGRESSION_DISABLE={os.environ['P3D_REGRESSION_DISABLE']} switches it off; unset it."
+    if not found["supports_autoload"]:
+        return f"torch {found['torch']} does not load plugins; install torch 2.5 or newer, {_RUN}."
+    if autoload != "1":
+        return f"TORCH_DEVICE_BACKEND_AUTOLOAD={autoload} keeps torch from loading plugins; unset it, {_RUN}."
+    if not found["entry_point"]:
+        return f"p3d-regression is importable but not installed, so torch does not find it; pip install it, {_RUN}."
+    if found["warnings"]:
+        return str(found["warnings"][0])
+    if not found["active"]:
+        versions = f"p3d-regression {__version__} does not support pytorch3dunet {found['pytorch3dunet']}"
+        return f"{versions}: {broken or found['pytorch3dunet_error']}. Install a version of upstream that it supports."
+    return None
+
+
+def _locate(command: str) -> dict[str, Any]:
+    path = shutil.which(command)
+    here = path is not None and Path(path).parent.resolve() == Path(sys.executable).parent.resolve()
+    return {"path": path, "this_environment": here}

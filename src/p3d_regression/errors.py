@@ -1,0 +1,9 @@
+"""The errors a user can meet. Their messages name the key, the value, what is allowed and the likely fix."""
+
+
+class ConfigError(ValueError):
+    """A value in the configuration that is not understood, or that contradicts the rest of it."""
+
+
+class UnsupportedUpstreamError(RuntimeError):
+    """The installed pytorch3dunet lacks what a used configuration key needs, or has changed it."""

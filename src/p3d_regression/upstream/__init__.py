@@ -1,0 +1,121 @@
+"""The only part of the project that knows pytorch3dunet: what is patched there, when, and how it is undone.
+
+One file per upstream module that is patched. Importing this package imports none of them, and neither torch
+nor pytorch3dunet: it runs inside ``import torch``.
+"""
+
+import os
+from importlib import import_module
+from threading import RLock
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from p3d_regression import __version__
+from p3d_regression._autoload import warn
+from p3d_regression._import_hook import ImportHook, call_after_import
+
+if TYPE_CHECKING:
+    from p3d_regression.upstream.patching import Patch
+
+MODEL = "pytorch3dunet.unet3d.model"
+BUILDER = f"{MODEL}.get_model"
+
+#: Upstream module -> the file of this package that patches it, with its ``patch(module)``.
+PATCHERS = {
+    MODEL: "p3d_regression.upstream.model",
+    "pytorch3dunet.unet3d.config": "p3d_regression.upstream.config",
+}
+
+_lock = RLock()
+_hook: ImportHook | None = None
+_patches: "list[Patch]" = []
+_failures: dict[str, str] = {}
+
+
+def activate() -> None:
+    """Make upstream understand this project's keys, in this process, whatever has been imported already.
+
+    ``import torch`` does this by itself where the package is installed; calling it again changes nothing.
+    With ``P3D_REGRESSION_DISABLE=1`` in the environment it leaves upstream alone; :func:`is_active` tells.
+    """
+    global _hook
+    if is_disabled():
+        return
+    with _lock:
+        if _hook is None:
+            _hook = call_after_import(dict.fromkeys(PATCHERS, _patch))
+
+
+def deactivate() -> None:
+    """Give upstream back its own functions, in this process. Models that are built keep what they have."""
+    global _hook
+    with _lock:
+        if _hook is None:
+            return
+        _hook.uninstall()
+        _hook = None
+        while _patches:
+            _patches.pop().undo()
+        _failures.clear()
+
+
+def is_active() -> bool:
+    """Whether upstream's builder understands this project's keys in this process, now or once imported."""
+    return _hook is not None and builder_state() in ("applied", "waiting")
+
+
+def is_disabled() -> bool:
+    """Whether ``P3D_REGRESSION_DISABLE`` switches the plugin off."""
+    return os.environ.get("P3D_REGRESSION_DISABLE", "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
+def patches() -> list[dict[str, str]]:
+    """What was done to upstream in this process.
+
+    Returns:
+        One dict per patch with ``target``, ``detail`` and ``state``: ``applied``; ``not needed``;
+        ``unsupported``, upstream is not as expected there; ``failed``, the patch broke; ``waiting``, the module
+        is not imported yet; ``inactive``, nothing is patched in this process.
+    """
+    with _lock:
+        found = {patch.target: patch.report() for patch in _patches}
+        for module, error in _failures.items():
+            found[module] = {"target": module, "state": "failed", "detail": error}
+    for module in PATCHERS:
+        if not any(target.startswith(module) for target in found):
+            state, detail = ("waiting", "until it is imported") if _hook else ("inactive", "the plugin is not active")
+            found[module] = {"target": module, "state": state, "detail": detail}
+    return list(found.values())
+
+
+def builder_state() -> str:
+    """The state of the one patch that matters most: of upstream's model builder."""
+    states = {patch["target"]: patch["state"] for patch in patches()}
+    return states.get(BUILDER) or states[MODEL]
+
+
+def unsupported_builder() -> str:
+    """Why upstream's builder is not patched, and what to do: the rest of an error message."""
+    details = "; ".join(f"{p['target']}: {p['detail']}" for p in patches() if p["target"] in (MODEL, BUILDER))
+    return (
+        f"p3d-regression {__version__} does not support the builder of this pytorch3dunet ({details}). "
+        "Install a pytorch3dunet that it supports (see `p3d-regression doctor`), or write is_segmentation: false "
+        "instead of the key, which builds a model without a final activation."
+    )
+
+
+def _patch(module: ModuleType) -> None:
+    """Patch a module that has just been imported. Never raises: the import is upstream's, not ours."""
+    name = module.__name__
+    try:
+        for patch in import_module(PATCHERS[name]).patch(module):
+            with _lock:
+                _patches.append(patch)
+    except Exception as error:
+        first = not _failures
+        _failures[name] = f"{type(error).__name__}: {error}"
+        if first:
+            warn(
+                f"p3d-regression could not patch {name} ({_failures[name]}): this process does not understand "
+                "model.final_activation. `p3d-regression doctor` tells more."
+            )

@@ -1,0 +1,40 @@
+"""``pytorch3dunet.unet3d.config``: a config whose keys nobody would honour is refused when it is loaded."""
+
+from collections.abc import Iterator, Mapping
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
+from p3d_regression import upstream
+from p3d_regression.activations.spec import KEY
+from p3d_regression.errors import UnsupportedUpstreamError
+from p3d_regression.upstream.patching import AnyFunction, Patch, replace_function
+
+
+def patch(module: ModuleType) -> Iterator[Patch]:
+    """Patch upstream's config module, which has just been executed."""
+    yield _patch_load_config(module)
+
+
+def _patch_load_config(module: ModuleType) -> Patch:
+    def wrap(original: AnyFunction, patch: Patch) -> AnyFunction:
+        @wraps(original)
+        def load_config(*args: Any, **kwargs: Any) -> Any:
+            loaded = original(*args, **kwargs)
+            if patch.is_applied:
+                # (config, path) since upstream 1.7.0, the config alone before
+                _refuse_ignored_key(loaded[0] if isinstance(loaded, tuple) else loaded)
+            return loaded
+
+        return load_config
+
+    return replace_function(module, "load_config", wrap, parameters=None)
+
+
+def _refuse_ignored_key(config: object) -> None:
+    """Both commands import the builder before they load the config: here it is patched, or never will be."""
+    model = config.get("model") if isinstance(config, Mapping) else None
+    if isinstance(model, Mapping) and KEY in model and upstream.builder_state() != "applied":
+        raise UnsupportedUpstreamError(
+            f"model.{KEY}: {model[KEY]!r} would be ignored. {upstream.unsupported_builder()}"
+        )

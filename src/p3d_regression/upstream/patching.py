@@ -1,0 +1,91 @@
+"""Replace a function of a foreign module wherever it has been imported to, and put it back."""
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+AnyFunction = Callable[..., Any]
+
+
+@dataclass
+class Patch:
+    """What was done to one foreign function, and how to take it back.
+
+    Attributes:
+        target: full dotted name of the foreign function.
+        state: ``applied``, ``unsupported`` (the target is not as expected, nothing was replaced) or ``undone``.
+        detail: one line for a person.
+    """
+
+    target: str
+    state: str
+    detail: str
+    undo_actions: list[Callable[[], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        logger.debug("%s: %s (%s)", self.target, self.state, self.detail)
+
+    @property
+    def is_applied(self) -> bool:
+        return self.state == "applied"
+
+    def undo(self) -> None:
+        """Put the foreign function back; a wrapper that someone still holds turns into a plain passage."""
+        for action in reversed(self.undo_actions):
+            action()
+        self.undo_actions.clear()
+        if self.is_applied:
+            self.state, self.detail = "undone", "upstream's own function is back"
+            logger.debug("%s: %s", self.target, self.state)
+
+    def report(self) -> dict[str, str]:
+        return {"target": self.target, "state": self.state, "detail": self.detail}
+
+
+def replace_function(
+    module: ModuleType,
+    name: str,
+    wrap: Callable[[AnyFunction, Patch], AnyFunction],
+    *,
+    parameters: list[str] | None,
+) -> Patch:
+    """Replace ``module.name`` by ``wrap(original, patch)``, also where it was imported by name.
+
+    Args:
+        module: the foreign module, executed to the end.
+        name: its function to replace.
+        wrap: returns the replacement; it must pass through to the original once ``patch.is_applied`` is False.
+        parameters: names of the parameters the original must have; None accepts any.
+
+    Returns:
+        The patch; its state is ``unsupported`` where the function is missing or has other parameters, and
+        nothing was replaced then.
+    """
+    target = f"{module.__name__}.{name}"
+    original = vars(module).get(name)
+    if not inspect.isfunction(original):
+        return Patch(target, "unsupported", "upstream has no such function")
+    found = list(inspect.signature(original).parameters)
+    if parameters is not None and found != parameters:
+        return Patch(target, "unsupported", f"upstream takes ({', '.join(found)}), expected ({', '.join(parameters)})")
+    patch = Patch(target, "applied", "replaced")
+    wrapper = wrap(original, patch)
+    _rebind(name, original, wrapper)
+    patch.undo_actions.append(lambda: _rebind(name, wrapper, original))
+    return patch
+
+
+def _rebind(name: str, old: object, new: object) -> None:
+    """Let ``name`` mean ``new`` in every module where it means ``old``: its home and its importers."""
+    for module in list(sys.modules.values()):
+        # vars() on a lazily imported module would import it; the module type's own slot does not.
+        if isinstance(module, ModuleType):
+            names = object.__getattribute__(module, "__dict__")
+            if names.get(name) is old:
+                names[name] = new
