@@ -1,0 +1,93 @@
+"""Python environments with and without the plugin, and programs run in them."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import textwrap
+import venv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+#: Variables of the caller that would change what is tested.
+_CLEARED = ("TORCH_DEVICE_BACKEND_AUTOLOAD", "P3D_REGRESSION_DISABLE", "PYTHONPATH", "PYTHONWARNINGS")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An interpreter, its scripts, and variables to set for whatever runs in it."""
+
+    python: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def current(cls) -> "Environment":
+        return cls(Path(sys.executable))
+
+    def having(self, **variables: str) -> "Environment":
+        """The same with more environment variables."""
+        return Environment(self.python, self.variables | variables)
+
+    def run(self, *command: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a console script, or ``python`` itself, of this environment to its end."""
+        # PYTHONSAFEPATH: a console script does not see the current directory, so `python -c` must not either
+        variables = {key: value for key, value in os.environ.items() if key not in _CLEARED}
+        variables |= {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | self.variables
+        program, *arguments = command
+        script = self.python if program == "python" else self.python.parent / str(program)
+        return subprocess.run(
+            [str(script), *map(str, arguments)], env=variables, cwd=cwd, capture_output=True, text=True, check=False
+        )
+
+    def python_code(self, code: str) -> subprocess.CompletedProcess[str]:
+        """Run a piece of Python in a fresh interpreter of this environment."""
+        return self.run("python", "-c", textwrap.dedent(code))
+
+    def check(self, code: str) -> str:
+        """Run a piece of Python that must succeed; return what it printed."""
+        result = self.python_code(code)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+
+def bare_environment(directory: Path) -> Environment:
+    """Make a virtual environment that has everything this one has, linked, but not the plugin."""
+    venv.create(directory, with_pip=False, symlinks=True)
+    scripts = directory / Path(sysconfig.get_path("scripts")).name
+    python = scripts / Path(sys.executable).name
+    libraries = Path(
+        subprocess.check_output(
+            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+        ).strip()
+    )
+    for folder in (Path(p) for p in sys.path if Path(p).name in ("site-packages", "dist-packages")):
+        for entry in folder.iterdir():
+            target = libraries / entry.name
+            if "p3d_regression" not in entry.name and entry.suffix != ".pth" and not target.exists():
+                target.symlink_to(entry)
+    for command in ("train3dunet", "predict3dunet"):
+        _, *rest = (Path(sys.executable).parent / command).read_text().splitlines()
+        script = scripts / command
+        script.write_text("\n".join([f"#!{python}", *rest]))
+        script.chmod(0o755)
+    return Environment(python)
+
+
+def build_wheel(source: Path, directory: Path) -> Path:
+    """Build the wheel of a source tree with what is installed here, without a network."""
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", directory, source)
+    (wheel,) = directory.glob("*.whl")
+    return wheel
+
+
+def install_to(directory: Path, wheel: Path) -> None:
+    """``pip install --target``: for users who may not write to the environment."""
+    pip("install", "--no-deps", "--no-index", "--target", directory, wheel)
+
+
+def pip(*arguments: object) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
