@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from support.environments import ROOT, Environment, bare_environment, build_wheel
 from support.lab import Lab
 

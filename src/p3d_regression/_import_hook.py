@@ -129,4 +129,5 @@ class _ReportingSpec(ModuleSpec):
             # A module whose code raised has left sys.modules by now.
             if module is not None and module.__spec__ is self:
                 hook.call(module)
-        super().__setattr__(name, value)
+        # not super(): the class may have just changed
+        object.__setattr__(self, name, value)

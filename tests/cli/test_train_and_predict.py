@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from support.environments import Environment
 from support.lab import LABEL_RANGE, Lab, Trained, prediction_config, training_config, write_config, write_volumes
 

@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import yaml
+
 from support.environments import Environment
 
 #: Labels that neither Sigmoid nor Softmax can say.

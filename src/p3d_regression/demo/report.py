@@ -32,8 +32,8 @@ class Scores:
     def of(cls, prediction: Volume, label: Volume) -> "Scores":
         """Compare two volumes of the same shape.
 
-        >>> Scores.of(np.array([0.0, 2.0]), np.array([0.0, 4.0]))
-        Scores(low=0.0, high=2.0, mse=2.0, mae=1.0, r2=0.5, r=1.0)
+        >>> Scores.of(np.array([1.0, 1.0]), np.array([0.0, 4.0]))
+        Scores(low=1.0, high=1.0, mse=5.0, mae=2.0, r2=-0.25, r=None)
         """
         predicted, true = prediction.astype(np.float64), label.astype(np.float64)
         error = predicted - true

@@ -1,0 +1,153 @@
+"""``p3d-regression doctor`` and ``p3d-regression run``, as commands."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import p3d_regression
+from support.environments import Environment, install_to
+from support.lab import Lab, Trained, prediction_config, training_config, write_config, write_volumes
+
+DOCTOR = ("-c", "from p3d_regression.cli import main; main()", "doctor", "--json")
+
+
+def diagnose(environment: Environment, *, code: int) -> dict:
+    result = environment.run("python", *DOCTOR)
+    assert result.returncode == code, result.stdout + result.stderr
+    return json.loads(result.stdout)
+
+
+class TestDoctor:
+    def test_active(self, plugin: Environment) -> None:
+        result = plugin.run("p3d-regression", "doctor", "--json")
+        assert result.returncode == 0, result.stderr
+        found = json.loads(result.stdout)
+        assert found["active"] is True
+        assert found["reason"] is None
+        assert found["versions"]["p3d-regression"] == p3d_regression.__version__
+        assert found["versions"]["python"] == sys.version.split()[0]
+        assert all(found["versions"].values())
+        assert {patch["target"]: patch["state"] for patch in found["patches"]} == {
+            "pytorch3dunet.unet3d.model.get_model": "applied",
+            "pytorch3dunet.unet3d.model constructors": "applied",
+            "pytorch3dunet.unet3d.config.load_config": "applied",
+        }
+
+    def test_for_a_person(self, plugin: Environment) -> None:
+        result = plugin.run("p3d-regression", "doctor")
+        assert result.returncode == 0, result.stderr
+        assert "active: train3dunet and predict3dunet understand model.final_activation" in result.stdout
+        assert "pytorch3dunet.unet3d.model.get_model" in result.stdout
+
+    @pytest.mark.parametrize(
+        ("variable", "value", "reason"),
+        [
+            ("TORCH_DEVICE_BACKEND_AUTOLOAD", "0", "TORCH_DEVICE_BACKEND_AUTOLOAD=0 keeps torch from loading plugins"),
+            ("P3D_REGRESSION_DISABLE", "1", "P3D_REGRESSION_DISABLE=1 switches it off"),
+        ],
+    )
+    def test_switched_off(self, plugin: Environment, variable: str, value: str, reason: str) -> None:
+        found = diagnose(plugin.having(**{variable: value}), code=1)
+        assert found["active"] is False
+        assert found["reason"].startswith(reason)
+        assert {patch["state"] for patch in found["patches"]} == {"inactive"}
+
+    def test_not_active_for_a_person(self, plugin: Environment) -> None:
+        result = plugin.having(TORCH_DEVICE_BACKEND_AUTOLOAD="0").run("p3d-regression", "doctor")
+        assert result.returncode == 1
+        assert "not active: TORCH_DEVICE_BACKEND_AUTOLOAD=0" in result.stdout
+        assert "p3d-regression run train3dunet" in result.stdout
+
+    def test_importable_but_not_installed(self, bare: Environment, wheel: Path, tmp_path: Path) -> None:
+        install_to(tmp_path, wheel)
+        for metadata in tmp_path.glob("*.dist-info"):
+            shutil.rmtree(metadata)
+        found = diagnose(bare.having(PYTHONPATH=str(tmp_path)), code=1)
+        assert found["reason"].startswith("p3d-regression is importable but not installed")
+
+    @pytest.mark.parametrize(
+        ("package", "source", "reason"),
+        [
+            ("pytorch3dunet", "raise ImportError('no upstream here')", "pytorch3dunet cannot be imported"),
+            ("torch", "raise ImportError('no torch here')", "torch cannot be imported"),
+            ("torch", "__version__ = '2.4.1'", "torch 2.4.1 does not load plugins; install torch 2.5 or newer"),
+        ],
+    )
+    def test_missing_or_old_packages(
+        self, plugin: Environment, tmp_path: Path, package: str, source: str, reason: str
+    ) -> None:
+        """A stand-in in front of the real package: neither can be uninstalled or downgraded side by side."""
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text(source)
+        if "2.4" in source:  # upstream must still be importable on it
+            fake_upstream = tmp_path / "pytorch3dunet"
+            fake_upstream.mkdir()
+            (fake_upstream / "__init__.py").write_text("__version__ = '1.8.0'")
+        found = diagnose(plugin.having(PYTHONPATH=str(tmp_path)), code=1)
+        assert found["active"] is False
+        assert found["reason"].startswith(reason)
+
+    def test_a_crashing_interpreter_is_reported(self, plugin: Environment, tmp_path: Path) -> None:
+        (tmp_path / "torch").mkdir()
+        (tmp_path / "torch" / "__init__.py").write_text("import os; os._exit(3)")
+        found = diagnose(plugin.having(PYTHONPATH=str(tmp_path)), code=1)
+        assert "ended with exit code 3" in found["reason"]
+
+    def test_a_command_of_another_environment_is_noticed(self, plugin: Environment, tmp_path: Path) -> None:
+        other = tmp_path / "train3dunet"
+        other.write_text("#!/bin/sh\n")
+        other.chmod(0o755)
+        found = diagnose(plugin.having(PATH=str(tmp_path)), code=0)
+        assert found["commands"]["train3dunet"] == {"path": str(other), "this_environment": False}
+        assert found["commands"]["predict3dunet"]["path"] is None
+
+
+class TestRun:
+    def test_is_the_plugin_where_torch_does_not_load_it(self, plugin: Environment, lab: Lab, tmp_path: Path) -> None:
+        """Same bits as the plain commands with the plugin active."""
+        write_volumes(tmp_path)
+        environment = plugin.having(TORCH_DEVICE_BACKEND_AUTOLOAD="0")
+        model = {"name": "UNet3D", "final_activation": "none"}
+        for command, make in (("train3dunet", training_config), ("predict3dunet", prediction_config)):
+            config = write_config(tmp_path / f"{command}.yml", make(tmp_path, model))
+            result = environment.run("p3d-regression", "run", command, "--config", config)
+            assert result.returncode == 0, result.stderr
+        expected, ours = lab.train("plugin", final_activation="none"), Trained(tmp_path, "", "")
+        assert ours.scalars == expected.scalars
+        assert (ours.prediction == expected.prediction).all()
+
+    def test_a_config_error_is_one_clear_message(self, plugin: Environment, tmp_path: Path) -> None:
+        write_volumes(tmp_path)
+        config = training_config(tmp_path, {"name": "UNet3D", "final_activation": "nome"})
+        result = plugin.run(
+            "p3d-regression", "run", "train3dunet", "--config", write_config(tmp_path / "t.yml", config)
+        )
+        assert result.returncode == 1
+        assert result.stderr.startswith("Error: model.final_activation: 'nome'")
+        assert "Traceback" not in result.stderr
+
+    def test_upstreams_own_help_and_usage(self, plugin: Environment) -> None:
+        result = plugin.run("p3d-regression", "run", "train3dunet", "--help")
+        assert result.returncode == 0
+        assert result.stdout.startswith("usage: train3dunet")
+        assert plugin.run("p3d-regression", "run", "train3dunet").returncode == 2
+
+    def test_refuses_to_run_disabled(self, plugin: Environment) -> None:
+        result = plugin.having(P3D_REGRESSION_DISABLE="1").run("p3d-regression", "run", "train3dunet", "--config", "x")
+        assert result.returncode == 2
+        assert "P3D_REGRESSION_DISABLE is set" in result.stderr
+
+    def test_knows_two_commands(self, plugin: Environment) -> None:
+        result = plugin.run("p3d-regression", "run", "rm")
+        assert result.returncode == 2
+        assert "train3dunet" in result.stderr
+
+
+def test_version_and_help(plugin: Environment) -> None:
+    result = plugin.run("p3d-regression", "--version")
+    assert p3d_regression.__version__ in result.stdout
+    for command in ("doctor", "run", "demo"):
+        assert command in plugin.run("p3d-regression", "--help").stdout

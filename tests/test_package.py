@@ -1,0 +1,93 @@
+"""What the package promises about itself: what it imports, what it installs, where its version stands."""
+
+import ast
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import p3d_regression
+from support.environments import ROOT, Environment
+
+SOURCE = ROOT / "src" / "p3d_regression"
+HEAVY = ("torch", "pluggy", "click", "rich", "yaml", "numpy", "pytorch3dunet")
+
+
+def imported_names(path: Path) -> set[str]:
+    """The modules that a file imports, at any depth; relative imports as the package's own."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add("p3d_regression" if node.level else str(node.module))
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_only_upstream_imports_upstream(path: Path) -> None:
+    imports = {name for name in imported_names(path) if name.split(".")[0] == "pytorch3dunet"}
+    if path.parent.name != "upstream":
+        assert not imports
+
+
+def test_autoload_imports_sys_only() -> None:
+    tree = ast.parse((SOURCE / "_autoload.py").read_text())
+    at_import_time = {ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)}
+    assert at_import_time == {"import sys"}
+    assert imported_names(SOURCE / "_autoload.py") == {"sys", "p3d_regression"}
+
+
+@pytest.mark.parametrize("module", ["p3d_regression", "p3d_regression.upstream", "p3d_regression._autoload"])
+def test_importing_it_imports_nothing_heavy(plugin: Environment, module: str) -> None:
+    code = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"
+    assert plugin.check(code).strip() == "[]"
+
+
+def test_activation_before_upstream_is_used_imports_nothing_heavy(plugin: Environment) -> None:
+    """What runs inside `import torch` must not make it slower."""
+    ours = "import sys; print([m for m in ('pluggy', 'click', 'rich', 'yaml', 'pytorch3dunet') if m in sys.modules])"
+    assert plugin.check(f"import torch; {ours}").strip() == "[]"
+    assert plugin.check(f"import p3d_regression; p3d_regression.activate(); {ours}").strip() == "[]"
+
+
+def test_public_names_exist_and_are_listed() -> None:
+    for name in p3d_regression.__all__:
+        assert getattr(p3d_regression, name).__doc__
+        assert name in dir(p3d_regression)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        p3d_regression.nothing  # noqa: B018
+
+
+def test_the_version_stands_in_one_place() -> None:
+    version = re.escape(p3d_regression.__version__)
+    files = [*SOURCE.rglob("*.py"), ROOT / "pyproject.toml"]
+    holders = [path.name for path in files if re.search(rf"(?<![\d.]){version}(?![\d.])", path.read_text())]
+    assert holders == ["__init__.py"]
+    assert f"## [{p3d_regression.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_wheel_costs_interpreters_without_torch_nothing(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "p3d_regression/py.typed" in names
+    assert not [name for name in names if name.endswith((".pth", ".start")) or "customize" in name]
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"p3d_regression", f"p3d_regression-{p3d_regression.__version__}.dist-info"}
+
+
+def test_a_plain_interpreter_does_not_load_it(plugin: Environment) -> None:
+    assert plugin.check("import sys; print('p3d_regression' in sys.modules)").strip() == "False"
+
+
+def test_doctests() -> None:
+    import doctest
+    import importlib
+
+    tried = 0
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+        result = doctest.testmod(importlib.import_module(".".join(parts).removesuffix(".__init__")))
+        assert result.failed == 0
+        tried += result.attempted
+    assert tried > 0
