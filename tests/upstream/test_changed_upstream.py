@@ -73,11 +73,19 @@ def test_from_python_the_key_is_a_clear_error_too(changed, change: str) -> None:
     assert "UnsupportedUpstreamError: model.final_activation: 'none' reached the class UNet3D" in result.stderr
 
 
-def test_doctor_says_what_changed(changed) -> None:
-    result = changed("builder with another signature").run("p3d-regression", "doctor", "--json")
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ("builder with another signature", "upstream takes (name, model_config), expected (model_config)"),
+        ("builder renamed", "upstream has no such function"),
+        ("model module moved", "No module named 'pytorch3dunet.unet3d.model'"),
+    ],
+)
+def test_doctor_says_what_changed(changed, change: str, detail: str) -> None:
+    result = changed(change).run("p3d-regression", "doctor", "--json")
     assert result.returncode == 1
     found = json.loads(result.stdout)
+    assert found["active"] is False
     assert "does not support pytorch3dunet" in found["reason"]
-    assert "upstream takes (name, model_config), expected (model_config)" in found["reason"]
-    states = {patch["target"]: patch["state"] for patch in found["patches"]}
-    assert states["pytorch3dunet.unet3d.model.get_model"] == "unsupported"
+    assert detail in found["reason"]
+    assert "applied" not in {p["state"] for p in found["patches"] if p["target"].endswith("get_model")}

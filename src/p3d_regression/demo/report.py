@@ -60,7 +60,7 @@ def table(predictions: dict[str, Volume], label: Volume) -> "Table":
     """One row for the labels, one for the best constant, one for each prediction."""
     from rich.table import Table
 
-    result = Table(title="Signed distance to white matter, test hemisphere, in voxels")
+    result = Table(title="Signed distance to white matter in voxels of 1 mm, test hemisphere")
     for column in ("", "lowest", "highest", "MSE", "MAE", "R2", "correlation"):
         result.add_column(column, justify="left" if not column else "right")
     result.add_row("labels", f"{label.min():.2f}", f"{label.max():.2f}", end_section=True)

@@ -137,7 +137,12 @@ eval_metric:
   name: MSE
 optimizer:
   name: Adam
-  learning_rate: 0.005
+  learning_rate: 0.01
+lr_scheduler:
+  # counts validations, of which there are six
+  name: MultiStepLR
+  milestones: [3, 5]
+  gamma: 0.3
 trainer:
   checkpoint_dir: {checkpoint_dir}
   # MSE is an error: without this line upstream keeps the WORST model as best_checkpoint
@@ -205,7 +210,7 @@ loaders:
       name: SliceBuilder
       patch_shape: [32, 64, 64]
       stride_shape: [32, 64, 64]
-      halo_shape: [8, 8, 8]
+      halo_shape: [4, 4, 4]
     transformer:
       raw:
         - name: Standardize

@@ -83,7 +83,9 @@ def patches() -> list[dict[str, str]]:
             found[module] = {"target": module, "state": "failed", "detail": error}
     for module in PATCHERS:
         if not any(target.startswith(module) for target in found):
-            state, detail = ("waiting", "until it is imported") if _hook else ("inactive", "the plugin is not active")
+            state, detail = (
+                ("waiting", "its module is not imported") if _hook else ("inactive", "the plugin is not active")
+            )
             found[module] = {"target": module, "state": state, "detail": detail}
     return list(found.values())
 

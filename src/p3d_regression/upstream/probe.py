@@ -31,7 +31,8 @@ def main() -> None:
     try:
         from p3d_regression import upstream
 
-        found["active"], found["patches"] = upstream.is_active(), upstream.patches()
+        # "waiting" is not enough here: everything that there is to patch has been imported
+        found["active"], found["patches"] = upstream.builder_state() == "applied", upstream.patches()
     except Exception as error:
         found["warnings"] = [f"{type(error).__name__}: {error}"]
     print("\n" + json.dumps(found))
