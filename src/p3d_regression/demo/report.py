@@ -61,14 +61,16 @@ def table(predictions: dict[str, Volume], label: Volume) -> "Table":
     from rich.table import Table
 
     result = Table(title="Signed distance to white matter in voxels of 1 mm, test hemisphere")
-    for column in ("", "lowest", "highest", "MSE", "MAE", "R2", "correlation"):
-        result.add_column(column, justify="left" if not column else "right")
+    result.add_column("", no_wrap=True)
+    for column in ("lowest", "highest", "MSE", "MAE", "R2", "correlation"):
+        result.add_column(column, justify="right")
     result.add_row("labels", f"{label.min():.2f}", f"{label.max():.2f}", end_section=True)
     for name, prediction in {"best constant": np.full_like(label, label.mean()), **predictions}.items():
         scores = Scores.of(prediction, label)
         numbers = [scores.low, scores.high, scores.mse, scores.mae, scores.r2]
         correlation = "-" if scores.r is None else f"{scores.r:.3f}"
-        result.add_row(name, *(f"{number:.2f}" for number in numbers), correlation)
+        # + 0.0 turns the -0.0 of a rounded tiny negative number into 0.0
+        result.add_row(name, *(f"{round(number, 2) + 0.0:.2f}" for number in numbers), correlation)
     return result
 
 

@@ -164,7 +164,6 @@ loaders:
       name: SliceBuilder
       patch_shape: [32, 64, 64]
       stride_shape: [3, 13, 13]
-      skip_shape_check: true
     transformer:
       # only the raw volume is normalised: labels stay in voxels
       raw:

@@ -1,0 +1,61 @@
+"""``p3d-regression demo``, the README's first command, for real."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from p3d_regression.demo.report import Scores
+from support.environments import Environment
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "p3d-demo"
+
+
+def test_learns_values_that_upstream_could_not_say(plugin: Environment, out: Path) -> None:
+    """Fewer iterations than the default, which only does better: the promise must hold with room to spare."""
+    result = plugin.having(OMP_NUM_THREADS="2").run("p3d-regression", "demo", "--out", out, "--iterations", "60")
+    assert result.returncode == 0, result.stdout + result.stderr
+    with h5py.File(out / "test.h5") as file:
+        label = file["label"][()]
+    with h5py.File(out / "predictions" / "test_predictions.h5") as file:
+        scores = Scores.of(file["predictions"][0], label)
+    assert scores.mse < label.var() / 3
+    assert scores.low < -2
+    assert scores.high > 20
+    (row,) = [line for line in result.stdout.splitlines() if "final_activation: none │" in line]
+    assert f"{scores.mse:.2f}" in row
+    assert f"{scores.r2:.2f}" in row
+    assert f"{label.var():.2f}" in result.stdout
+    assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_again_in_its_own_directory_and_compared_with_upstream(plugin: Environment, out: Path) -> None:
+    result = plugin.run("p3d-regression", "demo", "--out", out, "--iterations", "1", "--compare")
+    assert result.returncode == 0, result.stdout + result.stderr
+    for layer in ("sigmoid", "softmax"):
+        assert f"upstream's {layer}" in result.stdout
+        with h5py.File(out / f"upstream-{layer}" / "predictions" / "test_predictions.h5") as file:
+            predicted = np.unique(file["predictions"])
+        assert predicted[0] >= 0
+        assert predicted[-1] <= 1
+        assert (len(predicted) == 1) == (layer == "softmax")
+
+
+def test_stops_where_the_plugin_is_not_active(plugin: Environment, tmp_path: Path) -> None:
+    """Else it would show squashed predictions under the plugin's name."""
+    environment = plugin.having(TORCH_DEVICE_BACKEND_AUTOLOAD="0")
+    result = environment.run("p3d-regression", "demo", "--out", tmp_path / "out", "--iterations", "1")
+    assert result.returncode == 1
+    assert "train3dunet runs without the plugin; `p3d-regression doctor` says why." in result.stderr
+    assert not (tmp_path / "out" / "demo.png").exists()
+
+
+def test_a_foreign_directory_is_refused(plugin: Environment, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    result = plugin.run("p3d-regression", "demo", "--out", tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"Error: {tmp_path} is not empty")

@@ -1,0 +1,69 @@
+"""What the demo may touch, without running it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from p3d_regression.demo import run as demo
+from p3d_regression.demo.errors import DemoError
+from p3d_regression.demo.training import Run
+
+
+def claim(out: Path, *, compare: bool = False, iterations: int = 5) -> dict[str, Run]:
+    runs = demo._plan(out, iterations, compare)
+    demo._claim(out, runs)
+    return runs
+
+
+def test_writes_configs_that_yaml_reads_back_whatever_the_path(tmp_path: Path) -> None:
+    out = tmp_path / "a: #'folder' of \"mine\" ü"
+    runs = claim(out, compare=True)
+    for run in runs.values():
+        configs = {path.name: yaml.safe_load(path.read_text()) for path in run.configs()}
+        assert configs["train.yml"]["loaders"]["train"]["file_paths"] == [str(out / "train.h5")]
+        assert configs["predict.yml"]["loaders"]["output_dir"] == str(run.predictions.parent)
+        assert configs["train.yml"]["model"] == configs["predict.yml"]["model"]
+    assert yaml.safe_load((out / "train.yml").read_text())["model"]["final_activation"] == "none"
+
+
+def test_the_compared_configs_differ_in_the_last_layer_only(tmp_path: Path) -> None:
+    runs = claim(tmp_path / "out", compare=True)
+    configs = [yaml.safe_load((run.directory / "train.yml").read_text()) for run in runs.values()]
+    for config in configs:
+        del config["trainer"]["checkpoint_dir"]
+        for key in ("final_activation", "is_segmentation", "final_sigmoid"):
+            config["model"].pop(key, None)
+    assert configs[0] == configs[1] == configs[2]
+
+
+def test_uses_an_empty_directory_and_its_own(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    claim(tmp_path / "out")
+    claim(tmp_path / "out", iterations=6)
+    claim(tmp_path / "out", compare=True)
+
+
+def test_never_touches_a_foreign_directory(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(DemoError, match="is not empty and was not made by this demo"):
+        claim(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("name", ["train.yml", "predict.yml"])
+def test_never_overwrites_a_config_that_was_changed(tmp_path: Path, name: str) -> None:
+    claim(tmp_path / "out")
+    config = tmp_path / "out" / name
+    config.write_text(config.read_text().replace("[8, 16, 32]", "[16, 32, 64]"))
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(DemoError, match="has been changed since the demo wrote it"):
+        claim(tmp_path / "out", iterations=6)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    with pytest.raises(DemoError, match=r"needs nilearn and matplotlib: pip install 'p3d-regression\[demo\]'"):
+        demo.run_demo(tmp_path / "out", iterations=1, compare=False)
+    assert not (tmp_path / "out").exists()
