@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from p3d_regression._import_hook import ImportHook, call_after_import
+from p3d_regression._import_hook import ImportHook, _ReportingSpec, call_after_import
 
 
 @pytest.fixture
@@ -80,6 +80,17 @@ def test_calls_for_a_module_that_installs_the_hook_while_it_is_imported(write_mo
     assert module.x == 1
     assert type(module.__spec__) is importlib.machinery.ModuleSpec
     assert not vars(module.__spec__).keys() & {"_hook"}
+
+
+def test_calls_when_another_thread_has_just_finished_the_import(write_module, watch, calls) -> None:
+    """The spec said "initializing" when it was looked at, and no longer does when it is taken over."""
+    write_module("hooked_a")
+    module = importlib.import_module("hooked_a")
+    hook = watch("hooked_a")
+    calls.clear()
+    _ReportingSpec.take_over(module.__spec__, hook)
+    assert calls == [module]
+    assert type(module.__spec__) is importlib.machinery.ModuleSpec
 
 
 def test_no_call_for_a_half_built_module_that_fails(write_module, watch, calls) -> None:

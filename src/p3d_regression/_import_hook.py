@@ -114,20 +114,26 @@ class _ReportingSpec(ModuleSpec):
     loader to stand in for any more, because its ``exec_module`` is already on the stack.
     """
 
-    _hook: ImportHook
-
     @classmethod
     def take_over(cls, spec: ModuleSpec, hook: ImportHook) -> None:
-        spec.__class__ = cls
         spec.__dict__["_hook"] = hook
+        spec.__class__ = cls
+        if not spec.__dict__["_initializing"]:
+            # another thread has finished the import in between
+            cls._report(spec)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_initializing" and not value:
-            hook = self.__dict__.pop("_hook")
-            self.__class__ = ModuleSpec  # type: ignore[assignment]
-            module = sys.modules.get(self.name)
-            # A module whose code raised has left sys.modules by now.
-            if module is not None and module.__spec__ is self:
-                hook.call(module)
+            _ReportingSpec._report(self)
         # not super(): the class may have just changed
         object.__setattr__(self, name, value)
+
+    @staticmethod
+    def _report(spec: ModuleSpec) -> None:
+        # whoever gets the hook out of the spec makes the call, nobody else
+        hook = spec.__dict__.pop("_hook", None)
+        spec.__class__ = ModuleSpec
+        module = sys.modules.get(spec.name)
+        # a module whose code raised has left sys.modules by now
+        if hook is not None and module is not None and module.__spec__ is spec:
+            hook.call(module)

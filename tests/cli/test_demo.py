@@ -34,7 +34,9 @@ def test_learns_values_that_upstream_could_not_say(plugin: Environment, out: Pat
 
 
 def test_again_in_its_own_directory_and_compared_with_upstream(plugin: Environment, out: Path) -> None:
-    result = plugin.run("p3d-regression", "demo", "--out", out, "--iterations", "1", "--compare")
+    result = plugin.having(OMP_NUM_THREADS="2").run(
+        "p3d-regression", "demo", "--out", out, "--iterations", "1", "--compare"
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     for layer in ("sigmoid", "softmax"):
         assert f"upstream's {layer}" in result.stdout

@@ -57,7 +57,7 @@ def test_a_function_of_the_same_name_elsewhere_is_not_touched(foreign: tuple[Mod
     ("source", "detail"),
     [
         ("", "upstream has no such function"),
-        ("build = 3", "upstream has no such function"),
+        ("build = 3", "upstream has an object of type int there, not a function"),
         ("def build(config, device): pass", "upstream takes (config, device), expected (config)"),
     ],
 )

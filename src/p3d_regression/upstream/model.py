@@ -137,7 +137,7 @@ def _attach(model: "nn.Module", activation: FinalActivation) -> None:
 
 
 def _console() -> logging.Logger:
-    """The logger for what the user should see: printed like upstream's own lines, whatever its level."""
+    """The logger for what the user should see: its lines are printed among upstream's, and like them."""
     from pytorch3dunet.unet3d.utils import get_logger
 
     logger: logging.Logger = get_logger("P3DRegression")

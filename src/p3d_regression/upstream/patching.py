@@ -69,8 +69,12 @@ def replace_function(
     """
     target = f"{module.__name__}.{name}"
     original = vars(module).get(name)
-    if not inspect.isfunction(original):
+    if original is None:
         return Patch(target, "unsupported", "upstream has no such function")
+    if not inspect.isfunction(original):
+        return Patch(
+            target, "unsupported", f"upstream has an object of type {type(original).__name__} there, not a function"
+        )
     found = list(inspect.signature(original).parameters)
     if parameters is not None and found != parameters:
         return Patch(target, "unsupported", f"upstream takes ({', '.join(found)}), expected ({', '.join(parameters)})")
