@@ -44,24 +44,28 @@ def doctor(as_json: bool) -> None:
 def _print_diagnosis(diagnosis: "Diagnosis") -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     table = Table(box=None, show_header=False)
+    # Text, not markup: a path or an error message may hold square brackets
     for name, version in diagnosis.versions.items():
-        table.add_row(name, version or "[red]not found[/]")
+        table.add_row(name, Text(version) if version else Text("not found", "red"))
     for patch in diagnosis.patches:
-        colour = "green" if patch["state"] in ("applied", "not needed") else "red"
-        table.add_row(patch["target"], f"[{colour}]{patch['state']}[/]", patch["detail"])
+        good = patch["state"] in ("applied", "not needed")
+        table.add_row(patch["target"], Text(patch["state"], "green" if good else "red"), Text(patch["detail"]))
     for name, command in diagnosis.commands.items():
-        where = (
-            "" if command["this_environment"] else "[yellow]not of this environment: the plugin may be absent there[/]"
-        )
-        table.add_row(name, command["path"] or "[yellow]not on PATH[/]", where if command["path"] else "")
+        warning = "" if command["this_environment"] else "of another environment, where the plugin may be absent"
+        where = Text(command["path"] or "not on PATH", "" if command["path"] else "yellow")
+        table.add_row(name, where, Text(warning if command["path"] else "", "yellow"))
     console.print(table)
     if diagnosis.active:
-        console.print("[green]active[/]: train3dunet and predict3dunet understand model.final_activation")
+        verdict = Text.assemble(
+            ("active", "green"), ": train3dunet and predict3dunet understand model.final_activation"
+        )
     else:
-        console.print(f"[red]not active[/]: {diagnosis.reason}", soft_wrap=True)
+        verdict = Text.assemble(("not active", "red"), f": {diagnosis.reason}")
+    console.print(verdict, soft_wrap=True)
 
 
 @main.command(
@@ -110,5 +114,5 @@ def demo(out: Path, iterations: int, compare: bool) -> None:
 
     try:
         run_demo(out, iterations=iterations, compare=compare)
-    except DemoError as error:
+    except (DemoError, OSError) as error:
         raise click.ClickException(str(error)) from error

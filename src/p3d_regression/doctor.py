@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -99,5 +100,5 @@ def _reason(found: dict[str, Any]) -> str | None:
 
 def _locate(command: str) -> dict[str, Any]:
     path = shutil.which(command)
-    here = path is not None and Path(path).parent.resolve() == Path(sys.executable).parent.resolve()
+    here = path is not None and Path(path).parent.resolve() == Path(sysconfig.get_path("scripts")).resolve()
     return {"path": path, "this_environment": here}

@@ -82,6 +82,12 @@ def test_a_contradiction_is_logged_once_in_one_line(log: pytest.LogCaptureFixtur
     assert "\n" not in line
 
 
+def test_a_text_that_looks_like_a_boolean_is_shown_as_the_text_it_is(log: pytest.LogCaptureFixture) -> None:
+    """Upstream takes any text for true."""
+    get_model(config(final_activation="none", is_segmentation="false"))
+    assert any('is_segmentation: "false" beside it is ignored' in line for line in log.messages)
+
+
 def test_the_portable_pair_is_no_contradiction(log: pytest.LogCaptureFixture) -> None:
     get_model(config(final_activation="none", is_segmentation=False, final_sigmoid=True))
     assert not [record for record in log.records if record.levelno >= logging.WARNING]
@@ -101,7 +107,7 @@ def test_a_bad_value_stops_before_any_weight_is_allocated(monkeypatch: pytest.Mo
 def test_a_class_does_not_swallow_the_key(name: str) -> None:
     arguments = config(name, final_activation="none")
     del arguments["name"]
-    with pytest.raises(p3d_regression.UnsupportedUpstreamError, match=r"'none' reached the class " + name) as caught:
+    with pytest.raises(p3d_regression.ConfigError, match=r"'none' reached the class " + name) as caught:
         getattr(upstream_model, name)(**arguments)
     assert "p3d_regression.set_final_activation(model, 'none')" in str(caught.value)
 
@@ -110,7 +116,7 @@ def test_a_users_own_subclass_does_not_swallow_it_either() -> None:
     class Mine(upstream_model.UNet3D):
         pass
 
-    with pytest.raises(p3d_regression.UnsupportedUpstreamError, match="the class Mine"):
+    with pytest.raises(p3d_regression.ConfigError, match="the class Mine"):
         Mine(in_channels=1, out_channels=1, final_activation="none")
 
 

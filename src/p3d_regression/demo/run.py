@@ -45,9 +45,8 @@ def run_demo(out: Path, *, iterations: int, compare: bool) -> None:
         predictions[_title(run)] = read_prediction(run.predictions)
     draw(predictions, test, out / "demo.png")
     console.print(table(predictions, test.label))
-    console.print(
-        f"Picture: {out / 'demo.png'}\nConfigs: {', '.join(map(str, runs['none'].configs()))}", soft_wrap=True
-    )
+    files = [out / "demo.png", *runs["none"].configs()]
+    console.print("Picture and configs:", *files, sep="\n  ", markup=False, highlight=False, soft_wrap=True)
 
 
 def _require(*modules: str) -> None:
@@ -76,7 +75,7 @@ def _claim(out: Path, runs: dict[str, Run]) -> None:
     """Make the directories and write the configs; refuse to touch anything the demo did not write."""
     marker = out / MARKER
     written: dict[str, str] = {}
-    if marker.exists():
+    if marker.is_file():
         written = json.loads(marker.read_text())
     elif out.exists() and any(out.iterdir()):
         raise DemoError(f"{out} is not empty and was not made by this demo; choose another directory with --out.")
@@ -105,13 +104,15 @@ def _train(run: Run, console: Console) -> None:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(_title(run), total=run.iterations)
 
-        def show(iteration: int, mse: float | None) -> None:
-            if mse is None:
-                bar.update(task, completed=iteration)
-            elif console.is_terminal:
-                bar.update(task, description=f"{_title(run)}, validation MSE {mse:.1f}")
-            else:
-                console.print(f"{_title(run)}: validation MSE {mse:.1f}")
+        shown: float | None = None
+
+        def show(finished: int, mse: float | None) -> None:
+            nonlocal shown
+            title = _title(run) if mse is None else f"{_title(run)}, validation MSE {mse:.1f}"
+            bar.update(task, completed=finished, description=title)
+            if mse != shown and not console.is_terminal:
+                console.print(f"{title} after {finished + 1} of {run.iterations} iterations")
+            shown = mse
 
         run.train(show)
         bar.update(task, completed=run.iterations)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sysconfig
 from collections.abc import Callable
@@ -20,7 +21,7 @@ FINAL_LAYERS = {
     "softmax": ("final_sigmoid: false  # upstream: Softmax, which is 1.0 everywhere on one channel",),
 }
 
-#: Called with the number of finished iterations and, after a validation, its MSE.
+#: Called with the number of finished iterations and the MSE of the last validation, None before the first.
 Progress = Callable[[int, float | None], None]
 
 
@@ -74,18 +75,20 @@ class Run:
     def train(self, progress: Progress) -> None:
         """Run ``train3dunet``; raises :class:`DemoError` where it fails or runs without the plugin."""
         plugin_spoke = self.final_layer != "none"
+        finished, mse = 0, None
 
         def watch(line: str) -> None:
-            nonlocal plugin_spoke
+            nonlocal plugin_spoke, finished, mse
             plugin_spoke = plugin_spoke or " P3DRegression - " in line
-            iteration = re.search(r"Training iteration \[(\d+)/", line)
-            score = re.search(r"Validation finished\..* Evaluation score: (\S+)", line)
-            if iteration and not plugin_spoke:
-                raise DemoError("train3dunet runs without the plugin; `p3d-regression doctor` says why.")
-            if iteration:
-                progress(int(iteration[1]) - 1, None)
-            elif score:
-                progress(-1, float(score[1]))
+            if iteration := re.search(r"Training iteration \[(\d+)/", line):
+                if not plugin_spoke:
+                    raise DemoError("train3dunet runs without the plugin; `p3d-regression doctor` says why.")
+                finished = int(iteration[1]) - 1
+            elif score := re.search(r"Validation finished\..* Evaluation score: (\S+)", line):
+                mse = float(score[1])
+            else:
+                return
+            progress(finished, mse)
 
         _run("train3dunet", self.directory / "train.yml", watch)
 
@@ -96,7 +99,10 @@ class Run:
 
 def _run(command: str, config: Path, watch: Callable[[str], None]) -> None:
     log = config.with_suffix(".log")
-    script = Path(sysconfig.get_path("scripts")) / command
+    # this environment's own script, wherever the shell would find one
+    script = shutil.which(command, path=sysconfig.get_path("scripts")) or shutil.which(command)
+    if script is None:
+        raise DemoError(f"{command} is not installed in this environment: pip install pytorch3dunet")
     with (
         log.open("w") as copy,
         subprocess.Popen(

@@ -1,15 +1,16 @@
 """``pytorch3dunet.unet3d.model``: its builder understands ``final_activation``, its classes refuse to swallow it."""
 
 import inspect
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial, wraps
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from p3d_regression import __version__, upstream
 from p3d_regression.activations.spec import KEY, FinalActivation, parse
-from p3d_regression.errors import UnsupportedUpstreamError
+from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
 from p3d_regression.upstream.patching import AnyFunction, Patch, replace_function
 
 if TYPE_CHECKING:
@@ -69,14 +70,14 @@ def _patch_constructors(module: ModuleType) -> Patch:
     The key reaches a constructor when someone builds the class directly, or when upstream's builder is not the
     one this project knows. Swallowed there, it would leave a Sigmoid where the user asked for none.
     """
-    patch = Patch(f"{module.__name__} constructors", "applied", f"refuse a swallowed {KEY}")
-    for cls in list(vars(module).values()):
-        if _swallows_unknown_keys(cls, module):
-            original = cls.__init__
-            cls.__init__ = _refusing(original, patch)
-            patch.undo_actions.append(partial(setattr, cls, "__init__", original))
-    if not patch.undo_actions:
-        patch.state, patch.detail = "not needed", "no model class swallows unknown keys"
+    target = f"{module.__name__} constructors"
+    classes = [cls for cls in vars(module).values() if _swallows_unknown_keys(cls, module)]
+    if not classes:
+        return Patch(target, "not needed", "no model class swallows unknown keys")
+    patch = Patch(target, "applied", f"refuse a swallowed {KEY}")
+    for cls in classes:
+        patch.undo_actions.append(partial(setattr, cls, "__init__", cls.__init__))
+        cls.__init__ = _refusing(cls.__init__, patch)
     return patch
 
 
@@ -91,20 +92,20 @@ def _refusing(original: Callable[..., None], patch: Patch) -> Callable[..., None
     @wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         if patch.is_applied and KEY in kwargs:
-            raise UnsupportedUpstreamError(_why_refused(type(self).__name__, kwargs[KEY]))
+            _refuse(type(self).__name__, kwargs[KEY])
         original(self, *args, **kwargs)
 
     return __init__
 
 
-def _why_refused(class_name: str, value: object) -> str:
+def _refuse(class_name: str, value: object) -> NoReturn:
     start = f"model.{KEY}: {value!r} reached the class {class_name}, which would ignore it. "
-    if upstream.builder_state() == "applied":
-        return start + (
-            "Build the model with pytorch3dunet.unet3d.model.get_model(config['model']), or build the class "
-            f"without this key and call p3d_regression.set_final_activation(model, {value!r})."
-        )
-    return start + upstream.unsupported_builder()
+    if upstream.builder_state() != "applied":
+        raise UnsupportedUpstreamError(start + upstream.unsupported_builder())
+    raise ConfigError(
+        f"{start}Build the model with pytorch3dunet.unet3d.model.get_model(config['model']), or build the class "
+        f"without this key and call p3d_regression.set_final_activation(model, {value!r})."
+    )
 
 
 def _warn_of_contradiction(model_config: Mapping[str, Any], activation: FinalActivation) -> None:
@@ -113,7 +114,8 @@ def _warn_of_contradiction(model_config: Mapping[str, Any], activation: FinalAct
     keys = [key for key in ("is_segmentation", "final_sigmoid") if key in model_config]
     if not keys:
         return
-    ignored = " and ".join(f"{key}: {str(model_config[key]).lower()}" for key in keys)
+    # json.dumps writes true and false as YAML does, and keeps the quotes of a "false" that is a text
+    ignored = " and ".join(f"{key}: {json.dumps(model_config[key], default=repr)}" for key in keys)
     message = (
         f"model.{KEY}: {activation.name} decides the model's output, {ignored} beside it is ignored; write "
         "is_segmentation: false, which means the same where p3d-regression is not installed"
