@@ -62,7 +62,7 @@ def table(predictions: dict[str, Volume], label: Volume) -> "Table":
 
     result = Table(title="Signed distance to white matter in voxels of 1 mm, test hemisphere")
     result.add_column("", no_wrap=True)
-    for column in ("min", "max", "MSE", "MAE", "R2", "correlation"):
+    for column in ("min", "max", "MSE", "MAE", "R2", "Pearson r"):
         result.add_column(column, justify="right")
     result.add_row("labels", f"{label.min():.2f}", f"{label.max():.2f}", end_section=True)
     for name, prediction in {"best constant": np.full_like(label, label.mean()), **predictions}.items():
