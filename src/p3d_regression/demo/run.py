@@ -104,15 +104,13 @@ def _train(run: Run, console: Console) -> None:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(_title(run), total=run.iterations)
 
-        shown: float | None = None
-
         def show(finished: int, mse: float | None) -> None:
-            nonlocal shown
-            title = _title(run) if mse is None else f"{_title(run)}, validation MSE {mse:.1f}"
-            bar.update(task, completed=finished, description=title)
-            if mse != shown and not console.is_terminal:
-                console.print(f"{title} after {finished + 1} of {run.iterations} iterations")
-            shown = mse
+            bar.update(task, completed=finished)
+            if mse is not None:
+                title = f"{_title(run)}, validation MSE {mse:.1f}"
+                bar.update(task, description=title)
+                if not console.is_terminal:
+                    console.print(f"{title} after {finished} of {run.iterations} iterations")
 
         run.train(show)
         bar.update(task, completed=run.iterations)

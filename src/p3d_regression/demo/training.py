@@ -21,7 +21,7 @@ FINAL_LAYERS = {
     "softmax": ("final_sigmoid: false  # upstream: Softmax, which is 1.0 everywhere on one channel",),
 }
 
-#: Called with the number of finished iterations and the MSE of the last validation, None before the first.
+#: Called with the number of finished iterations and, right after a validation, its MSE.
 Progress = Callable[[int, float | None], None]
 
 
@@ -75,20 +75,18 @@ class Run:
     def train(self, progress: Progress) -> None:
         """Run ``train3dunet``; raises :class:`DemoError` where it fails or runs without the plugin."""
         plugin_spoke = self.final_layer != "none"
-        finished, mse = 0, None
+        finished = 0
 
         def watch(line: str) -> None:
-            nonlocal plugin_spoke, finished, mse
+            nonlocal plugin_spoke, finished
             plugin_spoke = plugin_spoke or " P3DRegression - " in line
             if iteration := re.search(r"Training iteration \[(\d+)/", line):
                 if not plugin_spoke:
                     raise DemoError("train3dunet runs without the plugin; `p3d-regression doctor` says why.")
                 finished = int(iteration[1]) - 1
+                progress(finished, None)
             elif score := re.search(r"Validation finished\..* Evaluation score: (\S+)", line):
-                mse = float(score[1])
-            else:
-                return
-            progress(finished, mse)
+                progress(finished + 1, float(score[1]))
 
         _run("train3dunet", self.directory / "train.yml", watch)
 
