@@ -16,14 +16,13 @@ def autoload() -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        warn(
+        _warn(
             f"p3d-regression could not activate itself ({type(error).__name__}: {error}). pytorch3dunet runs "
             "without it and IGNORES model.final_activation. `p3d-regression doctor` tells more."
         )
 
 
-def warn(message: str) -> None:
-    """Issue a RuntimeWarning, without ever raising one."""
+def _warn(message: str) -> None:
     # `warnings` is looked up, not imported: a broken environment must not be able to break this either.
     # Under `python -W error` warn() raises; the message then goes to stderr.
     try:

@@ -4,6 +4,7 @@ One file per upstream module that is patched. Importing this package imports non
 nor pytorch3dunet: it runs inside ``import torch``.
 """
 
+import logging
 import os
 from importlib import import_module
 from threading import RLock
@@ -11,11 +12,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from p3d_regression import __version__
-from p3d_regression._autoload import warn
 from p3d_regression._import_hook import ImportHook, call_after_import
 
 if TYPE_CHECKING:
     from p3d_regression.upstream.patching import Patch
+
+logger = logging.getLogger(__name__)
 
 MODEL = "pytorch3dunet.unet3d.model"
 BUILDER = f"{MODEL}.get_model"
@@ -117,7 +119,10 @@ def _patch(module: ModuleType) -> None:
         first = not _failures
         _failures[name] = f"{type(error).__name__}: {error}"
         if first:
-            warn(
-                f"p3d-regression could not patch {name} ({_failures[name]}): this process does not understand "
-                "model.final_activation. `p3d-regression doctor` tells more."
+            # logged, not warned of: under `python -W error` a warning would break upstream's import
+            logger.warning(
+                "p3d-regression could not patch %s (%s): this process does not understand model.final_activation. "
+                "`p3d-regression doctor` tells more.",
+                name,
+                _failures[name],
             )
