@@ -43,29 +43,26 @@ def doctor(as_json: bool) -> None:
 
 def _print_diagnosis(diagnosis: "Diagnosis") -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
+    def line(name: str, value: str, colour: str = "", more: str = "") -> None:
+        # Text, not markup: a path may hold square brackets. Unwrapped: half a path is no path.
+        console.print(Text.assemble(f"{name:<16}", (value, colour), f"  {more}" if more else ""), soft_wrap=True)
+
     console = Console(highlight=False)
-    table = Table(box=None, show_header=False)
-    # Text, not markup: a path or an error message may hold square brackets
     for name, version in diagnosis.versions.items():
-        table.add_row(name, Text(version) if version else Text("not found", "red"))
+        line(name, version or "not found", "" if version else "red")
+    for name, command in diagnosis.commands.items():
+        other = command["path"] and not command["this_environment"]
+        warning = "of another environment, where the plugin may be absent" if other else ""
+        line(name, command["path"] or "not on PATH", "" if command["this_environment"] else "yellow", warning)
     for patch in diagnosis.patches:
         good = patch["state"] in ("applied", "not needed")
-        table.add_row(patch["target"], Text(patch["state"], "green" if good else "red"), Text(patch["detail"]))
-    for name, command in diagnosis.commands.items():
-        warning = "" if command["this_environment"] else "of another environment, where the plugin may be absent"
-        where = Text(command["path"] or "not on PATH", "" if command["path"] else "yellow")
-        table.add_row(name, where, Text(warning if command["path"] else "", "yellow"))
-    console.print(table)
+        line(patch["state"], patch["target"], "green" if good else "red", f"({patch['detail']})")
     if diagnosis.active:
-        verdict = Text.assemble(
-            ("active", "green"), ": train3dunet and predict3dunet understand model.final_activation"
-        )
+        line("active", "train3dunet and predict3dunet understand model.final_activation", "green")
     else:
-        verdict = Text.assemble(("not active", "red"), f": {diagnosis.reason}")
-    console.print(verdict, soft_wrap=True)
+        line("not active", str(diagnosis.reason), "red")
 
 
 @main.command(

@@ -37,10 +37,11 @@ class TestDoctor:
         }
 
     def test_for_a_person(self, plugin: Environment) -> None:
-        result = plugin.run("p3d-regression", "doctor")
+        result = plugin.having(COLUMNS="40").run("p3d-regression", "doctor")
         assert result.returncode == 0, result.stderr
-        assert "active: train3dunet and predict3dunet understand model.final_activation" in result.stdout
-        assert "pytorch3dunet.unet3d.model.get_model" in result.stdout
+        last = result.stdout.splitlines()[-1]
+        assert last.split(maxsplit=1) == ["active", "train3dunet and predict3dunet understand model.final_activation"]
+        assert "applied         pytorch3dunet.unet3d.model.get_model" in result.stdout
 
     @pytest.mark.parametrize(
         ("variable", "value", "reason"),
@@ -58,7 +59,7 @@ class TestDoctor:
     def test_not_active_for_a_person(self, plugin: Environment) -> None:
         result = plugin.having(TORCH_DEVICE_BACKEND_AUTOLOAD="0").run("p3d-regression", "doctor")
         assert result.returncode == 1
-        assert "not active: TORCH_DEVICE_BACKEND_AUTOLOAD=0" in result.stdout
+        assert "not active      TORCH_DEVICE_BACKEND_AUTOLOAD=0" in result.stdout
         assert "p3d-regression run train3dunet" in result.stdout
 
     def test_importable_but_not_installed(self, bare: Environment, wheel: Path, tmp_path: Path) -> None:
