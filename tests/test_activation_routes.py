@@ -208,3 +208,70 @@ assert trainer.get_model({**config, "final_activation": "none"}).final_activatio
 def test_debug_lines_tell_what_was_patched(plugin: Environment) -> None:
     result = plugin.python_code("import logging; logging.basicConfig(level=10)\nimport pytorch3dunet.unet3d.model")
     assert "DEBUG:p3d_regression.upstream.patching:pytorch3dunet.unet3d.model.get_model: applied" in result.stderr
+
+
+#: Another import hook, which takes upstream's modules before ours is asked.
+FOREIGN_FINDER = """
+import torch, sys
+from importlib.machinery import PathFinder
+class Foreign:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        return PathFinder.find_spec(name, path, target) if name in HIDDEN else None
+sys.meta_path.insert(0, Foreign)
+import p3d_regression
+"""
+
+
+def test_hidden_by_another_import_hook_it_says_so_and_can_be_repaired(plugin: Environment) -> None:
+    plugin.check(
+        "HIDDEN = ['pytorch3dunet.unet3d.model']"
+        + FOREIGN_FINDER
+        + """
+from pytorch3dunet.unet3d.model import get_model
+assert not p3d_regression.is_active()
+assert p3d_regression.upstream.builder_state() == "missed"
+p3d_regression.activate()
+from pytorch3dunet.unet3d.model import get_model
+"""
+        + CHECK
+    )
+
+
+def test_hidden_by_another_import_hook_it_is_found_when_the_trainer_is_imported(plugin: Environment) -> None:
+    plugin.check(
+        "HIDDEN = ['pytorch3dunet.unet3d.model']"
+        + FOREIGN_FINDER
+        + "import pytorch3dunet.train\nfrom pytorch3dunet.unet3d.model import get_model"
+        + CHECK
+    )
+
+
+def test_taken_off_the_meta_path_it_can_be_put_back(plugin: Environment) -> None:
+    plugin.check(
+        "import sys; saved = list(sys.meta_path); import torch; sys.meta_path[:] = saved\n"
+        "import p3d_regression; p3d_regression.activate()\n" + MODEL_FIRST + CHECK
+    )
+
+
+def test_the_config_may_be_loaded_before_the_builder_is_imported(plugin: Environment, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c.yml", training_config(tmp_path, {"name": "UNet3D", "final_activation": "none"}))
+    plugin.check(f"""
+import sys
+sys.argv = ["script", "--config", {str(config)!r}]
+from pytorch3dunet.unet3d.config import load_config
+config, _ = load_config()
+from pytorch3dunet.unet3d.model import get_model
+assert get_model(config["model"]).final_activation is None
+""")
+
+
+def test_a_stub_of_the_model_module_is_left_alone(plugin: Environment) -> None:
+    plugin.check("""
+import sys, unittest.mock
+sys.modules["pytorch3dunet.unet3d.model"] = stub = unittest.mock.MagicMock()
+import torch, p3d_regression
+assert sys.modules["pytorch3dunet.unet3d.model"] is stub
+p3d_regression.deactivate()
+assert not [finder for finder in sys.meta_path if "p3d" in type(finder).__module__]
+""")

@@ -20,7 +20,7 @@ BREAKAGES = {
         "    raise OSError('injected')\n    if is_disabled():",
     ),
     "import hook module": ("_import_hook.py", None, "import injected_and_missing"),
-    "import hook installation": ("_import_hook.py", "sys.meta_path.insert(0, hook)", "raise KeyError('injected')"),
+    "import hook installation": ("_import_hook.py", "sys.meta_path.insert(0, self)", "raise KeyError('injected')"),
 }
 PATCH_BREAKAGES = {
     "model patcher": ("upstream/model.py", None, "raise RuntimeError('injected')"),
@@ -72,14 +72,17 @@ def test_a_failing_patch_is_one_warning(bare: Environment, wheel: Path, tmp_path
     assert "injected" in line
 
 
-def test_a_failing_patch_stops_a_config_that_needs_it(bare: Environment, wheel: Path, tmp_path: Path) -> None:
-    copy = broken_copy(wheel, tmp_path / "copy", PATCH_BREAKAGES["model patcher"])
+@pytest.mark.parametrize("step", PATCH_BREAKAGES)
+def test_a_failing_patch_stops_a_config_that_needs_it(
+    bare: Environment, wheel: Path, tmp_path: Path, step: str
+) -> None:
+    copy = broken_copy(wheel, tmp_path / "copy", PATCH_BREAKAGES[step])
     environment = bare.having(PYTHONPATH=str(copy))
     write_volumes(tmp_path)
     config = training_config(tmp_path, {"name": "UNet3D", "final_activation": "none"}, iterations=1)
     result = environment.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
     assert result.returncode != 0
-    assert "UnsupportedUpstreamError: model.final_activation: 'none' would be ignored" in result.stderr
+    assert "Error: model.final_activation: 'none' would be ignored" in result.stderr
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -89,6 +92,25 @@ def test_warnings_as_errors_do_not_break_torch_either(bare: Environment, wheel: 
     result = environment.python_code("import torch")
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("p3d-regression could not activate itself (RuntimeError: injected)") == 1
+
+
+@pytest.mark.parametrize("first", ["import sys; sys.stderr.close()", "import sys; sys.stderr = None"])
+def test_broken_streams_do_not_break_torch_either(bare: Environment, wheel: Path, tmp_path: Path, first: str) -> None:
+    copy = broken_copy(wheel, tmp_path, BREAKAGES["upstream package"])
+    result = bare.having(PYTHONPATH=str(copy)).python_code(f"{first}\nimport torch\nprint('alive')")
+    assert result.stdout == "alive\n", result.stderr
+
+
+def test_an_error_that_cannot_be_shown_does_not_leave_autoload(monkeypatch: pytest.MonkeyPatch) -> None:
+    class UnshowableError(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    def fail() -> None:
+        raise UnshowableError
+
+    monkeypatch.setattr("p3d_regression.upstream.activate", fail)
+    p3d_regression._autoload.autoload()
 
 
 def test_an_interrupt_still_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import sys
 import threading
+import unittest.mock
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -69,17 +70,53 @@ def test_calls_at_once_for_a_loaded_module(write_module, watch, calls) -> None:
     assert calls == [module]
 
 
-def test_calls_for_a_module_that_installs_the_hook_while_it_is_imported(write_module, watch, calls) -> None:
+def test_calls_for_a_module_that_installs_the_hook_while_it_is_imported(write_module, monkeypatch) -> None:
     """As when upstream's model module is the first to import torch."""
-    sys.modules["hooked_install"] = install = ModuleType("hooked_install")
-    install.run = lambda: watch("hooked_half")
-    # the name `x` does not exist yet when the hook is installed
-    write_module("hooked_half", "import hooked_install\nhooked_install.run()\nx = 1")
+    seen: list[int] = []
+    install = ModuleType("hooked_install")
+    # fails where the call comes before the last line of the module has run
+    install.run = lambda: call_after_import({"hooked_half": lambda module: seen.append(module.x)})
+    monkeypatch.setitem(sys.modules, "hooked_install", install)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    write_module("hooked_half", "import hooked_install\nhook = hooked_install.run()\nx = 1")
     module = importlib.import_module("hooked_half")
-    assert calls == [module]
-    assert module.x == 1
+    module.hook.uninstall()
+    assert seen == [1]
     assert type(module.__spec__) is importlib.machinery.ModuleSpec
     assert not vars(module.__spec__).keys() & {"_hook"}
+
+
+@pytest.mark.parametrize("stub", [None, 3, unittest.mock.MagicMock()])
+def test_a_stand_in_for_a_module_is_left_alone(watch, calls, monkeypatch, stub: object) -> None:
+    """A user's tests may put anything into sys.modules."""
+    monkeypatch.setitem(sys.modules, "hooked_stub", stub)
+    watch("hooked_stub")
+    assert calls == []
+
+
+def test_a_failing_call_leaves_no_hook_behind(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "hooked_module", ModuleType("hooked_module"))
+
+    def fail(module: ModuleType) -> None:
+        raise OSError("no")
+
+    before = list(sys.meta_path)
+    with pytest.raises(OSError, match="no"):
+        call_after_import({"hooked_module": fail})
+    assert sys.meta_path == before
+
+
+def test_installed_again_it_is_the_first_to_be_asked(watch, calls, write_module) -> None:
+    write_module("hooked_a")
+    hook = watch("hooked_a")
+    sys.meta_path.remove(hook)
+    importlib.import_module("hooked_a")
+    assert calls == []
+    hook.install()
+    hook.install()
+    assert calls[0] is sys.modules["hooked_a"]
+    assert sys.meta_path.index(hook) == 0
+    assert sys.meta_path.count(hook) == 1
 
 
 def test_calls_when_another_thread_has_just_finished_the_import(write_module, watch, calls) -> None:

@@ -16,17 +16,21 @@ def autoload() -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        _warn(
+        _warn(error)
+
+
+def _warn(error: BaseException) -> None:
+    # Whatever is broken here too, the environment's streams or the error's own text, must stay in here.
+    try:
+        message = (
             f"p3d-regression could not activate itself ({type(error).__name__}: {error}). pytorch3dunet runs "
             "without it and IGNORES model.final_activation. `p3d-regression doctor` tells more."
         )
-
-
-def _warn(message: str) -> None:
-    # `warnings` is looked up, not imported: a broken environment must not be able to break this either.
-    # Under `python -W error` warn() raises; the message then goes to stderr.
-    try:
-        sys.modules["warnings"].warn(message, RuntimeWarning, stacklevel=3)
-    except Exception:
-        if sys.stderr is not None:
+        try:
+            # looked up, not imported: a broken environment must not be able to break this
+            sys.modules["warnings"].warn(message, RuntimeWarning, stacklevel=3)
+        except Exception:
+            # no such module, or `python -W error`
             sys.stderr.write(message + "\n")
+    except Exception:
+        pass

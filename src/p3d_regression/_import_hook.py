@@ -26,11 +26,7 @@ def call_after_import(callbacks: Mapping[str, Callback]) -> "ImportHook":
         The hook, to be taken out again with its ``uninstall()``.
     """
     hook = ImportHook(callbacks)
-    sys.meta_path.insert(0, hook)
-    for name in callbacks:
-        module = sys.modules.get(name)
-        if module is not None:
-            hook.call_when_loaded(module)
+    hook.install()
     return hook
 
 
@@ -40,9 +36,26 @@ class ImportHook:
     def __init__(self, callbacks: Mapping[str, Callback]) -> None:
         self._callbacks = dict(callbacks)
 
+    def install(self) -> None:
+        """Start watching, or take the first place again where another finder has taken it or ours is gone."""
+        self._leave()
+        sys.meta_path.insert(0, self)
+        try:
+            for name in list(self._callbacks):
+                module = sys.modules.get(name)
+                # a test may have put a stand-in there
+                if isinstance(module, ModuleType):
+                    self._call_when_loaded(name, module)
+        except BaseException:
+            self._leave()
+            raise
+
     def uninstall(self) -> None:
         """Stop watching. Calls that were made are not undone; uninstalling twice is fine."""
         self._callbacks.clear()
+        self._leave()
+
+    def _leave(self) -> None:
         if self in sys.meta_path:
             sys.meta_path.remove(self)
 
@@ -53,7 +66,7 @@ class ImportHook:
             return None
         spec = self._find_elsewhere(fullname, path, target)
         if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader = _ReportingLoader(spec.loader, self)  # type: ignore[assignment]
+            spec.loader = _ReportingLoader(spec.loader, self, fullname)  # type: ignore[assignment]
         return spec
 
     def _find_elsewhere(
@@ -70,25 +83,26 @@ class ImportHook:
                 return spec
         return None
 
-    def call(self, module: ModuleType) -> None:
-        callback = self._callbacks.get(module.__name__)
+    def call(self, name: str, module: ModuleType) -> None:
+        callback = self._callbacks.get(name)
         if callback is not None:
             callback(module)
 
-    def call_when_loaded(self, module: ModuleType) -> None:
-        spec = module.__spec__
-        if spec is not None and getattr(spec, "_initializing", False):
+    def _call_when_loaded(self, name: str, module: ModuleType) -> None:
+        spec = getattr(module, "__spec__", None)
+        if isinstance(spec, ModuleSpec) and getattr(spec, "_initializing", False):
             _ReportingSpec.take_over(spec, self)
         else:
-            self.call(module)
+            self.call(name, module)
 
 
 class _ReportingLoader:
     """Stands in for a module's loader during one execution, then tells the hook."""
 
-    def __init__(self, loader: Any, hook: ImportHook) -> None:
+    def __init__(self, loader: Any, hook: ImportHook, name: str) -> None:
         self._loader = loader
         self._hook = hook
+        self._name = name
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -103,7 +117,7 @@ class _ReportingLoader:
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        self._hook.call(module)
+        self._hook.call(self._name, module)
 
 
 class _ReportingSpec(ModuleSpec):
@@ -136,4 +150,4 @@ class _ReportingSpec(ModuleSpec):
         module = sys.modules.get(spec.name)
         # a module whose code raised has left sys.modules by now
         if hook is not None and module is not None and module.__spec__ is spec:
-            hook.call(module)
+            hook.call(spec.name, module)

@@ -9,6 +9,7 @@ import click
 
 from p3d_regression import __version__, upstream
 from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
+from p3d_regression.upstream import commands
 
 if TYPE_CHECKING:
     from p3d_regression.doctor import Diagnosis
@@ -24,7 +25,7 @@ def main() -> None:
     """
 
 
-@main.command()
+@main.command(short_help="Is the plugin active here, and if not, why?")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(as_json: bool) -> None:
     """Say whether the plugin becomes active in this environment, and if not, why.
@@ -66,23 +67,22 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
 
 
 @main.command(
+    short_help="Run train3dunet or predict3dunet with the plugin.",
     context_settings={
         "ignore_unknown_options": True,
         "allow_interspersed_args": False,
-        "help_option_names": ["-h"],
-    }
+        "help_option_names": ["-h", "--help"],
+    },
 )
-@click.argument("command", type=click.Choice(["train3dunet", "predict3dunet"]))
+@click.argument("command", type=click.Choice(list(commands.COMMANDS)))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run(command: str, arguments: tuple[str, ...]) -> None:
     """Run upstream's COMMAND with the plugin active, also where torch does not load it.
 
-    For torch older than 2.5, or TORCH_DEVICE_BACKEND_AUTOLOAD=0. ARGUMENTS are upstream's own:
+    As with TORCH_DEVICE_BACKEND_AUTOLOAD=0. ARGUMENTS are upstream's own:
 
         p3d-regression run train3dunet --config train.yml
     """
-    from p3d_regression.upstream import commands
-
     if upstream.is_disabled():
         raise click.UsageError(f"P3D_REGRESSION_DISABLE is set: unset it, or call {command} itself.")
     try:
@@ -91,7 +91,7 @@ def run(command: str, arguments: tuple[str, ...]) -> None:
         raise click.ClickException(str(error)) from error
 
 
-@main.command()
+@main.command(short_help="Train and predict on a brain MRI (two minutes).")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),

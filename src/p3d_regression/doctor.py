@@ -92,6 +92,8 @@ def _reason(found: dict[str, Any]) -> str | None:
         return f"p3d-regression is importable but not installed, so torch does not find it; pip install it, {_RUN}."
     if found["warnings"]:
         return str(found["warnings"][0])
+    if not found["active"] and any(patch["state"] == "failed" for patch in found["patches"]):
+        return f"p3d-regression {__version__} is damaged ({broken}); install it again."
     if not found["active"]:
         versions = f"p3d-regression {__version__} does not support pytorch3dunet {found['pytorch3dunet']}"
         return f"{versions}: {broken or found['pytorch3dunet_error']}. Install a version of upstream that it supports."

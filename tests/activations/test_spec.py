@@ -1,15 +1,19 @@
 """From config value to specification."""
 
+import inspect
+
 import pytest
 import yaml
+from pytorch3dunet.unet3d.model import AbstractUNet
 
 from p3d_regression import ConfigError
 from p3d_regression.activations.ranges import REAL_LINE, Interval
-from p3d_regression.activations.spec import NONE, parse
+from p3d_regression.activations.spec import NONE, check_keys, check_sections, parse
 
 
 @pytest.mark.parametrize(
-    "text", ["none", "None", "NONE", "identity", "Identity", "linear", "Linear", "null", "Null", "~", "", " none "]
+    "text",
+    ["none", "None", "NONE", "identity", "Identity", "linear", "Linear", "null", "Null", "'null'", "~", "", " none "],
 )
 def test_every_spelling_of_none_in_yaml(text: str) -> None:
     assert parse(yaml.safe_load(f"final_activation: {text}")["final_activation"]) == NONE
@@ -22,6 +26,9 @@ def test_every_spelling_of_none_in_yaml(text: str) -> None:
         ("identiti", "'identiti'", "did you mean identity?"),
         ("Liner", "'Liner'", "did you mean linear?"),
         ("swish", "'swish'", "for unbounded values write none"),
+        ("leaky_relu", "'leaky_relu'", "for unbounded values write none"),
+        ("sigmoid", "'sigmoid'", "leave the key out for it and write final_sigmoid: true"),
+        ("Softmax", "'Softmax'", "leave the key out for it and write final_sigmoid: false"),
         ("''", "''", "for unbounded values write none"),
         ("false", "False", "for no activation write none"),
         ("no", "False", "YAML reads no, off and false"),
@@ -66,3 +73,26 @@ def test_config_errors_are_value_errors() -> None:
 )
 def test_ranges_are_written_as_intervals(interval: Interval, text: str) -> None:
     assert str(interval) == text
+
+
+@pytest.mark.parametrize(
+    "key", ["final_activaton", "Final_activation", "final-activation", "finalActivation", "final_activations"]
+)
+def test_a_misspelled_key_is_not_left_to_upstream_which_ignores_it(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"^model.{key}: upstream ignores this key; did you mean final_activation"):
+        check_keys({"name": "UNet3D", key: "none"})
+
+
+def test_upstreams_own_keys_are_not_taken_for_ours() -> None:
+    parameters = inspect.signature(AbstractUNet.__init__).parameters
+    check_keys([*parameters, "name", "activation", "final_conv", 3, None])
+
+
+@pytest.mark.parametrize("config", [{"final_activation": "none", "model": {}}, {"trainer": {"final_activation": None}}])
+def test_a_misplaced_key_is_refused(config: dict[object, object]) -> None:
+    with pytest.raises(ConfigError, match="nothing reads this key here; move it into the section model"):
+        check_sections(config)
+
+
+def test_the_right_place_is_fine() -> None:
+    check_sections({"model": {"final_activation": "none"}, "loaders": None, 3: []})

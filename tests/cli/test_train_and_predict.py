@@ -87,6 +87,19 @@ class TestBadInput:
         assert "did you mean none?" in result.stderr
         assert sorted(tmp_path.iterdir()) == sorted([*before, path])
 
+    @pytest.mark.parametrize("misplace", ["misspelled", "misplaced"])
+    def test_a_key_that_nothing_would_read(self, plugin: Environment, tmp_path, misplace: str) -> None:
+        write_volumes(tmp_path)
+        config = training_config(tmp_path, {"name": "UNet3D"})
+        if misplace == "misspelled":
+            config["model"]["final_activaton"] = "none"
+        else:
+            config["final_activation"] = "none"
+        result = plugin.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
+        assert result.returncode != 0
+        assert "ConfigError: " in result.stderr
+        assert not (tmp_path / "checkpoints").exists()
+
     def test_prediction_stops_before_anything_is_written(self, plugin: Environment, lab: Lab, tmp_path) -> None:
         trained = lab.train("plugin", final_activation="none")
         config = prediction_config(trained.directory, {"name": "UNet3D", "final_activation": False})

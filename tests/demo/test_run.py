@@ -51,15 +51,26 @@ def test_never_touches_a_foreign_directory(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("name", ["train.yml", "predict.yml"])
-def test_never_overwrites_a_config_that_was_changed(tmp_path: Path, name: str) -> None:
-    claim(tmp_path / "out")
-    config = tmp_path / "out" / name
-    config.write_text(config.read_text().replace("[8, 16, 32]", "[16, 32, 64]"))
-    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+@pytest.mark.parametrize("name", ["train.yml", "predict.yml", "train.h5", "checkpoints/best_checkpoint.pytorch"])
+def test_never_overwrites_what_was_changed(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    claim(out)
+    changed = out / name
+    changed.parent.mkdir(exist_ok=True)
+    changed.touch()
+    demo._remember(out, [out / "train.yml", out / "predict.yml", changed])
+    changed.write_text("my own")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with pytest.raises(DemoError, match="has been changed since the demo wrote it"):
-        claim(tmp_path / "out", iterations=6)
-    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+        claim(out, iterations=6)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_damaged_marker_is_a_clear_error(tmp_path: Path) -> None:
+    claim(tmp_path / "out")
+    (tmp_path / "out" / demo.MARKER).write_text("{")
+    with pytest.raises(DemoError, match="is damaged"):
+        claim(tmp_path / "out")
 
 
 def test_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

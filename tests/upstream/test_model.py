@@ -134,6 +134,22 @@ class TestSetFinalActivation:
         with pytest.raises(TypeError, match="Linear is not one of pytorch3dunet's U-Nets"):
             p3d_regression.set_final_activation(nn.Linear(1, 1), "none")
 
+    def test_refuses_a_wrapper_that_would_take_it_and_ignore_it(self) -> None:
+        class Passing(nn.Module):
+            def __init__(self, inner: nn.Module) -> None:
+                super().__init__()
+                self.inner = inner
+
+            def __getattr__(self, name: str) -> object:
+                try:
+                    return super().__getattr__(name)
+                except AttributeError:
+                    return getattr(self.inner, name)
+
+        unet = upstream_model.UNet3D(in_channels=1, out_channels=1, f_maps=[8, 16], num_groups=4)
+        with pytest.raises(TypeError, match="Set the final activation on the U-Net itself, before it is wrapped"):
+            p3d_regression.set_final_activation(Passing(unet), "none")
+
     def test_refuses_what_it_does_not_understand(self) -> None:
         unet = upstream_model.UNet3D(in_channels=1, out_channels=1, f_maps=[8, 16], num_groups=4)
         with pytest.raises(p3d_regression.ConfigError, match="did you mean none"):
@@ -152,3 +168,20 @@ def test_a_checkpoint_loads_in_a_plain_model_and_back() -> None:
     ours, plain = get_model(config(final_activation="none")), get_model(config(is_segmentation=False))
     plain.load_state_dict(ours.state_dict())
     ours.load_state_dict(plain.state_dict())
+
+
+def test_deactivating_keeps_what_others_have_wrapped_around_ours() -> None:
+    ours = upstream_model.UNet3D.__init__
+
+    def theirs(self: nn.Module, *args: object, **kwargs: object) -> None:
+        ours(self, *args, **kwargs)
+
+    upstream_model.UNet3D.__init__ = theirs
+    try:
+        p3d_regression.deactivate()
+        assert upstream_model.UNet3D.__init__ is theirs
+        upstream_model.UNet3D(in_channels=1, out_channels=1, f_maps=[8, 16], num_groups=4, final_activation="none")
+    finally:
+        upstream_model.UNet3D.__init__ = ours.__wrapped__
+        p3d_regression.activate()
+    assert upstream_model.UNet3D.__init__.__wrapped__ is ours.__wrapped__

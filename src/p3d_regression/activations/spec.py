@@ -1,6 +1,7 @@
 """From the value of ``model.final_activation`` in a config to a specification: pure data, nothing is built."""
 
 import reprlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NoReturn
@@ -13,7 +14,7 @@ KEY = "final_activation"
 
 _EXAMPLE = "Example:\n  model:\n    name: UNet3D\n    final_activation: none"
 _ALLOWED = "Allowed: none (also written identity, linear or null)."
-_CANONICAL = {"none": "none", "identity": "none", "linear": "none"}
+_NAMES_OF_NONE = ("none", "identity", "linear", "null")
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,48 @@ def parse(value: object) -> FinalActivation:
         return NONE
     if not isinstance(value, str):
         _refuse_type(value)
-    name = value.strip().lower().replace("_", "").replace("-", "")
-    if name not in _CANONICAL:
-        nearest = get_close_matches(name, _CANONICAL, n=1, cutoff=0.5)
+    name = _plain(value)
+    if name not in _NAMES_OF_NONE:
+        nearest = get_close_matches(name, _NAMES_OF_NONE, n=1, cutoff=0.7)
         hint = f"did you mean {nearest[0]}?" if nearest else "for unbounded values write none."
+        if name in ("sigmoid", "softmax"):
+            hint = f"leave the key out for it and write final_sigmoid: {'true' if name == 'sigmoid' else 'false'}."
         _refuse(value, f"is not a known final activation; {hint}")
     return NONE
+
+
+def check_keys(model_config: Iterable[object]) -> None:
+    """Refuse a key of the model section that is almost ours: upstream would ignore it in silence.
+
+    >>> check_keys(["name", "final_sigmoid", "final_activation", "f_maps"])
+
+    Raises:
+        ConfigError: one of the keys is a misspelled ``final_activation``.
+    """
+    for key in model_config:
+        if isinstance(key, str) and key != KEY and get_close_matches(_plain(key), [_plain(KEY)], cutoff=0.85):
+            raise ConfigError(f"model.{key}: upstream ignores this key; did you mean {KEY}? {_EXAMPLE}")
+
+
+def check_sections(config: Mapping[object, object]) -> None:
+    """Refuse our key outside the model section: nothing reads it there.
+
+    Raises:
+        ConfigError: the key stands at the top level or in another section.
+    """
+    places = [KEY] if KEY in config else []
+    places += [f"{name}.{KEY}" for name, part in config.items() if name != "model" and _holds_key(part)]
+    if places:
+        raise ConfigError(f"{places[0]}: nothing reads this key here; move it into the section model. {_EXAMPLE}")
+
+
+def _holds_key(part: object) -> bool:
+    return isinstance(part, Mapping) and KEY in part
+
+
+def _plain(name: str) -> str:
+    """A name as it is compared: case, underscores and hyphens do not matter."""
+    return name.strip().lower().replace("_", "").replace("-", "")
 
 
 def _refuse_type(value: object) -> NoReturn:

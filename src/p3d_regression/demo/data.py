@@ -24,8 +24,8 @@ class Hemisphere:
 
     Attributes:
         raw: T1 intensity, shape (D, H, W) = (left-right, back-front, bottom-top), arbitrary units.
-        label: signed distance to the white-matter boundary, in voxels of the template (1 mm), negative inside; same
-            shape.
+        label: signed distance to the white-matter boundary, negative inside, in voxels of the 1 mm template, that
+            is in mm; same shape.
     """
 
     raw: Volume

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scores:
-    """How well a prediction agrees with the labels, over all voxels; distances in voxels.
+    """How well a prediction agrees with the labels, over all voxels; distances in mm.
 
     ``r`` is Pearson's correlation; it is None for a constant prediction, which has none.
     """
@@ -60,7 +60,7 @@ def table(predictions: dict[str, Volume], label: Volume) -> "Table":
     """One row for the labels, one for the best constant, one for each prediction."""
     from rich.table import Table
 
-    result = Table(title="Signed distance to white matter in voxels of 1 mm, test hemisphere")
+    result = Table(title="Signed distance to white matter in mm, test hemisphere")
     result.add_column("", no_wrap=True)
     for column in ("min", "max", "MSE", "MAE", "R2", "Pearson r"):
         result.add_column(column, justify="right")
@@ -91,11 +91,12 @@ def _draw_row(row: "SubFigure", name: str, prediction: Volume, test: Hemisphere)
     # one scale for all rows, so that they can be compared by eye
     low, high = float(test.label.min()), float(test.label.max())
     middle = test.label.shape[0] // 2
+    error = prediction - test.label
     images: list[tuple[str, Volume, dict[str, Any]]] = [
         ("input: T1", test.raw, {"cmap": "gray"}),
         ("truth", test.label, {"cmap": "viridis", "vmin": low, "vmax": high}),
         ("prediction", prediction, {"cmap": "viridis", "vmin": low, "vmax": high}),
-        ("prediction - truth", prediction - test.label, {"cmap": "RdBu_r", "vmin": -high / 2, "vmax": high / 2}),
+        ("prediction - truth", error, {"cmap": "RdBu_r", "vmin": -high / 2, "vmax": high / 2}),
     ]
     row.suptitle(name, fontweight="bold")
     axes = row.subplots(1, 5)
@@ -105,7 +106,7 @@ def _draw_row(row: "SubFigure", name: str, prediction: Volume, test: Hemisphere)
         axis.set_title(title, fontsize=9)
         axis.set_axis_off()
         if volume is not test.raw:
-            row.colorbar(image, ax=axis, shrink=0.8, label="voxels")
+            row.colorbar(image, ax=axis, shrink=0.8, label="mm", extend="both" if volume is error else "neither")
     _draw_against_truth(axes[4], prediction, test.label)
 
 
@@ -114,5 +115,5 @@ def _draw_against_truth(axis: Any, prediction: Volume, label: Volume) -> None:
     axis.hexbin(label.ravel(), prediction.ravel(), gridsize=50, bins="log", mincnt=1, cmap="Blues")
     axis.plot(ends, ends, color="black", linewidth=0.8, linestyle="--")
     axis.set(xlim=ends, ylim=ends, aspect="equal")
-    axis.set_xlabel("true distance", fontsize=9)
-    axis.set_ylabel("predicted distance", fontsize=9)
+    axis.set_xlabel("true distance (mm)", fontsize=9)
+    axis.set_ylabel("predicted distance (mm)", fontsize=9)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from p3d_regression.demo.errors import DemoError
 from p3d_regression.demo.training import Run
 
-#: Marks a directory as made by the demo, and remembers the configs as it wrote them.
+#: Marks a directory as made by the demo, and remembers its files as they were written: name -> SHA-256.
 MARKER = ".p3d-regression-demo.json"
 
 
@@ -33,6 +33,8 @@ def run_demo(out: Path, *, iterations: int, compare: bool) -> None:
     out = out.absolute()
     runs = _plan(out, iterations, compare)
     console = Console()
+    if (out / MARKER).exists():
+        console.print(f"Replacing the earlier demo in {out}", markup=False, soft_wrap=True)
     _claim(out, runs)
     console.print("Computing the distance to white matter in the MNI152 brain ...")
     train, test = load_hemispheres()
@@ -44,9 +46,11 @@ def run_demo(out: Path, *, iterations: int, compare: bool) -> None:
         run.predict()
         predictions[_title(run)] = read_prediction(run.predictions)
     draw(predictions, test, out / "demo.png")
+    _remember(out, [path for path in out.rglob("*") if path.suffix in (".yml", ".h5", ".pytorch", ".png")])
     console.print(table(predictions, test.label))
-    files = [out / "demo.png", *runs["none"].configs()]
-    console.print("Picture and configs:", *files, sep="\n  ", markup=False, highlight=False, soft_wrap=True)
+    console.print("Validation MSE is lower: its patches overlap, so the volume's corners count less there.")
+    files = [out / "demo.png", *runs["none"].configs(), runs["none"].predictions]
+    console.print("Picture, configs and prediction:", *files, sep="\n  ", markup=False, highlight=False, soft_wrap=True)
 
 
 def _require(*modules: str) -> None:
@@ -74,29 +78,34 @@ def _title(run: Run) -> str:
 def _claim(out: Path, runs: dict[str, Run]) -> None:
     """Make the directories and write the configs; refuse to touch anything the demo did not write."""
     marker = out / MARKER
-    written: dict[str, str] = {}
-    if marker.is_file():
-        written = json.loads(marker.read_text())
-    elif out.exists() and any(out.iterdir()):
+    if not marker.exists() and out.exists() and any(out.iterdir()):
         raise DemoError(f"{out} is not empty and was not made by this demo; choose another directory with --out.")
-    configs = {path: text for run in runs.values() for path, text in run.configs().items()}
-    for path in configs:
-        if path.exists() and written.get(_key(path, out)) != _digest(path.read_text()):
+    for name, digest in (_read_marker(marker) if marker.exists() else {}).items():
+        path = out / name
+        if path.exists() and _digest(path) != digest:
             raise DemoError(f"{path} has been changed since the demo wrote it; choose another directory with --out.")
     for run in runs.values():
         run.directory.mkdir(parents=True, exist_ok=True)
-    written |= {_key(path, out): _digest(text) for path, text in configs.items()}
-    marker.write_text(json.dumps(written, indent=2))
-    for path, text in configs.items():
-        path.write_text(text)
+        for path, text in run.configs().items():
+            path.write_text(text)
+    _remember(out, [path for run in runs.values() for path in run.configs()])
 
 
-def _key(path: Path, out: Path) -> str:
-    return path.relative_to(out).as_posix()
+def _read_marker(marker: Path) -> dict[str, str]:
+    try:
+        written: dict[str, str] = json.loads(marker.read_text())
+    except ValueError as error:
+        raise DemoError(f"{marker} is damaged; choose another directory with --out.") from error
+    return written
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _remember(out: Path, paths: list[Path]) -> None:
+    written = {path.relative_to(out).as_posix(): _digest(path) for path in paths}
+    (out / MARKER).write_text(json.dumps(written, indent=2))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _train(run: Run, console: Console) -> None:
@@ -110,7 +119,7 @@ def _train(run: Run, console: Console) -> None:
                 title = f"{_title(run)}, validation MSE {mse:.1f}"
                 bar.update(task, description=title)
                 if not console.is_terminal:
-                    console.print(f"{title} after {finished} of {run.iterations} iterations")
+                    console.print(f"{title} after {min(finished, run.iterations)} of {run.iterations} iterations")
 
         run.train(show)
         bar.update(task, completed=run.iterations)

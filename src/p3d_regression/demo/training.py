@@ -1,6 +1,7 @@
 """The demo's configs, and upstream's own commands run on them as subprocesses."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -59,7 +60,7 @@ class Run:
                 model=model,
                 checkpoint_dir=json.dumps(str(checkpoints)),
                 iterations=self.iterations,
-                validate_after=max(1, self.iterations // 6),
+                validate_after=math.ceil(self.iterations / 6),
                 train_file=train_file,
                 test_file=test_file,
             ),
@@ -133,6 +134,7 @@ model:
 _TRAIN = """\
 # Regress the distance to white matter from a T1-weighted MRI.
 # train3dunet --config {config}
+# For your own data change the paths, in_channels, patch_shape and device, and validate on data of its own.
 manual_seed: 0
 device: cpu
 {model}loss:
@@ -143,7 +145,7 @@ optimizer:
   name: Adam
   learning_rate: 0.01
 lr_scheduler:
-  # counts validations, of which there are six
+  # counts validations, not iterations
   name: MultiStepLR
   milestones: [3, 5]
   gamma: 0.3
@@ -153,6 +155,7 @@ trainer:
   eval_score_higher_is_better: false
   max_num_epochs: 100000
   max_num_iterations: {iterations}
+  # checkpoints are written at validations only: keep this below max_num_iterations
   validate_after_iters: {validate_after}
   log_after_iters: {validate_after}
 loaders:
@@ -169,7 +172,7 @@ loaders:
       patch_shape: [32, 64, 64]
       stride_shape: [3, 13, 13]
     transformer:
-      # only the raw volume is normalised: labels stay in voxels
+      # only the raw volume is normalised: labels stay in mm
       raw:
         - name: Standardize
         - name: ToTensor
@@ -196,6 +199,7 @@ loaders:
 
 _PREDICT = """\
 # predict3dunet --config {config}
+# with validation data of its own: best_checkpoint.pytorch
 model_path: {checkpoint}
 device: cpu
 {model}predictor:

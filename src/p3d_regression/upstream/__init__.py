@@ -6,10 +6,12 @@ nor pytorch3dunet: it runs inside ``import torch``.
 
 import logging
 import os
+import sys
+from contextlib import suppress
 from importlib import import_module
 from threading import RLock
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from p3d_regression import __version__
 from p3d_regression._import_hook import ImportHook, call_after_import
@@ -28,6 +30,9 @@ PATCHERS = {
     "pytorch3dunet.unet3d.config": "p3d_regression.upstream.config",
 }
 
+#: Upstream modules that take the builder by name: a last chance to patch what another import hook has hidden.
+USERS = ("pytorch3dunet.unet3d.trainer", "pytorch3dunet.predict")
+
 _lock = RLock()
 _hook: ImportHook | None = None
 _patches: "list[Patch]" = []
@@ -37,7 +42,8 @@ _failures: dict[str, str] = {}
 def activate() -> None:
     """Make upstream understand this project's keys, in this process, whatever has been imported already.
 
-    ``import torch`` does this by itself where the package is installed; calling it again changes nothing.
+    ``import torch`` does this by itself where the package is installed; calling it again repairs what other
+    import hooks may have undone, and changes nothing else.
     With ``P3D_REGRESSION_DISABLE=1`` in the environment it leaves upstream alone; :func:`is_active` tells.
     """
     global _hook
@@ -45,7 +51,9 @@ def activate() -> None:
         return
     with _lock:
         if _hook is None:
-            _hook = call_after_import(dict.fromkeys(PATCHERS, _patch))
+            _hook = call_after_import({**dict.fromkeys(PATCHERS, _patch), **dict.fromkeys(USERS, _patch_missed)})
+        else:
+            _hook.install()
 
 
 def deactivate() -> None:
@@ -63,7 +71,7 @@ def deactivate() -> None:
 
 def is_active() -> bool:
     """Whether upstream's builder understands this project's keys in this process, now or once imported."""
-    return _hook is not None and builder_state() in ("applied", "waiting")
+    return builder_state() in ("applied", "waiting")
 
 
 def is_disabled() -> bool:
@@ -77,7 +85,8 @@ def patches() -> list[dict[str, str]]:
     Returns:
         One dict per patch with ``target``, ``detail`` and ``state``: ``applied``; ``not needed``;
         ``unsupported``, upstream is not as expected there; ``failed``, the patch broke; ``waiting``, the module
-        is not imported yet; ``inactive``, nothing is patched in this process.
+        is not imported yet; ``missed``, it was imported past the plugin; ``inactive``, nothing is patched in this
+        process. Until its module is patched, the ``target`` is the module.
     """
     with _lock:
         found = {patch.target: patch.report() for patch in _patches}
@@ -85,17 +94,31 @@ def patches() -> list[dict[str, str]]:
             found[module] = {"target": module, "state": "failed", "detail": error}
     for module in PATCHERS:
         if not any(target.startswith(module) for target in found):
-            state, detail = (
-                ("waiting", "its module is not imported") if _hook else ("inactive", "the plugin is not active")
-            )
+            state, detail = _unpatched(module)
             found[module] = {"target": module, "state": state, "detail": detail}
     return list(found.values())
+
+
+def _unpatched(module: str) -> tuple[str, str]:
+    if _hook is None:
+        return "inactive", "the plugin is not active"
+    if module in sys.modules:
+        return "missed", "imported past the plugin, by another import hook; p3d_regression.activate() repairs it"
+    return "waiting", "its module is not imported"
 
 
 def builder_state() -> str:
     """The state of the one patch that matters most: of upstream's model builder."""
     states = {patch["target"]: patch["state"] for patch in patches()}
     return states.get(BUILDER) or states[MODEL]
+
+
+def builder_is_ready() -> bool:
+    """Import and patch upstream's builder if that has not happened; whether it understands the key now."""
+    if builder_state() in ("waiting", "missed"):
+        with suppress(Exception):
+            _patch(import_module(MODEL))
+    return builder_state() == "applied"
 
 
 def unsupported_builder() -> str:
@@ -108,21 +131,52 @@ def unsupported_builder() -> str:
     )
 
 
+def _patch_missed(_: ModuleType) -> None:
+    for name in PATCHERS:
+        module = sys.modules.get(name)
+        if module is not None:
+            _patch(module)
+
+
 def _patch(module: ModuleType) -> None:
-    """Patch a module that has just been imported. Never raises: the import is upstream's, not ours."""
+    """Patch a module that has just been imported; patched again it stays as it is.
+
+    Never raises: the import is upstream's, not ours.
+    """
     name = module.__name__
     try:
         for patch in import_module(PATCHERS[name]).patch(module):
             with _lock:
-                _patches.append(patch)
+                if not any(patch is known for known in _patches):
+                    _patches.append(patch)
     except Exception as error:
         first = not _failures
         _failures[name] = f"{type(error).__name__}: {error}"
+        if name == MODEL and builder_state() != "applied":
+            _refuse_key(module)
         if first:
             # logged, not warned of: under `python -W error` a warning would break upstream's import
             logger.warning(
-                "p3d-regression could not patch %s (%s): this process does not understand model.final_activation. "
+                "p3d-regression could not patch %s (%s): using model.final_activation in this process is an error. "
                 "`p3d-regression doctor` tells more.",
                 name,
                 _failures[name],
             )
+
+
+def _refuse_key(module: ModuleType) -> None:
+    """The last resort where the plugin itself is broken: the key stops upstream's builder.
+
+    Needs nothing of the package, because anything of it may be what is broken.
+    """
+    builder = vars(module).get("get_model")
+    if not callable(builder):
+        return
+
+    def get_model(model_config: Any, *args: Any, **kwargs: Any) -> Any:
+        if _failures and isinstance(model_config, dict) and "final_activation" in model_config:
+            value = model_config["final_activation"]
+            raise RuntimeError(f"model.final_activation: {value!r} would be ignored. {unsupported_builder()}")
+        return builder(model_config, *args, **kwargs)
+
+    vars(module)["get_model"] = get_model

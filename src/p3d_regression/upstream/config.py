@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from p3d_regression import upstream
-from p3d_regression.activations.spec import KEY
+from p3d_regression.activations.spec import KEY, check_sections
 from p3d_regression.errors import UnsupportedUpstreamError
 from p3d_regression.upstream.patching import AnyFunction, Patch, replace_function
 
@@ -23,7 +23,7 @@ def _patch_load_config(module: ModuleType) -> Patch:
             loaded = original(*args, **kwargs)
             if patch.is_applied:
                 # (config, path) since upstream 1.7.0, the config alone before
-                _refuse_ignored_key(loaded[0] if isinstance(loaded, tuple) else loaded)
+                _check(loaded[0] if isinstance(loaded, tuple) else loaded)
             return loaded
 
         return load_config
@@ -31,10 +31,12 @@ def _patch_load_config(module: ModuleType) -> Patch:
     return replace_function(module, "load_config", wrap, parameters=None)
 
 
-def _refuse_ignored_key(config: object) -> None:
-    """Both commands import the builder before they load the config: here it is patched, or never will be."""
-    model = config.get("model") if isinstance(config, Mapping) else None
-    if isinstance(model, Mapping) and KEY in model and upstream.builder_state() != "applied":
+def _check(config: object) -> None:
+    if not isinstance(config, Mapping):
+        return
+    check_sections(config)
+    model = config.get("model")
+    if isinstance(model, Mapping) and KEY in model and not upstream.builder_is_ready():
         raise UnsupportedUpstreamError(
             f"model.{KEY}: {model[KEY]!r} would be ignored. {upstream.unsupported_builder()}"
         )

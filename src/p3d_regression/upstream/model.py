@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from p3d_regression import __version__, upstream
-from p3d_regression.activations.spec import KEY, FinalActivation, parse
+from p3d_regression.activations.spec import KEY, NONE, FinalActivation, check_keys, parse
 from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
-from p3d_regression.upstream.patching import AnyFunction, Patch, replace_function
+from p3d_regression.upstream.patching import AnyFunction, Patch, mark, patch_of, replace_function
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +48,10 @@ def _patch_get_model(module: ModuleType) -> Patch:
     def wrap(original: AnyFunction, patch: Patch) -> AnyFunction:
         @wraps(original)
         def get_model(model_config: Any) -> Any:
-            if not (patch.is_applied and isinstance(model_config, Mapping) and KEY in model_config):
+            if not (patch.is_applied and isinstance(model_config, Mapping)):
+                return original(model_config)
+            check_keys(model_config)
+            if KEY not in model_config:
                 return original(model_config)
             activation = parse(model_config[KEY])
             _warn_of_contradiction(model_config, activation)
@@ -74,11 +77,20 @@ def _patch_constructors(module: ModuleType) -> Patch:
     classes = [cls for cls in vars(module).values() if _swallows_unknown_keys(cls, module)]
     if not classes:
         return Patch(target, "not needed", "no model class swallows unknown keys")
+    if existing := patch_of(classes[0].__init__):
+        return existing
     patch = Patch(target, "applied", f"refuse a swallowed {KEY}")
     for cls in classes:
-        patch.undo_actions.append(partial(setattr, cls, "__init__", cls.__init__))
-        cls.__init__ = _refusing(cls.__init__, patch)
+        original = cls.__init__
+        cls.__init__ = mark(_refusing(original, patch), patch)
+        patch.undo_actions.append(partial(_restore_constructor, cls, cls.__init__, original))
     return patch
+
+
+def _restore_constructor(cls: Any, ours: Callable[..., None], original: Callable[..., None]) -> None:
+    # somebody else may have wrapped ours since; a patch that is undone lets everything pass anyway
+    if cls.__init__ is ours:
+        cls.__init__ = original
 
 
 def _swallows_unknown_keys(cls: object, module: ModuleType) -> bool:
@@ -104,7 +116,8 @@ def _refuse(class_name: str, value: object) -> NoReturn:
         raise UnsupportedUpstreamError(start + upstream.unsupported_builder())
     raise ConfigError(
         f"{start}Build the model with pytorch3dunet.unet3d.model.get_model(config['model']), or build the class "
-        f"without this key and call p3d_regression.set_final_activation(model, {value!r})."
+        f"without this key and call p3d_regression.set_final_activation(model, {value!r}). If it was get_model that "
+        "you called, under another name: import it after p3d_regression.activate()."
     )
 
 
@@ -126,16 +139,22 @@ def _warn_of_contradiction(model_config: Mapping[str, Any], activation: FinalAct
 
 
 def _attach(model: "nn.Module", activation: FinalActivation) -> None:
+    assert activation == NONE, activation
+    _unet(model).final_activation = None  # upstream's own spelling of "no activation", in every version since 1.3
+
+
+def _unet(model: Any) -> Any:
+    """The U-Net inside ``DataParallel`` and ``DistributedDataParallel``, or ``model`` itself."""
     from torch import nn
 
-    unet = model.module if isinstance(model, nn.DataParallel) else model
-    # None is how upstream itself spells "no activation"; every version since 1.3 tests for it.
-    if not (hasattr(unet, "final_conv") and hasattr(unet, KEY)):
+    unet = model.module if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else model
+    # Looked up in the module itself: a wrapper that passes attributes on would take the assignment, and ignore it.
+    if not (isinstance(unet, nn.Module) and "final_conv" in unet._modules and hasattr(unet, KEY)):
         raise TypeError(
-            f"{type(unet).__name__} is not one of pytorch3dunet's U-Nets: it has no final_conv and {KEY}, so "
-            f"final activation {activation.name} cannot be set on it"
+            f"{type(unet).__name__} is not one of pytorch3dunet's U-Nets: it has no layer final_conv of its own. "
+            "Set the final activation on the U-Net itself, before it is wrapped."
         )
-    unet.final_activation = None
+    return unet
 
 
 def _console() -> logging.Logger:

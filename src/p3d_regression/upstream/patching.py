@@ -12,6 +12,9 @@ logger = logging.getLogger(__name__)
 
 AnyFunction = Callable[..., Any]
 
+#: Attribute of a replacement that holds its patch.
+_MARK = "__p3d_regression_patch__"
+
 
 @dataclass
 class Patch:
@@ -48,6 +51,18 @@ class Patch:
         return {"target": self.target, "state": self.state, "detail": self.detail}
 
 
+def patch_of(function: object) -> Patch | None:
+    """Return the patch whose replacement ``function`` is, while it is applied."""
+    patch = getattr(function, _MARK, None)
+    return patch if isinstance(patch, Patch) and patch.is_applied else None
+
+
+def mark(replacement: AnyFunction, patch: Patch) -> AnyFunction:
+    """Let :func:`patch_of` know a replacement."""
+    setattr(replacement, _MARK, patch)
+    return replacement
+
+
 def replace_function(
     module: ModuleType,
     name: str,
@@ -64,11 +79,13 @@ def replace_function(
         parameters: names of the parameters the original must have; None accepts any.
 
     Returns:
-        The patch; its state is ``unsupported`` where the function is missing or has other parameters, and
-        nothing was replaced then.
+        The patch; the one that is there already, if any. Its state is ``unsupported`` where the function is
+        missing or has other parameters, and nothing was replaced then.
     """
     target = f"{module.__name__}.{name}"
     original = vars(module).get(name)
+    if existing := patch_of(original):
+        return existing
     if original is None:
         return Patch(target, "unsupported", "upstream has no such function")
     if not inspect.isfunction(original):
@@ -79,7 +96,7 @@ def replace_function(
     if parameters is not None and found != parameters:
         return Patch(target, "unsupported", f"upstream takes ({', '.join(found)}), expected ({', '.join(parameters)})")
     patch = Patch(target, "applied", "replaced")
-    wrapper = wrap(original, patch)
+    wrapper = mark(wrap(original, patch), patch)
     _rebind(name, original, wrapper)
     patch.undo_actions.append(lambda: _rebind(name, wrapper, original))
     return patch
