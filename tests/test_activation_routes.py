@@ -271,6 +271,7 @@ def test_a_stub_of_the_model_module_is_left_alone(plugin: Environment) -> None:
 import sys, unittest.mock
 sys.modules["pytorch3dunet.unet3d.model"] = stub = unittest.mock.MagicMock()
 import torch, p3d_regression
+import pytorch3dunet.unet3d.trainer
 assert sys.modules["pytorch3dunet.unet3d.model"] is stub
 p3d_regression.deactivate()
 assert not [finder for finder in sys.meta_path if "p3d" in type(finder).__module__]

@@ -134,7 +134,8 @@ def unsupported_builder() -> str:
 def _patch_missed(_: ModuleType) -> None:
     for name in PATCHERS:
         module = sys.modules.get(name)
-        if module is not None:
+        # a test may have put a stand-in there
+        if isinstance(module, ModuleType):
             _patch(module)
 
 
@@ -149,6 +150,7 @@ def _patch(module: ModuleType) -> None:
             with _lock:
                 if not any(patch is known for known in _patches):
                     _patches.append(patch)
+        _failures.pop(name, None)
     except Exception as error:
         first = not _failures
         _failures[name] = f"{type(error).__name__}: {error}"
