@@ -97,14 +97,14 @@ def replace_function(
         return Patch(target, "unsupported", f"upstream takes ({', '.join(found)}), expected ({', '.join(parameters)})")
     patch = Patch(target, "applied", "replaced")
     wrapper = mark(wrap(original, patch), patch)
-    _rebind(name, original, wrapper)
-    patch.undo_actions.append(lambda: _rebind(name, wrapper, original))
+    _rebind(module, name, original, wrapper)
+    patch.undo_actions.append(lambda: _rebind(module, name, wrapper, original))
     return patch
 
 
-def _rebind(name: str, old: object, new: object) -> None:
+def _rebind(home: ModuleType, name: str, old: object, new: object) -> None:
     """Let ``name`` mean ``new`` in every module where it means ``old``: its home and its importers."""
-    for module in list(sys.modules.values()):
+    for module in [home, *sys.modules.values()]:
         # vars() on a lazily imported module would import it; the module type's own slot does not.
         if isinstance(module, ModuleType):
             names = object.__getattribute__(module, "__dict__")
