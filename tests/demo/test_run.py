@@ -1,5 +1,6 @@
 """What the demo may touch, without running it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,35 @@ def test_never_overwrites_what_was_changed(tmp_path: Path, name: str) -> None:
     with pytest.raises(DemoError, match="has been changed since the demo wrote it"):
         claim(out, iterations=6)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_never_overwrites_a_config_it_did_not_write(tmp_path: Path) -> None:
+    """The directory is the demo's, but what lies where --compare would write is not."""
+    out = tmp_path / "out"
+    claim(out)
+    mine = out / "upstream-sigmoid" / "train.yml"
+    mine.parent.mkdir()
+    mine.write_text("my own")
+    with pytest.raises(DemoError, match="was not written by this demo"):
+        claim(out, compare=True)
+    assert mine.read_text() == "my own"
+
+
+def test_remembers_the_compared_configs_when_it_runs_without_them(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    claim(out, compare=True)
+    claim(out)
+    (out / "upstream-sigmoid" / "train.yml").write_text("my own")
+    with pytest.raises(DemoError, match="has been changed since the demo wrote it"):
+        claim(out, compare=True)
+
+
+def test_a_users_file_beside_the_demos_is_not_taken_for_the_demos(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    runs = claim(out)
+    (out / "mine.h5").write_text("mine")
+    demo._remember(out, demo._files(out, runs))
+    assert "mine.h5" not in json.loads((out / demo.MARKER).read_text())
 
 
 def test_a_damaged_marker_is_a_clear_error(tmp_path: Path) -> None:

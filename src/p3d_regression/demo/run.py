@@ -46,7 +46,7 @@ def run_demo(out: Path, *, iterations: int, compare: bool) -> None:
         run.predict()
         predictions[_title(run)] = read_prediction(run.predictions)
     draw(predictions, test, out / "demo.png")
-    _remember(out, [path for path in out.rglob("*") if path.suffix in (".yml", ".h5", ".pytorch", ".png")])
+    _remember(out, _files(out, runs))
     console.print(table(predictions, test.label))
     console.print("Validation MSE is lower: its patches overlap, so the volume's corners count less there.")
     files = [out / "demo.png", *runs["none"].configs(), runs["none"].predictions]
@@ -75,23 +75,41 @@ def _title(run: Run) -> str:
     return f"upstream's {run.final_layer}"
 
 
+def _files(out: Path, runs: dict[str, Run]) -> list[Path]:
+    """Everything that these runs write and that is worth keeping, whether it exists yet or not."""
+    files = [out / "train.h5", out / "test.h5", out / "demo.png"]
+    for run in runs.values():
+        files += [*run.configs(), *run.outputs()]
+    return files
+
+
 def _claim(out: Path, runs: dict[str, Run]) -> None:
     """Make the directories and write the configs; refuse to touch anything the demo did not write."""
     marker = out / MARKER
     if not marker.exists() and out.exists() and any(out.iterdir()):
         raise DemoError(f"{out} is not empty and was not made by this demo; choose another directory with --out.")
-    for name, digest in (_read_marker(marker) if marker.exists() else {}).items():
+    written = _read_marker(marker)
+    for name, digest in written.items():
         path = out / name
         if path.exists() and _digest(path) != digest:
             raise DemoError(f"{path} has been changed since the demo wrote it; choose another directory with --out.")
-    for run in runs.values():
-        run.directory.mkdir(parents=True, exist_ok=True)
-        for path, text in run.configs().items():
-            path.write_text(text)
-    _remember(out, [path for run in runs.values() for path in run.configs()])
+    configs = {path: text for run in runs.values() for path, text in run.configs().items()}
+    for path in configs:
+        if path.exists() and _key(path, out) not in written:
+            raise DemoError(f"{path} was not written by this demo; choose another directory with --out.")
+    # forgotten until the end of the run: an interrupted one leaves them half replaced
+    for path in _files(out, runs):
+        written.pop(_key(path, out), None)
+    for path, text in configs.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    marker.write_text(json.dumps(written))
+    _remember(out, list(configs))
 
 
 def _read_marker(marker: Path) -> dict[str, str]:
+    if not marker.exists():
+        return {}
     try:
         written: dict[str, str] = json.loads(marker.read_text())
     except ValueError as error:
@@ -100,8 +118,13 @@ def _read_marker(marker: Path) -> dict[str, str]:
 
 
 def _remember(out: Path, paths: list[Path]) -> None:
-    written = {path.relative_to(out).as_posix(): _digest(path) for path in paths}
+    """Add the files to the marker, as they are now."""
+    written = _read_marker(out / MARKER) | {_key(path, out): _digest(path) for path in paths if path.exists()}
     (out / MARKER).write_text(json.dumps(written, indent=2))
+
+
+def _key(path: Path, out: Path) -> str:
+    return path.relative_to(out).as_posix()
 
 
 def _digest(path: Path) -> str:

@@ -47,10 +47,17 @@ class Run:
     def predictions(self) -> Path:
         return self.directory / "predictions" / f"{self.test_file.stem}_predictions.h5"
 
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.directory / "checkpoints" / "last_checkpoint.pytorch"
+
+    def outputs(self) -> list[Path]:
+        """Checkpoints and predictions."""
+        return [self.last_checkpoint, self.last_checkpoint.with_name("best_checkpoint.pytorch"), self.predictions]
+
     def configs(self) -> dict[Path, str]:
         """Path and text of both configs."""
         train, predict = self.directory / "train.yml", self.directory / "predict.yml"
-        checkpoints = self.directory / "checkpoints"
         model = _MODEL + "".join(f"  {line}\n" for line in FINAL_LAYERS[self.final_layer])
         # JSON's quoting of a string is YAML's, whatever the path holds
         train_file, test_file = json.dumps(str(self.train_file)), json.dumps(str(self.test_file))
@@ -58,7 +65,7 @@ class Run:
             train: _TRAIN.format(
                 config=train,
                 model=model,
-                checkpoint_dir=json.dumps(str(checkpoints)),
+                checkpoint_dir=json.dumps(str(self.last_checkpoint.parent)),
                 iterations=self.iterations,
                 validate_after=math.ceil(self.iterations / 6),
                 train_file=train_file,
@@ -67,7 +74,7 @@ class Run:
             predict: _PREDICT.format(
                 config=predict,
                 model=model,
-                checkpoint=json.dumps(str(checkpoints / "last_checkpoint.pytorch")),
+                checkpoint=json.dumps(str(self.last_checkpoint)),
                 prediction_dir=json.dumps(str(self.predictions.parent)),
                 test_file=test_file,
             ),
