@@ -1,35 +1,46 @@
 """Regression for pytorch-3dunet: upstream's own commands understand ``model.final_activation``.
 
 Installing the package is enough for ``train3dunet`` and ``predict3dunet``. The names below are for those who
-build and train models from Python. They are imported on first use: importing this package imports neither
-torch nor pytorch3dunet nor any other dependency.
+build and train models from Python, or write a plugin. They are imported on first use: importing this package
+imports neither torch nor pytorch3dunet nor any other dependency.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
+    from p3d_regression.activations.activation import Activation
+    from p3d_regression.activations.ranges import Interval
+    from p3d_regression.errors import CheckpointMismatchError, ConfigError, UnsupportedUpstreamError
+    from p3d_regression.hookspecs import hookimpl
     from p3d_regression.upstream import activate, deactivate, is_active
-    from p3d_regression.upstream.model import set_final_activation
+    from p3d_regression.upstream.unet import set_final_activation
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Activation",
+    "CheckpointMismatchError",
     "ConfigError",
+    "Interval",
     "UnsupportedUpstreamError",
     "activate",
     "deactivate",
+    "hookimpl",
     "is_active",
     "set_final_activation",
 ]
 
 _HOME = {
+    "Activation": "p3d_regression.activations.activation",
+    "CheckpointMismatchError": "p3d_regression.errors",
     "ConfigError": "p3d_regression.errors",
+    "Interval": "p3d_regression.activations.ranges",
     "UnsupportedUpstreamError": "p3d_regression.errors",
     "activate": "p3d_regression.upstream",
     "deactivate": "p3d_regression.upstream",
+    "hookimpl": "p3d_regression.hookspecs",
     "is_active": "p3d_regression.upstream",
-    "set_final_activation": "p3d_regression.upstream.model",
+    "set_final_activation": "p3d_regression.upstream.unet",
 }
 
 

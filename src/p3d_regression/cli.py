@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -60,10 +60,54 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
     for patch in diagnosis.patches:
         good = patch["state"] in ("applied", "not needed")
         line(patch["state"], patch["target"], "green" if good else "red", f"({patch['detail']})")
+    for plugin in diagnosis.plugins:
+        good = plugin["state"] == "loaded"
+        line(
+            f"plugin {plugin['state']}", plugin["distribution"], "green" if good else "yellow", f"({plugin['detail']})"
+        )
+    for name, claims in diagnosis.contested.items():
+        line("contested", name, "red", f"(claimed by {' and '.join(claims)})")
     if diagnosis.active:
         line("active", "train3dunet and predict3dunet understand model.final_activation", "green")
     else:
         line("not active", str(diagnosis.reason), "red")
+
+
+@main.command(short_help="Every final activation that a config may name.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def activations(as_json: bool) -> None:
+    """List the values of model.final_activation: arguments, output range, origin, use.
+
+    A range is that of the value in the first column. Softmax and others that act over the channels need a model
+    with two or more.
+    """
+    from p3d_regression.activations import table
+
+    rows = table.rows()
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        _print_activations(rows)
+
+
+def _print_activations(rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from p3d_regression.activations.activation import as_yaml
+    from p3d_regression.activations.table import arguments_in_words
+
+    # Unwrapped where nobody looks: a table in a file or a pipe is for grep.
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 250
+    table = Table("final_activation:", "arguments", "range", "from", "use", box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        aliases = f" (or {', '.join(row['aliases'])})" if row["aliases"] else ""
+        origin = row["distribution"] or row["origin"]
+        table.add_row(as_yaml(row["example"]) + aliases, arguments_in_words(row), row["range_text"], origin, row["use"])
+    console.print(table)
 
 
 @main.command(

@@ -26,6 +26,8 @@ class Diagnosis:
         versions: of Python, torch, pytorch3dunet and p3d-regression; None for what cannot be imported.
         patches: ``target``, ``state`` and ``detail`` of each, as in :func:`p3d_regression.upstream.patches`.
         commands: where the shell finds upstream's commands, and whether they belong to this environment.
+        plugins: ``name``, ``distribution``, ``state`` and ``detail`` of each installed plugin of this project.
+        contested: names of activations that more than one distribution claims -> these.
     """
 
     active: bool
@@ -33,6 +35,8 @@ class Diagnosis:
     versions: dict[str, str | None]
     patches: list[dict[str, str]]
     commands: dict[str, dict[str, Any]]
+    plugins: list[dict[str, str]]
+    contested: dict[str, list[str]]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,6 +57,8 @@ def diagnose() -> Diagnosis:
         },
         patches=found.get("patches", []),
         commands={name: _locate(name) for name in ("train3dunet", "predict3dunet")},
+        plugins=found.get("plugins", []),
+        contested=found.get("contested", {}),
     )
 
 

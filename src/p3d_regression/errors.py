@@ -5,5 +5,9 @@ class ConfigError(ValueError):
     """A value in the configuration that is not understood, or that contradicts the rest of it."""
 
 
+class CheckpointMismatchError(ConfigError):
+    """The configuration asks for another final activation than the one the checkpoint was trained with."""
+
+
 class UnsupportedUpstreamError(RuntimeError):
     """The installed pytorch3dunet lacks what a used configuration key needs, or has changed it."""

@@ -33,7 +33,9 @@ class TestDoctor:
         assert {patch["target"]: patch["state"] for patch in found["patches"]} == {
             "pytorch3dunet.unet3d.model.get_model": "applied",
             "pytorch3dunet.unet3d.model constructors": "applied",
+            "pytorch3dunet.unet3d.model loading of weights": "applied",
             "pytorch3dunet.unet3d.config.load_config": "applied",
+            "pytorch3dunet.unet3d.trainer.create_trainer": "applied",
         }
 
     def test_for_a_person(self, plugin: Environment) -> None:

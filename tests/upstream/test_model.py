@@ -93,13 +93,28 @@ def test_the_portable_pair_is_no_contradiction(log: pytest.LogCaptureFixture) ->
     assert not [record for record in log.records if record.levelno >= logging.WARNING]
 
 
-@pytest.mark.parametrize("value", ["nome", False, True, 3, [], ["none"], {"name": {"name": "none"}}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "nome",
+        False,
+        True,
+        3,
+        [],
+        ["none"],
+        {"name": {"name": "none"}},
+        {"name": "softplus", "beta": 0},
+        {"name": "softplus", "gamma": 1},
+        {"name": "bounded", "low": 1},
+        "prelu",
+    ],
+)
 def test_a_bad_value_stops_before_any_weight_is_allocated(monkeypatch: pytest.MonkeyPatch, value: object) -> None:
     def allocate(*args: object, **kwargs: object) -> None:
         raise AssertionError("a convolution was allocated")
 
     monkeypatch.setattr(nn.Conv3d, "__init__", allocate)
-    with pytest.raises(p3d_regression.ConfigError, match=r"^model\.final_activation: "):
+    with pytest.raises(p3d_regression.ConfigError, match=r"^model\.final_activation"):
         get_model(config(final_activation=value))
 
 

@@ -2,63 +2,105 @@
 
 import reprlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from p3d_regression.activations.ranges import REAL_LINE, Interval
 from p3d_regression.errors import ConfigError
 
 #: The key of upstream's ``model`` section that this project adds.
 KEY = "final_activation"
 
-_EXAMPLE = "Example:\n  model:\n    name: UNet3D\n    final_activation: none"
-_ALLOWED = "Allowed: none (also written identity, linear or null)."
-_NAMES_OF_NONE = ("none", "identity", "linear", "null")
+EXAMPLE = "Example:\n  model:\n    name: UNet3D\n    final_activation: none"
+_FORMS = (
+    "Allowed: a name (final_activation: none), a name with arguments (final_activation: {name: softplus, beta: 2}), "
+    "or a list with one of these per output channel (final_activation: [sigmoid, softplus])."
+)
 
 
 @dataclass(frozen=True)
-class FinalActivation:
-    """The function between a model's last convolution and its output.
+class Term:
+    """An activation as a config names it, not yet looked up.
 
     Attributes:
-        name: canonical name, the same for every spelling a config may use.
-        range: the values it can produce, in the units of the labels.
+        name: as written.
+        place: where it stands in the config, such as ``model.final_activation[1]``.
+        arguments: as written.
     """
 
     name: str
-    range: Interval
+    place: str
+    arguments: Mapping[str, object] = field(default_factory=dict)
 
 
-NONE = FinalActivation("none", REAL_LINE)
+@dataclass(frozen=True)
+class Spec:
+    """What a config says after ``final_activation:``.
+
+    Attributes:
+        terms: one for all channels, or one for each of them.
+        per_channel: which of the two it is.
+    """
+
+    terms: tuple[Term, ...]
+    per_channel: bool
 
 
-def parse(value: object) -> FinalActivation:
-    """Return the final activation that ``value``, read from a config, stands for.
+def parse(value: object, channels: int | None = None) -> Spec:
+    """Return the specification that ``value``, read from a config, stands for. No name is looked up.
 
     Args:
-        value: a name (case, underscores and hyphens do not matter), or None, which is YAML's ``null``.
+        value: a name; a mapping with the key ``name`` and arguments; or a list of these. None, which is YAML's
+            ``null``, is the name none.
+        channels: output channels of the model; None if that is not known.
 
     Raises:
-        ConfigError: ``value`` is not understood; the message says what is.
+        ConfigError: ``value`` has another form, or a list of another length; the message says what is allowed.
 
-    >>> parse("Identity").name, parse(None).name
-    ('none', 'none')
-    >>> str(parse("linear").range)
-    '(-inf, inf)'
+    >>> parse({"name": "softplus", "beta": 2}).terms[0].arguments
+    {'beta': 2}
+    >>> [term.name for term in parse(["sigmoid", None]).terms]
+    ['sigmoid', 'none']
     """
+    place = f"model.{KEY}"
+    if not isinstance(value, list | tuple):
+        return Spec((_term(value, place),), per_channel=False)
+    # before any entry is looked at: a list of millions is refused at once
+    if channels is not None and len(value) != channels:
+        numbers = f"has {len(value)} {_plural('entry', 'entries', len(value))}, model.out_channels is {channels}"
+        _refuse(place, value, f"{numbers}; a list has one entry per output channel.")
+    if not value:
+        _refuse(place, value, "is an empty list; it needs one entry per output channel.")
+    return Spec(tuple(_term(entry, f"{place}[{i}]") for i, entry in enumerate(value)), per_channel=True)
+
+
+def _term(value: object, place: str) -> Term:
     if value is None:
-        return NONE
-    if not isinstance(value, str):
-        _refuse_type(value)
-    name = _plain(value)
-    if name not in _NAMES_OF_NONE:
-        nearest = get_close_matches(name, _NAMES_OF_NONE, n=1, cutoff=0.7)
-        hint = f"did you mean {nearest[0]}?" if nearest else "for unbounded values write none."
-        if name in ("sigmoid", "softmax"):
-            hint = f"leave the key out for it and write final_sigmoid: {'true' if name == 'sigmoid' else 'false'}."
-        _refuse(value, f"is not a known final activation; {hint}")
-    return NONE
+        return Term("none", place)
+    if isinstance(value, str):
+        return Term(value, place)
+    if not isinstance(value, Mapping):
+        _refuse_type(place, value)
+    if "name" not in value:
+        _refuse(place, value, f"is a mapping without the key name{_named(value)}.")
+    name = value["name"]
+    if name is not None and not isinstance(name, str):
+        _refuse_type(f"{place}.name", name)
+    arguments = {key: argument for key, argument in value.items() if key != "name"}
+    for key in arguments:
+        if not isinstance(key, str):
+            _refuse(place, value, f"has the key {reprlib.repr(key)}; the keys are name and the names of arguments.")
+    return Term("none" if name is None else name, place, arguments)
+
+
+def _named(value: Mapping[Any, object]) -> str:
+    """A suggestion for ``{softplus: {beta: 2}}``."""
+    if len(value) == 1:
+        ((name, arguments),) = value.items()
+        if isinstance(name, str) and isinstance(arguments, Mapping):
+            inside = [f", {str(key)[:40]}: {reprlib.repr(argument)}" for key, argument in list(arguments.items())[:3]]
+            return f"; did you mean {{name: {name[:40]}{''.join(inside)}}}?"
+    return ""
 
 
 def check_keys(model_config: Iterable[object]) -> None:
@@ -70,8 +112,8 @@ def check_keys(model_config: Iterable[object]) -> None:
         ConfigError: one of the keys is a misspelled ``final_activation``.
     """
     for key in model_config:
-        if isinstance(key, str) and key != KEY and get_close_matches(_plain(key), [_plain(KEY)], cutoff=0.85):
-            raise ConfigError(f"model.{key}: upstream ignores this key; did you mean {KEY}? {_EXAMPLE}")
+        if isinstance(key, str) and key != KEY and get_close_matches(plain(key), [plain(KEY)], cutoff=0.85):
+            raise ConfigError(f"model.{key}: upstream ignores this key; did you mean {KEY}? {EXAMPLE}")
 
 
 def check_sections(config: Mapping[object, object]) -> None:
@@ -83,25 +125,33 @@ def check_sections(config: Mapping[object, object]) -> None:
     places = [KEY] if KEY in config else []
     places += [f"{name}.{KEY}" for name, part in config.items() if name != "model" and _holds_key(part)]
     if places:
-        raise ConfigError(f"{places[0]}: nothing reads this key here; move it into the section model. {_EXAMPLE}")
+        raise ConfigError(f"{places[0]}: nothing reads this key here; move it into the section model. {EXAMPLE}")
 
 
 def _holds_key(part: object) -> bool:
     return isinstance(part, Mapping) and KEY in part
 
 
-def _plain(name: str) -> str:
-    """A name as it is compared: case, underscores and hyphens do not matter."""
+def plain(name: str) -> str:
+    """A name as it is compared: case, underscores and hyphens do not matter.
+
+    >>> plain("Leaky_ReLU") == plain("leaky-relu")
+    True
+    """
     return name.strip().lower().replace("_", "").replace("-", "")
 
 
-def _refuse_type(value: object) -> NoReturn:
+def _refuse_type(place: str, value: object) -> NoReturn:
     if isinstance(value, bool):
-        _refuse(value, "is a boolean (YAML reads no, off and false as one); for no activation write none.")
+        _refuse(place, value, "is a boolean (YAML reads no, off and false as one); for no activation write none.")
     kinds = {int: "number", float: "number", list: "list", tuple: "list", dict: "mapping"}
     kind = kinds.get(type(value), type(value).__name__)
-    _refuse(value, f"is a {kind}, not the name of a final activation; for unbounded values write none.")
+    _refuse(place, value, f"is a {kind}, not the name of a final activation; for unbounded values write none.")
 
 
-def _refuse(value: object, why: str) -> NoReturn:
-    raise ConfigError(f"model.{KEY}: {reprlib.repr(value)} {why} {_ALLOWED} {_EXAMPLE}")
+def _refuse(place: str, value: object, why: str) -> NoReturn:
+    raise ConfigError(f"{place}: {reprlib.repr(value)} {why} {_FORMS} {EXAMPLE}")
+
+
+def _plural(one: str, many: str, count: int) -> str:
+    return one if count == 1 else many

@@ -28,6 +28,7 @@ BUILDER = f"{MODEL}.get_model"
 PATCHERS = {
     MODEL: "p3d_regression.upstream.model",
     "pytorch3dunet.unet3d.config": "p3d_regression.upstream.config",
+    "pytorch3dunet.unet3d.trainer": "p3d_regression.upstream.trainer",
 }
 
 #: Upstream modules that take the builder by name: a last chance to patch what another import hook has hidden.
@@ -51,7 +52,7 @@ def activate() -> None:
         return
     with _lock:
         if _hook is None:
-            _hook = call_after_import({**dict.fromkeys(PATCHERS, _patch), **dict.fromkeys(USERS, _patch_missed)})
+            _hook = call_after_import({**dict.fromkeys(PATCHERS, _patch), **dict.fromkeys(USERS, _patch_with_missed)})
         else:
             _hook.install()
 
@@ -131,9 +132,9 @@ def unsupported_builder() -> str:
     )
 
 
-def _patch_missed(_: ModuleType) -> None:
+def _patch_with_missed(user: ModuleType) -> None:
     for name in PATCHERS:
-        module = sys.modules.get(name)
+        module = user if name == user.__name__ else sys.modules.get(name)
         # a test may have put a stand-in there
         if isinstance(module, ModuleType):
             _patch(module)

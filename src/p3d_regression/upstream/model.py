@@ -2,19 +2,22 @@
 
 import inspect
 import json
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial, wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from p3d_regression import __version__, upstream
-from p3d_regression.activations.spec import KEY, NONE, FinalActivation, check_keys, parse
+from p3d_regression import upstream
+from p3d_regression.activations.spec import KEY, check_keys
 from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
 from p3d_regression.upstream.patching import AnyFunction, Patch, mark, patch_of, replace_function
+from p3d_regression.upstream.unet import attach, console, inside, recall, say, set_final_activation
 
 if TYPE_CHECKING:
-    from torch import nn
+    from p3d_regression.activations.final import FinalActivation
+
+#: The method of ``nn.Module`` that takes the weights of one module.
+_LOAD = "_load_from_state_dict"
 
 _warned: set[str] = set()
 
@@ -23,25 +26,7 @@ def patch(module: ModuleType) -> Iterator[Patch]:
     """Patch upstream's model module, which has just been executed."""
     yield _patch_get_model(module)
     yield _patch_constructors(module)
-
-
-def set_final_activation(model: "nn.Module", value: object) -> "nn.Module":
-    """Give a U-Net that was built from its class another final activation, in place.
-
-    Args:
-        model: an instance of one of upstream's model classes, or one wrapped in ``DataParallel``. Its weights
-            and the keys of its ``state_dict`` stay as they are.
-        value: what a config may say after ``final_activation:``, such as ``"none"``.
-
-    Returns:
-        The same model.
-
-    Raises:
-        ConfigError: ``value`` is not understood.
-        TypeError: ``model`` is not one of upstream's U-Nets.
-    """
-    _attach(model, parse(value))
-    return model
+    yield _patch_loading(module)
 
 
 def _patch_get_model(module: ModuleType) -> Patch:
@@ -53,13 +38,20 @@ def _patch_get_model(module: ModuleType) -> Patch:
             check_keys(model_config)
             if KEY not in model_config:
                 return original(model_config)
-            activation = parse(model_config[KEY])
-            _warn_of_contradiction(model_config, activation)
-            model = original({key: value for key, value in model_config.items() if key != KEY})
-            _attach(model, activation)
-            _console().info(
-                f"p3d-regression {__version__}: final activation {activation.name}, output range {activation.range}"
-            )
+            from p3d_regression.activations.registry import resolve
+
+            value = model_config[KEY]
+            plain_config = {key: value for key, value in model_config.items() if key != KEY}
+            channels = model_config.get("out_channels")
+            if not isinstance(channels, int) or channels < 1:
+                # upstream says what it thinks of that
+                return set_final_activation(original(plain_config), value)
+            final = resolve(value, channels)
+            module = final.build()
+            _warn_of_contradiction(model_config, final)
+            model = original(plain_config)
+            attach(inside(model), final, module)
+            say(f"final activation {final.describe()}")
             return model
 
         return get_model
@@ -121,45 +113,68 @@ def _refuse(class_name: str, value: object) -> NoReturn:
     )
 
 
-def _warn_of_contradiction(model_config: Mapping[str, Any], activation: FinalActivation) -> None:
-    if not model_config.get("is_segmentation", True):
+def _patch_loading(module: ModuleType) -> Patch:
+    """Let every U-Net look at what a checkpoint remembers before it takes its weights.
+
+    On the class, where torch foresees it, and not by a hook on each model: so a model without our key stays as
+    upstream made it, also when it is pickled.
+    """
+    target = f"{module.__name__} loading of weights"
+    classes = [cls for cls in vars(module).values() if _is_base_of_unets(cls, module)]
+    if not classes:
+        return Patch(target, "unsupported", "upstream has no model class there")
+    if existing := patch_of(classes[0]._load_from_state_dict):
+        return existing
+    patch = Patch(target, "applied", "a checkpoint's final activation is taken over or checked")
+    for cls in classes:
+        own = vars(cls).get(_LOAD)
+        setattr(cls, _LOAD, mark(_recalling(getattr(cls, _LOAD), patch), patch))
+        patch.undo_actions.append(partial(_restore_loading, cls, vars(cls)[_LOAD], own))
+    return patch
+
+
+def _is_base_of_unets(cls: object, module: ModuleType) -> bool:
+    from torch import nn
+
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module) and cls.__module__ == module.__name__):
+        return False
+    return not any(base.__module__ == module.__name__ for base in cls.__mro__[1:])
+
+
+def _recalling(original: AnyFunction, patch: Patch) -> AnyFunction:
+    @wraps(original)
+    def _load_from_state_dict(
+        self: Any, state_dict: Any, prefix: str, local_metadata: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        if patch.is_applied:
+            recall(self, state_dict, prefix, local_metadata)
+        original(self, state_dict, prefix, local_metadata, *args, **kwargs)
+
+    return _load_from_state_dict
+
+
+def _restore_loading(cls: Any, ours: AnyFunction, own: AnyFunction | None) -> None:
+    if vars(cls).get(_LOAD) is not ours:
+        return  # somebody else has wrapped ours since
+    if own is None:
+        delattr(cls, _LOAD)
+    else:
+        setattr(cls, _LOAD, own)
+
+
+def _warn_of_contradiction(model_config: Mapping[str, Any], final: "FinalActivation") -> None:
+    segmentation = model_config.get("is_segmentation", True)
+    upstreams = ("sigmoid" if model_config.get("final_sigmoid", True) else "softmax") if segmentation else "none"
+    if final.plain == upstreams or upstreams == "none":
         return
     keys = [key for key in ("is_segmentation", "final_sigmoid") if key in model_config]
     if not keys:
         return
     # json.dumps writes true and false as YAML does, and keeps the quotes of a "false" that is a text
     ignored = " and ".join(f"{key}: {json.dumps(model_config[key], default=repr)}" for key in keys)
-    message = (
-        f"model.{KEY}: {activation.name} decides the model's output, {ignored} beside it is ignored; write "
-        "is_segmentation: false, which means the same where p3d-regression is not installed"
-    )
+    message = f"model.{KEY}: {final} decides the model's output, {ignored} beside it is ignored"
+    if final.plain == "none":
+        message += "; write is_segmentation: false, which means the same where p3d-regression is not installed"
     if message not in _warned:
         _warned.add(message)
-        _console().warning(message)
-
-
-def _attach(model: "nn.Module", activation: FinalActivation) -> None:
-    assert activation == NONE, activation
-    _unet(model).final_activation = None  # upstream's own spelling of "no activation", in every version since 1.3
-
-
-def _unet(model: Any) -> Any:
-    """The U-Net inside ``DataParallel`` and ``DistributedDataParallel``, or ``model`` itself."""
-    from torch import nn
-
-    unet = model.module if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else model
-    # Looked up in the module itself: a wrapper that passes attributes on would take the assignment, and ignore it.
-    if not (isinstance(unet, nn.Module) and "final_conv" in unet._modules and hasattr(unet, KEY)):
-        raise TypeError(
-            f"{type(unet).__name__} is not one of pytorch3dunet's U-Nets: it has no layer final_conv of its own. "
-            "Set the final activation on the U-Net itself, before it is wrapped."
-        )
-    return unet
-
-
-def _console() -> logging.Logger:
-    """The logger for what the user should see: its lines are printed among upstream's, and like them."""
-    from pytorch3dunet.unet3d.utils import get_logger
-
-    logger: logging.Logger = get_logger("P3DRegression")
-    return logger
+        console().warning(message)

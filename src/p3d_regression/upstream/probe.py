@@ -17,6 +17,8 @@ def main() -> None:
         "supports_autoload": False,
         "active": False,
         "patches": [],
+        "plugins": [],
+        "contested": {},
     }
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -29,10 +31,16 @@ def main() -> None:
     found["warnings"] = [str(w.message) for w in caught if "p3d-regression" in str(w.message)]
     found["entry_point"] = any(e.name == "p3d_regression" for e in entry_points(group="torch.backends"))
     try:
-        from p3d_regression import upstream
+        from p3d_regression import plugins, upstream
 
         # "waiting" is not enough here: everything that there is to patch has been imported
         found["active"], found["patches"] = upstream.builder_state() == "applied", upstream.patches()
+        # found in the metadata first: what they add is asked of torch, which may be missing
+        found["plugins"] = plugins.installed().report()
+        from p3d_regression.activations.registry import registry
+
+        found["contested"] = registry().contested()
+        found["plugins"] = plugins.installed().report()
     except Exception as error:
         found["warnings"] = [f"{type(error).__name__}: {error}"]
     print("\n" + json.dumps(found))

@@ -1,0 +1,122 @@
+"""The project's own final activations, and what applies one to each channel. No parameters, no buffers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+
+class Exp(nn.Module):
+    """exp(x): the output is the exponential of what the network regresses, as with a logarithmic link function.
+
+    In float32 it overflows to infinity from x = 88.7 on.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.exp(x)
+
+
+class Bounded(nn.Module):
+    """A sigmoid from ``low`` to ``high``, in the units of the labels.
+
+    Args:
+        low: the value for x = -inf.
+        high: the value for x = +inf.
+
+    Raises:
+        ValueError: ``low`` is not less than ``high``.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        if not low < high:
+            raise ValueError(f"low ({low:g}) must be less than high ({high:g})")
+        self.low = low
+        self.high = high
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.low + (self.high - self.low) * torch.sigmoid(x)
+
+    def extra_repr(self) -> str:
+        return f"low={self.low}, high={self.high}"
+
+
+class LowerBounded(nn.Module):
+    """low + softplus(x): above ``low``, and close to ``low + x`` where that is far from the bound.
+
+    Args:
+        low: the bound, in the units of the labels.
+    """
+
+    def __init__(self, low: float) -> None:
+        super().__init__()
+        self.low = low
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.low + F.softplus(x)
+
+    def extra_repr(self) -> str:
+        return f"low={self.low}"
+
+
+class UpperBounded(nn.Module):
+    """high - softplus(-x): below ``high``, and close to ``high + x`` where that is far from the bound.
+
+    Args:
+        high: the bound, in the units of the labels.
+    """
+
+    def __init__(self, high: float) -> None:
+        super().__init__()
+        self.high = high
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.high - F.softplus(-x)
+
+    def extra_repr(self) -> str:
+        return f"high={self.high}"
+
+
+class UnitVector(nn.Module):
+    """The channels of a voxel as a vector of length 1: x / max(|x|, eps).
+
+    Args:
+        eps: shorter vectors are divided by this instead of their length; greater than 0.
+
+    Raises:
+        ValueError: ``eps`` is not greater than 0.
+    """
+
+    def __init__(self, eps: float = 1e-12) -> None:
+        super().__init__()
+        if not eps > 0:
+            raise ValueError(f"eps ({eps:g}) must be greater than 0")
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        return f"eps={self.eps}"
+
+
+class PerChannel(nn.Module):
+    """Applies one activation after the other to consecutive channels.
+
+    Args:
+        activations: modules that keep the shape of (N, c, ...).
+        sizes: of how many channels each of them gets; they add up to the channels of the input.
+    """
+
+    def __init__(self, activations: Sequence[nn.Module], sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.activations = nn.ModuleList(activations)
+        self.sizes = list(sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = torch.split(x, self.sizes, dim=1)
+        return torch.cat([activation(part) for activation, part in zip(self.activations, parts, strict=True)], dim=1)
+
+    def extra_repr(self) -> str:
+        return f"channels={self.sizes}"

@@ -1,0 +1,50 @@
+"""What ``p3d-regression activations`` shows: every name that a config may use, as plain data."""
+
+import math
+from typing import Any
+
+from p3d_regression.activations.activation import Activation, as_yaml
+from p3d_regression.activations.registry import Offer, registry, resolve
+
+
+def rows() -> list[dict[str, Any]]:
+    """One row per final activation.
+
+    Returns:
+        Each with ``name``; ``aliases``; ``example``, a valid value of ``final_activation``; ``arguments``, each with
+        ``name``, ``kind``, ``required`` and ``default``; ``range`` of the example as ``[low, high]`` with None for
+        no bound, and as ``range_text``; ``over_channels``; ``origin``, which is ``built-in``, ``torch.nn`` or
+        ``plugin``; the ``distribution`` of a plugin; ``use`` in one line.
+    """
+    return [_row(offer) for offer in registry().offers()]
+
+
+def _row(offer: Offer) -> dict[str, Any]:
+    activation = offer.what
+    assert isinstance(activation, Activation)
+    example = {"name": activation.name, **activation.example} if activation.example else activation.name
+    # over the channels it needs a second one
+    interval = resolve(example, 2).ranges[0]
+    return {
+        "name": activation.name,
+        "aliases": list(activation.aliases),
+        "example": example,
+        "arguments": [
+            {"name": p.name, "kind": p.kind, "required": p.required, "default": None if p.required else p.default}
+            for p in activation.parameters.values()
+        ],
+        "range": [bound if math.isfinite(bound) else None for bound in (interval.low, interval.high)],
+        "range_text": str(interval),
+        "over_channels": activation.over_channels,
+        "origin": "plugin" if offer.plugin.distribution else offer.origin,
+        "distribution": offer.plugin.distribution,
+        "use": activation.summary,
+    }
+
+
+def arguments_in_words(row: dict[str, Any]) -> str:
+    """The arguments of a row, such as ``beta=1.0, threshold=20.0``."""
+    return ", ".join(
+        argument["name"] if argument["required"] else f"{argument['name']}={as_yaml(argument['default'])}"
+        for argument in row["arguments"]
+    )

@@ -1,0 +1,110 @@
+"""The activations of ``torch.nn``: whatever the installed torch has, and reasons for what cannot be used."""
+
+import inspect
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.modules import activation as home
+
+from p3d_regression.activations.activation import Activation, Refused, parameters_of
+from p3d_regression.activations.ranges import OF_TORCH_NN, REAL_LINE, constant
+from p3d_regression.activations.spec import plain
+from p3d_regression.hookspecs import hookimpl
+
+#: Arguments of the constructors that a config may not give.
+_HIDDEN = {
+    "dim": "it always acts over the channels",
+    "inplace": "it saves memory and changes no value",
+    "min_value": "it is torch's old spelling of min_val",
+    "max_value": "it is torch's old spelling of max_val",
+}
+
+_ALIASES = {"SiLU": ("swish",)}
+
+_SUMMARIES = {
+    "CELU": "values above -alpha; close to x above 0",
+    "ELU": "values above -alpha; close to x above 0",
+    "GELU": "mostly non-negative; rarely meant as an output",
+    "Hardshrink": "sparse values: 0 within lambd of 0, x outside",
+    "Hardsigmoid": "0..1, linear in between; no gradient outside",
+    "Hardswish": "mostly non-negative; rarely meant as an output",
+    "Hardtanh": "values clamped to min_val..max_val; no gradient outside, see bounded",
+    "LeakyReLU": "any value, negative ones scaled down",
+    "LogSigmoid": "logarithm of a probability",
+    "LogSoftmax": "logarithms of fractions that add up to 1 over the channels",
+    "Mish": "mostly non-negative; rarely meant as an output",
+    "ReLU": "non-negative values with exact zeros; voxels below 0 have no gradient, see softplus",
+    "ReLU6": "0..6, clamped; see bounded",
+    "SELU": "values above -1.758",
+    "Sigmoid": "probabilities, fractions, correlation 0..1",
+    "SiLU": "mostly non-negative; rarely meant as an output",
+    "Softmax": "fractions that add up to 1 over the channels",
+    "Softmin": "fractions that add up to 1, largest where x is smallest",
+    "Softplus": "counts, densities, concentrations, dose: non-negative and smooth",
+    "Softshrink": "sparse values: shrunk by lambd towards 0",
+    "Softsign": "-1..1 with long tails",
+    "Tanh": "values within -1..1, such as normalised intensities or correlation",
+    "Tanhshrink": "any value, flat around 0",
+    "Threshold": "x above a threshold, a constant below",
+}
+
+#: Where every activation is tried, and compared in training and evaluation mode.
+_TRIAL = torch.linspace(-4.0, 4.0, 16, device="cpu").reshape(1, 2, 2, 2, 2)
+
+
+@hookimpl
+def p3d_activations() -> list[Activation | Refused]:
+    return [_activation(getattr(home, name)) for name in home.__all__]
+
+
+def _activation(cls: type[nn.Module]) -> Activation | Refused:
+    if reason := _reason_against(cls):
+        return Refused(_name(cls), reason)
+    over_channels = "dim" in parameters_of(cls)
+    return Activation(
+        _name(cls),
+        partial(cls, dim=1) if over_channels else cls,
+        # a class that this project has not met may produce anything, as far as it knows
+        range=OF_TORCH_NN.get(cls.__name__, constant(REAL_LINE)),
+        summary=_SUMMARIES.get(cls.__name__, f"torch.nn.{cls.__name__}"),
+        over_channels=over_channels,
+        aliases=_ALIASES.get(cls.__name__, ()),
+        example=_required(cls),
+        hidden=_HIDDEN,
+    )
+
+
+def _name(cls: type) -> str:
+    """The class's name in lower case, with torch's own underscores: those of the function that it wraps."""
+    functions = {plain(name): name for name in vars(functional) if name.islower() and name.strip("_") == name}
+    return functions.get(plain(cls.__name__), plain(cls.__name__))
+
+
+def _required(cls: type[nn.Module]) -> dict[str, Any]:
+    """An example value for each argument without default."""
+    return {p.name: p.kinds[0](0) for p in parameters_of(cls).values() if p.required and p.kinds}
+
+
+def _reason_against(cls: type[nn.Module]) -> str | None:
+    inputs = [p for p in inspect.signature(cls.forward).parameters.values() if p.default is p.empty]
+    if len(inputs) > 2:
+        return f"it takes {len(inputs) - 1} inputs, and a final activation has one, the last convolution"
+    try:
+        module = cls(**_required(cls), **({"dim": 1} if "dim" in parameters_of(cls) else {}))
+    except Exception as error:
+        return f"it cannot be built ({type(error).__name__}: {error})"
+    if module.state_dict():
+        return "it has learnable weights, and a checkpoint with them would not load in plain pytorch-3dunet"
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            trained, evaluated = (module.train(mode)(_TRIAL.clone()) for mode in (True, False))
+    except Exception as error:
+        return f"it does not take the output of a 3D U-Net ({type(error).__name__}: {error})"
+    if evaluated.shape != _TRIAL.shape:
+        return f"it changes the shape of its input, from 2 channels to {evaluated.shape[1]}"
+    if not torch.equal(trained, evaluated):
+        return "it is random in training, so that training and prediction would see different functions"
+    return None

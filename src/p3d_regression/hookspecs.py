@@ -1,0 +1,24 @@
+"""The hooks a plugin may implement: functions of these names, marked with ``@p3d_regression.hookimpl``.
+
+A plugin is a module named in its package's entry points, group ``p3d_regression``. The project's own activations
+come through the same hook.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from p3d_regression.activations.activation import Activation, Refused
+
+#: pluggy's project name, and the entry-point group of plugins.
+PROJECT = "p3d_regression"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def p3d_activations() -> "Iterable[Activation | Refused]":  # type: ignore[empty-body]
+    """Return the final activations that a config may name because this plugin is installed."""

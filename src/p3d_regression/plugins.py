@@ -1,0 +1,131 @@
+"""The plugins of this process: found through entry points, loaded once, when a config first uses a key of ours."""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from p3d_regression import hookspecs
+
+logger = logging.getLogger(__name__)
+
+#: Environment variable with the names of plugins, or of their distributions, to leave out: ``a,b``.
+BLOCK = "P3D_REGRESSION_BLOCK_PLUGINS"
+
+
+@dataclass
+class Plugin:
+    """One plugin, whatever became of it.
+
+    Attributes:
+        name: of its entry point.
+        distribution: the installed package it comes from, with version; None for a part of this project.
+        state: ``loaded``, ``failed`` or ``blocked``.
+        detail: what it has added, why it failed, or what blocks it.
+    """
+
+    name: str
+    distribution: str | None
+    state: str = "loaded"
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.distribution})" if self.distribution else self.name
+
+    def fail(self, error: BaseException) -> None:
+        """Leave the plugin out, and say so once."""
+        self.state, self.detail = "failed", f"{type(error).__name__}: {error}"
+        # logged, not warned of: under `python -W error` a warning would stop a training that does not need it
+        logger.warning(
+            "p3d-regression: the plugin %s is left out: %s. Mend or uninstall it, or silence this with %s=%s.",
+            self,
+            self.detail,
+            BLOCK,
+            self.name,
+        )
+
+
+class Plugins:
+    """pluggy's manager, with a record of what each plugin did."""
+
+    def __init__(self) -> None:
+        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        self.found: list[Plugin] = []
+
+    def add(self, name: str, module: ModuleType) -> None:
+        """Register a part of this project as if it were a plugin."""
+        self._register(Plugin(name, None), module)
+
+    def add_installed(self) -> None:
+        """Load every installed plugin that is not blocked. One that fails costs a warning and nothing else."""
+        blocked = {_normal(name) for name in os.environ.get(BLOCK, "").split(",")}
+        for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda e: e.name):
+            plugin = Plugin(entry.name, _distribution(entry))
+            if {_normal(entry.name), _normal(entry.dist.name if entry.dist else "")} & (blocked - {""}):
+                plugin.state, plugin.detail = "blocked", f"{BLOCK}={os.environ[BLOCK]}"
+                self.found.append(plugin)
+                continue
+            try:
+                self._register(plugin, entry.load())
+            except (Exception, SystemExit) as error:
+                self.found.append(plugin)
+                plugin.fail(error)
+
+    def left_out(self) -> list[Plugin]:
+        """The plugins that failed, or are blocked."""
+        return [plugin for plugin in self.found if plugin.state != "loaded"]
+
+    def report(self) -> list[dict[str, str]]:
+        """The installed plugins: ``name``, ``distribution``, ``state`` and ``detail`` of each."""
+        return [asdict(plugin) for plugin in self.found if plugin.distribution]
+
+    def _register(self, plugin: Plugin, module: object) -> None:
+        name = str(plugin)
+        self.manager.register(module, name)
+        callers = self.manager.get_hookcallers(module) or []
+        unknown = [caller.name for caller in callers if not caller.has_spec()]
+        if unknown or not callers:
+            self.manager.unregister(module)
+            what = f"unknown hooks: {', '.join(unknown)}" if unknown else "none of this project's hooks"
+            raise TypeError(f"it implements {what}; there are {', '.join(_hook_names())}")
+        self.found.append(plugin)
+
+    def contributions(self, hook: str) -> Iterator[tuple[Plugin, list[Any]]]:
+        """Ask each plugin on its own for what it adds, so that one which raises takes no other with it."""
+        modules = dict(self.manager.list_name_plugin())
+        for plugin in [plugin for plugin in self.found if plugin.state == "loaded"]:
+            others = [module for name, module in modules.items() if name != str(plugin)]
+            try:
+                results = self.manager.subset_hook_caller(hook, remove_plugins=others)()
+                added = [item for result in results for item in result]
+            except (Exception, SystemExit) as error:
+                plugin.fail(error)
+            else:
+                yield plugin, added
+
+
+@cache
+def installed() -> Plugins:
+    """The installed plugins, loaded at the first call in this process."""
+    plugins = Plugins()
+    plugins.add_installed()
+    return plugins
+
+
+def _hook_names() -> list[str]:
+    return [name for name in vars(hookspecs) if name.startswith("p3d_")]
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "of an unknown package"
+
+
+def _normal(name: str) -> str:
+    return name.strip().lower().replace("_", "-").replace(".", "-")

@@ -1,0 +1,258 @@
+"""From names to activations, and their arguments."""
+
+import inspect
+import sys
+
+import pytest
+import torch
+import yaml
+from torch import nn
+from torch.nn.modules import activation as torchs
+
+from p3d_regression import ConfigError
+from p3d_regression.activations.activation import Activation
+from p3d_regression.activations.ranges import OF_TORCH_NN
+from p3d_regression.activations.registry import registry, resolve
+from p3d_regression.activations.spec import plain
+
+#: What cannot be a final activation -> a part of the reason.
+REFUSED = {
+    "PReLU": "learnable weights",
+    "GLU": "changes the shape",
+    "MultiheadAttention": "takes 3 inputs",
+    "RReLU": "random in training",
+    "Softmax2d": "does not take the output of a 3D U-Net",
+}
+ACCEPTED = sorted(set(torchs.__all__) - set(REFUSED))
+OFFERS = registry().offers()
+
+
+def example(activation: Activation) -> object:
+    return {"name": activation.name, **activation.example} if activation.example else activation.name
+
+
+def refusal(value: object, channels: int = 1) -> str:
+    with pytest.raises(ConfigError) as caught:
+        resolve(value, channels).build()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_every_usable_class_of_torch_is_known_by_its_own_name(name: str) -> None:
+    final = resolve({"name": name, **dict.fromkeys(_required(name), 1)}, 2)
+    assert isinstance(final.build(), getattr(nn, name))
+    assert name in OF_TORCH_NN, "ranges.py does not know it: it would be taken for unbounded"
+
+
+def _required(name: str) -> list[str]:
+    parameters = inspect.signature(getattr(nn, name)).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+@pytest.mark.parametrize(("name", "reason"), REFUSED.items())
+def test_what_cannot_work_is_refused_with_the_reason(name: str, reason: str) -> None:
+    message = refusal(name, 2)
+    assert message.startswith(f"model.final_activation: {name!r} cannot be a final activation: ")
+    assert reason in message
+
+
+def test_the_list_follows_the_installed_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class that torch gets one day is used, its range taken for unbounded; ours keep their names."""
+    from p3d_regression.activations import torch_nn
+
+    class Squared(nn.Module):
+        def __init__(self, scale: float = 1.0) -> None:
+            super().__init__()
+            self.scale = scale
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.scale * x * x
+
+    monkeypatch.setattr(torchs, "Squared", Squared, raising=False)
+    monkeypatch.setattr(torchs, "__all__", ["ReLU", "Squared"])
+    relu, squared = torch_nn.p3d_activations()
+    assert (relu.name, squared.name, list(squared.parameters)) == ("relu", "squared", ["scale"])
+    assert str(squared.range_of({}, 1)) == "(-inf, inf)"
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("leaky_relu", "leaky_relu"),
+        ("LeakyReLU", "leaky_relu"),
+        ("LEAKY-RELU", "leaky_relu"),
+        ("log_sigmoid", "logsigmoid"),
+        ("hard_tanh", "hardtanh"),
+        (" SoftPlus ", "softplus"),
+        ("swish", "silu"),
+        ("Identity", "none"),
+        ("linear", "none"),
+        ("Null", "none"),
+        (None, "none"),
+    ],
+)
+def test_case_and_underscores_do_not_matter(spelling: str | None, name: str) -> None:
+    (entry,) = resolve(spelling, 1).entries
+    assert entry.activation.name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("nome", "did you mean none?"),
+        ("identiti", "did you mean identity?"),
+        ("Liner", "did you mean linear?"),
+        ("softpluss", "did you mean softplus?"),
+        ("leakyrelo", "did you mean leaky_relu?"),
+        ("magic", "for unbounded values write none."),
+        ("", "for unbounded values write none."),
+        ("x" * 100_000, "for unbounded values write none."),
+        ("softplus(beta=2)", "arguments go into a mapping, such as {name: softplus, beta: 2}."),
+        ("torch.nn.Softplus", "a name is not a path"),
+        ("os.system", "a name is not a path"),
+    ],
+)
+def test_an_unknown_name(name: str, hint: str) -> None:
+    message = refusal(name)
+    assert "is not a known final activation; " + hint in message
+    assert "Allowed: bounded, celu, elu, exp, " in message
+    assert len(message) < 1000
+    valid = yaml.safe_load(message.split("Example:\n")[1])["model"]["final_activation"]
+    resolve(valid, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"name": "softplus", "betta": 2}, ".betta: softplus has no such argument, did you mean beta?"),
+        ({"name": "softplus", "beta": "two"}, ".beta: 'two' is not a number."),
+        ({"name": "softplus", "beta": "1e-3"}, ".beta: '1e-3' is not a number (YAML reads it as a text; write 0.001)"),
+        ({"name": "softplus", "beta": True}, ".beta: True is not a number."),
+        ({"name": "softplus", "beta": None}, ".beta: None is not a number."),
+        ({"name": "softplus", "beta": [1]}, ".beta: [1] is not a number."),
+        ({"name": "softplus", "beta": float("nan")}, ".beta: nan is not a finite number."),
+        ({"name": "softplus", "beta": float("inf")}, ".beta: inf is not a finite number."),
+        ({"name": "softplus", "beta": 10**400}, "is not a finite number."),
+        ({"name": "gelu", "approximate": 1}, ".approximate: 1 is not a text."),
+        ({"name": "gelu", "approximate": "tan"}, "approximate argument must be either none or tanh"),
+        ({"name": "none", "beta": 1}, ".beta: none has no such argument. none takes no arguments."),
+        ({"name": "sigmoid", "args": 1}, ".args: sigmoid has no such argument"),
+        ({"name": "bounded", "low": 0}, ": bounded lacks the argument high."),
+        ({"name": "bounded"}, ": bounded lacks the argument low and high."),
+        ({"name": "bounded", "low": 3, "high": 3}, "low (3) must be less than high (3)"),
+        ({"name": "hardtanh", "min_val": 7}, "max_val"),
+        ({"name": "softplus", "beta": 0}, "cannot be computed"),
+        ({"name": "celu", "alpha": 0}, "cannot be computed"),
+        ({"name": "softshrink", "lambd": -1}, "lambda must be"),
+        ({"name": "unit_vector", "eps": 0}, "eps (0) must be greater than 0"),
+        ({"name": "relu", "inplace": True}, ".inplace: relu cannot be given this argument here: it saves memory"),
+        ({"name": "softmax", "dim": 1}, ".dim: softmax cannot be given this argument here: it always acts over the"),
+        ({"name": "hardtanh", "min_value": 1}, "it is torch's old spelling of min_val"),
+        (["none", {"name": "softplus", "beta": "x"}], "model.final_activation[1].beta: 'x' is not a number."),
+    ],
+)
+def test_arguments_are_checked(value: object, message: str) -> None:
+    found = refusal(value, 2)
+    assert found.startswith("model.final_activation")
+    assert message in found
+
+
+def test_the_message_shows_what_is_allowed_in_a_line_that_works() -> None:
+    message = refusal({"name": "softplus", "gamma": 1})
+    assert "It takes beta (a number, default 1.0), threshold (a number, default 20.0)." in message
+    valid = yaml.safe_load(message.split("Example:\n")[1])["model"]["final_activation"]
+    assert str(resolve(valid, 1)) == "softplus"
+
+
+@pytest.mark.parametrize("name", ["softmax", "softmin", "log_softmax", "unit_vector"])
+def test_over_the_channels_means_two_or_more(name: str) -> None:
+    resolve(name, 2).build()
+    assert "acts over the channels, and model.out_channels is 1" in refusal(name, 1)
+    assert "acts over the channels, and an entry of a list has one channel" in refusal([name, "none"], 2)
+
+
+def test_softmax_on_one_channel_explains_why() -> None:
+    message = refusal("softmax", 1)
+    assert "it would be 1 in every voxel, whatever the network has learnt" in message
+    assert "sigmoid for a fraction" in message
+
+
+def test_softmax_is_over_the_channels() -> None:
+    x = torch.randn(2, 3, 4, 5, 6)
+    torch.testing.assert_close(resolve("softmax", 3).build()(x).sum(dim=1), torch.ones(2, 4, 5, 6))
+
+
+@pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer.what.name)
+def test_each_says_what_it_is_for_and_has_an_example(offer) -> None:
+    assert 10 < len(offer.what.summary) < 100
+    assert not offer.what.summary.startswith("torch.nn.")
+    resolve(example(offer.what), 2).build()
+
+
+def test_names_are_unique() -> None:
+    names = [plain(name) for offer in OFFERS for name in (offer.what.name, *offer.what.aliases)]
+    assert len(names) == len(set(names))
+    assert registry().contested() == {}
+
+
+class TestWhatACheckpointKeeps:
+    """The plain form: equal if, and only if, the function is the same."""
+
+    @pytest.mark.parametrize(
+        ("one", "other", "channels"),
+        [
+            ("softplus", {"name": "Softplus", "beta": 1, "threshold": 20.0}, 1),
+            ("softplus", ["softplus", "softplus"], 2),
+            ("none", "linear", 1),
+            ("swish", "silu", 1),
+            (["none", {"name": "elu"}], [None, {"name": "ELU", "alpha": 1}], 2),
+            ({"name": "bounded", "low": 0, "high": 1}, {"name": "bounded", "low": 0.0, "high": 1.0}, 1),
+        ],
+    )
+    def test_equal(self, one: object, other: object, channels: int) -> None:
+        assert resolve(one, channels).plain == resolve(other, channels).plain
+
+    @pytest.mark.parametrize(
+        ("one", "other", "channels"),
+        [
+            ("softplus", {"name": "softplus", "beta": 2}, 1),
+            ("none", ["none", "softplus"], 2),
+            (["softplus", "none"], ["none", "softplus"], 2),
+            ("bounded low", "none", 1),
+        ],
+    )
+    def test_different(self, one: object, other: object, channels: int) -> None:
+        one = {"name": "bounded", "low": 0, "high": 1} if one == "bounded low" else one
+        assert resolve(one, channels).plain != resolve(other, channels).plain
+
+    @pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer.what.name)
+    def test_is_a_valid_value_with_nothing_left_to_default(self, offer) -> None:
+        kept = resolve(example(offer.what), 2).plain
+        assert resolve(kept, 2).plain == kept
+        if offer.what.parameters:
+            assert set(kept) == {"name", *offer.what.parameters}
+
+
+def test_what_it_says_can_be_pasted_into_a_config() -> None:
+    value = [{"name": "softplus", "beta": 1e-7}, {"name": "gelu", "approximate": "tanh"}, "none", "elu"]
+    final = resolve(value, 4)
+    assert str(final) == "[{name: softplus, beta: 1.0e-07}, {name: gelu, approximate: tanh}, none, elu]"
+    assert resolve(yaml.safe_load(str(final)), 4).plain == final.plain
+
+
+def test_a_hundred_channels_are_described_in_one_short_line() -> None:
+    final = resolve(["sigmoid", *["softplus"] * 99, "tanh"], 101)
+    assert final.describe() == (
+        "channel 0 sigmoid, output range [0, 1]; channels 1 to 99 softplus, output range [0, inf); "
+        "channel 100 tanh, output range [-1, 1]"
+    )
+    assert len(final.build().activations) == 3
+    assert len(str(final)) <= 300
+
+
+def test_looking_names_up_imports_nothing() -> None:
+    before = set(sys.modules)
+    for name in ("antigravity", "os.system", "torch.nn.ReLU", "__import__('antigravity')"):
+        refusal(name)
+        refusal({"name": name, "low": "__import__('antigravity')"})
+    assert set(sys.modules) == before
