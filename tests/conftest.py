@@ -29,4 +29,4 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory, plugin: Environment, bare: Environment) -> Lab:
     """Trains and predicts with upstream's console scripts on tiny volumes; remembers what it has done."""
-    return Lab(tmp_path_factory.mktemp("lab"), plugin=plugin, bare=bare)
+    return Lab(tmp_path_factory.mktemp("lab"), {"plugin": plugin, "bare": bare})

@@ -6,21 +6,34 @@ import sys
 import sysconfig
 import textwrap
 import venv
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
 #: Variables of the caller that would change what is tested.
-_CLEARED = ("TORCH_DEVICE_BACKEND_AUTOLOAD", "P3D_REGRESSION_DISABLE", "PYTHONPATH", "PYTHONWARNINGS")
+_CLEARED = (
+    "TORCH_DEVICE_BACKEND_AUTOLOAD",
+    "P3D_REGRESSION_DISABLE",
+    "P3D_REGRESSION_BLOCK_PLUGINS",
+    "PYTHONPATH",
+    "PYTHONWARNINGS",
+)
 
 
 @dataclass(frozen=True)
 class Environment:
-    """An interpreter, its scripts, and variables to set for whatever runs in it."""
+    """An interpreter, its scripts, and variables to set for whatever runs in it.
+
+    Attributes:
+        python: the interpreter; console scripts lie beside it.
+        variables: environment variables.
+        scripts: a directory whose console scripts are preferred to those.
+    """
 
     python: Path
     variables: dict[str, str] = field(default_factory=dict)
+    scripts: Path | None = None
 
     @classmethod
     def current(cls) -> "Environment":
@@ -28,18 +41,44 @@ class Environment:
 
     def having(self, **variables: str) -> "Environment":
         """The same with more environment variables."""
-        return Environment(self.python, self.variables | variables)
+        return replace(self, variables=self.variables | variables)
 
     def run(self, *command: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a console script, or ``python`` itself, of this environment to its end."""
+        return subprocess.run(
+            self._command(*command), env=self._variables(), cwd=cwd, capture_output=True, text=True, check=False
+        )
+
+    def start(self, *command: object, output: Path) -> subprocess.Popen[bytes]:
+        """Start the same and do not wait for its end; what it prints goes to a file."""
+        with output.open("wb") as file:
+            return subprocess.Popen(self._command(*command), env=self._variables(), stdout=file, stderr=file)
+
+    def serve(self, code: str) -> subprocess.Popen[str]:
+        """Start a piece of Python that answers lines on its standard input with lines on its standard output."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            self._command("python", "-c", code), env=self._variables(), stdin=pipe, stdout=pipe, text=True
+        )
+
+    def script(self, name: str) -> Path:
+        """Where a console script lies."""
+        preferred = self.scripts / name if self.scripts else None
+        return preferred if preferred and preferred.exists() else self.python.parent / name
+
+    def _variables(self) -> dict[str, str]:
         # PYTHONSAFEPATH: a console script does not see the current directory, so `python -c` must not either
         variables = {key: value for key, value in os.environ.items() if key not in _CLEARED}
-        variables |= {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | self.variables
-        program, *arguments = command
-        script = self.python if program == "python" else self.python.parent / str(program)
-        return subprocess.run(
-            [str(script), *map(str, arguments)], env=variables, cwd=cwd, capture_output=True, text=True, check=False
-        )
+        return variables | {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | self.variables
+
+    def _command(self, program: object, *arguments: object) -> list[str]:
+        if program == "python":
+            start = [self.python]
+        else:
+            script = self.script(str(program))
+            # pip writes a script of --target for the interpreter that it runs in itself
+            start = [script] if script.parent == self.python.parent else [self.python, script]
+        return [str(part) for part in (*start, *arguments)]
 
     def python_code(self, code: str) -> subprocess.CompletedProcess[str]:
         """Run a piece of Python in a fresh interpreter of this environment."""
@@ -85,6 +124,25 @@ def build_wheel(source: Path, directory: Path) -> Path:
 def install_to(directory: Path, wheel: Path) -> None:
     """``pip install --target``: for users who may not write to the environment."""
     pip("install", "--no-deps", "--no-index", "--target", directory, wheel)
+
+
+#: What upstream 1.3.8 needs on Python 3.10 and newer: a name that has moved since.
+_SHIM = """\
+import collections.abc
+collections.Sequence = collections.abc.Sequence
+"""
+
+
+def fork_environment(directory: Path) -> Environment:
+    """This environment with upstream 1.3.8 in front: a fork on PyPI that installs the same import package.
+
+    Raises:
+        subprocess.CalledProcessError: there is no package index.
+    """
+    command = ["-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-deps", "--target", directory]
+    subprocess.run([sys.executable, *command, "pytorch3dunet-spotmax==1.0.0"], check=True)
+    (directory / "sitecustomize.py").write_text(_SHIM)
+    return replace(Environment.current().having(PYTHONPATH=str(directory)), scripts=directory / "bin")
 
 
 def pip(*arguments: object) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from support.environments import Environment
+from support.preforked import Preforked
 
 #: Labels that neither Sigmoid nor Softmax can say.
 LABEL_RANGE = (-6.0, 30.0)
@@ -20,29 +21,50 @@ LABEL_RANGE = (-6.0, 30.0)
 #: Smallest models that upstream can train here.
 TINY = {"in_channels": 1, "out_channels": 1, "f_maps": [8, 16], "num_groups": 4}
 
+#: Of the volumes, in voxels. Upstream insists on patches of 64 or more in Y and X.
+DEPTH = 4
+
+#: What labels can be: between two values, or two channels of fractions that add up to 1, of their logarithms, or of
+#: the components of a unit vector.
+Labels = tuple[float, float] | str
+
 _NORMALISED = [{"name": "Standardize"}, {"name": "ToTensor", "expand_dims": True}]
 
 
-def write_volumes(directory: Path, *, depth: int = 8) -> None:
-    """Write ``train.h5`` and ``val.h5``, as upstream wants them apart."""
-    for seed, name in enumerate(("train", "val")):
-        _write_volume(directory / f"{name}.h5", depth=depth, seed=seed)
+def write_volumes(directory: Path, *, depth: int = DEPTH, labels: Labels = LABEL_RANGE) -> None:
+    """Write ``train.h5`` and ``val.h5``, as upstream wants them apart: two patches, and one."""
+    for seed, (name, width) in enumerate([("train", 96), ("val", 64)]):
+        _write_volume(directory / f"{name}.h5", (depth, 64, width), seed, labels)
 
 
-def _write_volume(path: Path, *, depth: int, seed: int) -> None:
-    """Write a smooth random volume and labels that follow from it, shape (depth, 64, 96)."""
-    noise = np.random.default_rng(seed).normal(size=(depth, 64, 96))
+def _write_volume(path: Path, shape: tuple[int, ...], seed: int, labels: Labels) -> None:
+    """Write a smooth random volume and labels that follow from it."""
+    noise = np.random.default_rng(seed).normal(size=shape)
     raw = np.cumsum(np.cumsum(noise, 1), 2)
-    raw = ((raw - raw.min()) / np.ptp(raw)).astype(np.float32)
-    low, high = LABEL_RANGE
+    raw = (raw - raw.min()) / np.ptp(raw)
     with h5py.File(path, "w") as file:
-        file["raw"] = raw
-        file["label"] = (low + (high - low) * raw).astype(np.float32)
+        file["raw"] = raw.astype(np.float32)
+        file["label"] = _labels(raw, labels).astype(np.float32)
+
+
+def _labels(raw: np.ndarray, labels: Labels) -> np.ndarray:
+    """Labels for a volume of values 0..1."""
+    fractions = np.stack([0.2 + 0.6 * raw, 0.8 - 0.6 * raw])
+    match labels:
+        case "fractions":
+            return fractions
+        case "logarithms":
+            return np.log(fractions)
+        case "directions":
+            return np.stack([np.cos(3 * raw), np.sin(3 * raw)])
+        case low, high:
+            return low + (high - low) * raw
+    raise ValueError(labels)
 
 
 def training_config(directory: Path, model: Mapping[str, Any], *, iterations: int = 4) -> dict[str, Any]:
     """A config for ``train3dunet`` on the volumes of the directory."""
-    depth = 1 if "2D" in model["name"] else 8
+    depth = 1 if "2D" in model["name"] else DEPTH
 
     def loader(name: str, stride: int) -> dict[str, Any]:
         return {
@@ -68,7 +90,7 @@ def training_config(directory: Path, model: Mapping[str, Any], *, iterations: in
             "max_num_epochs": 100,
             "max_num_iterations": iterations,
             "validate_after_iters": max(1, iterations // 2),
-            "log_after_iters": 1,
+            "log_after_iters": 2,  # once per epoch of two patches
         },
         "loaders": {
             "dataset": "StandardHDF5Dataset",
@@ -122,11 +144,18 @@ class Trained:
             return file["predictions"][()]
 
     @cached_property
+    def labels(self) -> np.ndarray:
+        """Of the volume that is predicted."""
+        with h5py.File(self.directory / "val.h5") as file:
+            return file["label"][()]
+
+    @cached_property
     def scalars(self) -> dict[str, list[tuple[int, float]]]:
         """Every scalar of the event file: tag -> (step, value)."""
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-        (events,) = self.directory.glob("checkpoints/logs/*/events*")
+        # in a directory of its own for each run, but not in old versions
+        (events,) = self.directory.glob("checkpoints/logs/**/events*")
         accumulator = EventAccumulator(str(events))
         accumulator.Reload()
         return {tag: [(e.step, e.value) for e in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
@@ -139,13 +168,32 @@ class Trained:
         return {key: value.numpy() for key, value in state["model_state_dict"].items()}
 
 
+@dataclass(frozen=True)
+class Job:
+    """One training and prediction.
+
+    Attributes:
+        environment: one of the lab's; ``fork...`` is upstream 1.3.8.
+        model: ``model`` section of the training config.
+        predict: ``model`` section of the prediction config; None for the same.
+        labels: what the labels are.
+        iterations: of training; validated in the middle and at the end.
+    """
+
+    environment: str
+    model: Mapping[str, Any]
+    predict: Mapping[str, Any] | None = None
+    labels: Labels = LABEL_RANGE
+    iterations: int = 4
+
+
 class Lab:
     """Runs trainings and remembers them, so that tests can share them."""
 
-    def __init__(self, directory: Path, *, plugin: Environment, bare: Environment) -> None:
+    def __init__(self, directory: Path, environments: Mapping[str, Environment | Preforked]) -> None:
         self._directory = directory
-        self._environments = {"plugin": plugin, "bare": bare}
-        self._done: dict[tuple[str, str], Trained] = {}
+        self._environments = environments
+        self._done: dict[str, Trained] = {}
 
     def train(self, environment: str, **model: Any) -> Trained:
         """Train and predict in the environment ``plugin`` or ``bare``."""
@@ -155,28 +203,41 @@ class Lab:
     def train_all(self, *jobs: tuple[str, Mapping[str, Any]]) -> list[Trained]:
         """Several at once, one core each: (environment, model section)."""
         with ThreadPoolExecutor(max_workers=2) as pool:
-            return list(pool.map(lambda job: self._train(*job), jobs))
+            return list(pool.map(lambda job: self.do(Job(*job)), jobs))
 
-    def _train(self, environment: str, model: Mapping[str, Any]) -> Trained:
-        model = {"name": "UNet3D", **model}
-        key = (environment, repr(sorted(model.items())))
+    def do(self, job: Job) -> Trained:
+        """Do what has not been done before."""
+        predicted = job.model if job.predict is None else job.predict
+        models = [{"name": "UNet3D", **model} for model in (job.model, predicted)]
+        key = repr((job.environment, [sorted(model.items()) for model in models], job.labels, job.iterations))
         if key not in self._done:
-            self._done[key] = self._run(self._environments[environment], model, self._new_directory(model))
+            self._done[key] = self._run(job, *models)
         return self._done[key]
 
-    def _new_directory(self, model: Mapping[str, Any]) -> Path:
+    def _run(self, job: Job, model: Mapping[str, Any], predicted: Mapping[str, Any]) -> Trained:
         directory = self._directory / f"{len(list(self._directory.iterdir()))}-{model['name']}-{id(model)}"
         directory.mkdir()
-        write_volumes(directory, depth=1 if "2D" in model["name"] else 8)
-        return directory
-
-    @staticmethod
-    def _run(environment: Environment, model: Mapping[str, Any], directory: Path) -> Trained:
-        train = write_config(directory / "train.yml", training_config(directory, model))
-        predict = write_config(directory / "predict.yml", prediction_config(directory, model))
+        write_volumes(directory, depth=1 if "2D" in model["name"] else DEPTH, labels=job.labels)
+        environment = self._environments[job.environment]
+        configs = {
+            "train3dunet": training_config(directory, model, iterations=job.iterations),
+            "predict3dunet": prediction_config(directory, predicted),
+        }
         logs = []
-        for command, config in (("train3dunet", train), ("predict3dunet", predict)):
-            result = environment.run(command, "--config", config)
+        for command, config in configs.items():
+            if job.environment.startswith("fork"):
+                suit_the_fork(config)
+            path = write_config(directory / f"{command}.yml", config)
+            result = environment.run(command, "--config", path)
             assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
             logs.append(result.stdout)
         return Trained(directory, *logs)
+
+
+def suit_the_fork(config: dict[str, Any]) -> None:
+    """What upstream 1.3.8 asks of a config: it takes no ``device: cpu``, and a scheduler is not optional."""
+    del config["device"]
+    if "trainer" in config:
+        config["lr_scheduler"] = {"name": "MultiStepLR", "milestones": [1000], "gamma": 1.0}
+    else:
+        config["predictor"]["patch_halo"] = [0, 0, 0]

@@ -1,0 +1,98 @@
+"""Upstream 1.3.8, whose models apply their last layer in evaluation mode only: every name, and the checkpoints.
+
+Installed from PyPI, where a fork carries that version, into a directory that shadows the newer one.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.activations import ROWS, assert_one_function, trained_with
+from support.environments import Environment, fork_environment
+from support.lab import Job, Lab, prediction_config, suit_the_fork, training_config, write_config
+from support.preforked import Preforked
+
+
+@pytest.fixture(scope="module")
+def fork(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    try:
+        return fork_environment(tmp_path_factory.mktemp("fork"))
+    except subprocess.CalledProcessError:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip("no package index to install upstream 1.3.8 from")
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory, fork: Environment) -> Iterator[Lab]:
+    with (
+        Preforked(fork, tmp_path_factory.mktemp("printed")) as with_plugin,
+        Preforked(fork.having(P3D_REGRESSION_DISABLE="1"), tmp_path_factory.mktemp("printed")) as without,
+    ):
+        yield Lab(tmp_path_factory.mktemp("old"), {"fork": with_plugin, "fork without plugin": without})
+
+
+def test_it_is_the_old_one(fork: Environment) -> None:
+    assert fork.check("import pytorch3dunet; print(pytorch3dunet.__version__)").split()[-1] == "1.3.8"
+    assert fork.run("p3d-regression", "doctor").returncode == 0
+
+
+def test_the_trap_its_models_train_on_other_values_than_they_predict(fork: Environment) -> None:
+    """Upstream alone."""
+    fork.check("""
+        import torch
+        from pytorch3dunet.unet3d.model import get_model
+        model = get_model(dict(name="UNet3D", in_channels=1, out_channels=1, f_maps=[8, 16], num_groups=4))
+        x = torch.randn(1, 1, 8, 16, 16)
+        assert not torch.equal(model.train()(x), model.eval()(x))
+    """)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_trains_validates_and_predicts_one_and_the_same_function(old: Lab, name: str) -> None:
+    trained = trained_with(old, "fork", name)
+    assert_one_function(trained, ROWS[name])
+    assert trained.predict_log.count("taken from the checkpoint") == 1
+
+
+def test_a_list_per_channel(old: Lab) -> None:
+    model = {"out_channels": 2}
+    value = ["sigmoid", {"name": "bounded", "low": -1, "high": 3}]
+    trained = old.do(Job("fork", model | {"final_activation": value}, model, labels="fractions", iterations=8))
+    row = {"range": [-1.0, 3.0]}
+    assert_one_function(trained, row)
+    assert trained.prediction[0].min() >= 0
+
+
+def test_without_the_key_same_bits_with_and_without_the_plugin(old: Lab) -> None:
+    ours, theirs = (old.do(Job(environment, {})) for environment in ("fork", "fork without plugin"))
+    assert ours.scalars == theirs.scalars
+    np.testing.assert_array_equal(ours.prediction, theirs.prediction, strict=True)
+    for key, value in ours.weights.items():
+        np.testing.assert_array_equal(value, theirs.weights[key], strict=True)
+
+
+class TestADifferentConfig:
+    def test_is_an_error_before_anything_is_written(self, old: Lab, fork: Environment, tmp_path: Path) -> None:
+        trained = trained_with(old, "fork", "softplus")
+        config = prediction_config(trained.directory, {"name": "UNet3D", "final_activation": "none"})
+        config["loaders"]["output_dir"] = str(tmp_path / "predictions")
+        suit_the_fork(config)
+        result = fork.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
+        assert result.returncode != 0
+        assert "CheckpointMismatchError: model.final_activation: the config says none" in result.stderr
+        assert not (tmp_path / "predictions").exists()
+
+    def test_is_fine_for_a_pre_trained_checkpoint(self, old: Lab, fork: Environment, tmp_path: Path) -> None:
+        trained = trained_with(old, "fork", "softplus")
+        config = training_config(trained.directory, {"name": "UNet3D", "final_activation": "none"})
+        config["trainer"]["pre_trained"] = str(trained.directory / "checkpoints" / "last_checkpoint.pytorch")
+        config["trainer"]["checkpoint_dir"] = str(tmp_path / "checkpoints")
+        suit_the_fork(config)
+        result = fork.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
+        assert result.returncode == 0, result.stderr
+        assert "final activation none from the config, on pre-trained weights" in result.stdout

@@ -1,0 +1,218 @@
+"""Third-party plugins: the example, and small packages written here, found through their entry points."""
+
+import json
+import subprocess
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from support.environments import ROOT, Environment, build_wheel, install_to
+from support.lab import Job, Lab
+
+BUILD = """
+    import p3d_regression
+    from pytorch3dunet.unet3d.model import get_model
+
+    def build(value):
+        return get_model(dict(name="UNet3D", in_channels=1, out_channels=1, f_maps=[8, 16], num_groups=4,
+                              final_activation=value))
+"""
+
+SQUARE = """
+    import torch
+    from p3d_regression import Activation, Interval, hookimpl
+
+    class Square(torch.nn.Module):
+        def forward(self, x):
+            return x * x
+
+    @hookimpl
+    def p3d_activations():
+        return [Activation("square", Square, range=Interval(0.0), summary="squared")]
+"""
+
+
+def write_plugin(site: Path, name: str, source: str) -> None:
+    """Install a package with one module by hand: the files that pip would write."""
+    (site / f"{name}.py").write_text(textwrap.dedent(source))
+    metadata = site / f"{name}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[p3d_regression]\n{name} = {name}\n")
+
+
+@pytest.fixture
+def environment(plugin: Environment, tmp_path: Path) -> Environment:
+    return plugin.having(PYTHONPATH=str(tmp_path))
+
+
+def run(environment: Environment, code: str) -> subprocess.CompletedProcess[str]:
+    return environment.python_code(textwrap.dedent(BUILD) + textwrap.dedent(code))
+
+
+def check(environment: Environment, code: str) -> str:
+    result = run(environment, code)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def last_line(result: subprocess.CompletedProcess[str]) -> str:
+    """The error, without the lines of its example."""
+    return result.stderr[result.stderr.rindex("ConfigError: ") :]
+
+
+@pytest.fixture(scope="module")
+def example(plugin: Environment, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The environment with the example installed."""
+    site = tmp_path_factory.mktemp("site")
+    wheel = build_wheel(ROOT / "examples" / "p3d-squareplus", tmp_path_factory.mktemp("wheel"))
+    install_to(site, wheel)
+    return plugin.having(PYTHONPATH=str(site))
+
+
+class TestTheExample:
+    def test_trains_and_predicts_from_a_config(self, example: Environment, plugin: Environment, tmp_path: Path) -> None:
+        lab = Lab(tmp_path, {"example": example})
+        model = {"final_activation": {"name": "squareplus", "b": 2}}
+        trained = lab.do(Job("example", model, predict={}, labels=(0.0, 20.0)))
+        assert trained.prediction.min() >= 0
+        assert trained.prediction.max() > 1
+        assert "final activation {name: squareplus, b: 2.0}, output range [0, inf)" in trained.train_log
+        # elsewhere, where the plugin is missing, nothing is written under another function
+        predictions = next((trained.directory / "predictions").iterdir())
+        predictions.unlink()
+        result = plugin.run("predict3dunet", "--config", trained.directory / "predict3dunet.yml")
+        assert result.returncode != 0
+        assert "CheckpointMismatchError: model.final_activation: the checkpoint was trained with" in result.stderr
+        assert "install p3d-squareplus 0.1.0" in result.stderr
+        assert not predictions.exists()
+
+    def test_is_listed(self, example: Environment) -> None:
+        rows = json.loads(example.run("p3d-regression", "activations", "--json").stdout)
+        (row,) = [row for row in rows if row["name"] == "squareplus"]
+        assert (row["origin"], row["distribution"]) == ("plugin", "p3d-squareplus 0.1.0")
+        assert row["range"] == [0.0, None]
+        found = json.loads(example.run("p3d-regression", "doctor", "--json").stdout)
+        assert found["active"] is True
+        assert found["plugins"] == [
+            {"name": "squareplus", "distribution": "p3d-squareplus 0.1.0", "state": "loaded", "detail": "squareplus"}
+        ]
+
+    def test_doctor_for_a_person(self, example: Environment) -> None:
+        assert "plugin loaded   p3d-squareplus 0.1.0  (squareplus)" in example.run("p3d-regression", "doctor").stdout
+
+    def test_is_short(self) -> None:
+        source = (ROOT / "examples" / "p3d-squareplus" / "src" / "p3d_squareplus.py").read_text()
+        assert len([line for line in source.splitlines() if line.strip()]) < 20
+
+    def test_blocked(self, example: Environment) -> None:
+        for name in ("squareplus", "p3d-squareplus", "other, P3D_Squareplus"):
+            result = run(example.having(P3D_REGRESSION_BLOCK_PLUGINS=name), "build('squareplus')")
+            assert result.returncode != 0
+            message = last_line(result)
+            assert "'squareplus' is not a known final activation" in message
+            assert (
+                f"left out: squareplus (p3d-squareplus 0.1.0) (blocked: P3D_REGRESSION_BLOCK_PLUGINS={name})" in message
+            )
+
+
+def test_plugins_load_when_the_key_is_used_and_not_before(environment: Environment, tmp_path: Path) -> None:
+    write_plugin(tmp_path, "p3d_square", "print('loaded')\n" + textwrap.dedent(SQUARE))
+    silent = """
+        get_model(dict(name="UNet3D", in_channels=1, out_channels=1, f_maps=[8, 16], num_groups=4))
+    """
+    assert "loaded" not in check(environment, silent)
+    assert check(environment, "build('square'); build('none')").count("loaded") == 1
+
+
+def test_two_plugins_claim_one_name(environment: Environment, tmp_path: Path) -> None:
+    write_plugin(tmp_path, "p3d_square", SQUARE)
+    write_plugin(tmp_path, "other_squares", SQUARE)
+    message = last_line(run(environment, "build('square')"))
+    assert "'square' is claimed by other-squares 1.0 and p3d-square 1.0" in message
+    assert "P3D_REGRESSION_BLOCK_PLUGINS" in message
+    # everything else works, and either of them does without the other
+    check(environment, "build('none')")
+    check(environment.having(P3D_REGRESSION_BLOCK_PLUGINS="p3d_square"), "build('square')")
+    found = json.loads(environment.run("p3d-regression", "doctor", "--json").stdout)
+    assert found["contested"] == {"square": ["other-squares 1.0", "p3d-square 1.0"]}
+    assert "contested       square  (claimed by" in environment.run("p3d-regression", "doctor").stdout
+
+
+def test_a_plugin_does_not_take_a_name_of_torch_in_silence(environment: Environment, tmp_path: Path) -> None:
+    write_plugin(tmp_path, "p3d_square", SQUARE.replace('"square"', '"soft_plus"'))
+    message = last_line(run(environment, "build('softplus')"))
+    assert "'softplus' is claimed by torch.nn and p3d-square 1.0" in message
+
+
+FAILURES = {
+    "does not import": ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    "exits": ("raise SystemExit('no licence')", "SystemExit: no licence"),
+    "raises when asked": (
+        "from p3d_regression import hookimpl\n@hookimpl\ndef p3d_activations():\n    raise OSError('no disk')",
+        "OSError: no disk",
+    ),
+    "returns something else": (
+        "from p3d_regression import hookimpl\n@hookimpl\ndef p3d_activations():\n    return ['square']",
+        "TypeError: p3d_activations returned 'square', which is not an Activation",
+    ),
+    "has a misspelled hook": (
+        "from p3d_regression import hookimpl\n@hookimpl\ndef p3d_activation():\n    return []",
+        "TypeError: it implements unknown hooks: p3d_activation; there are p3d_activations",
+    ),
+    "has no hook": ("", "TypeError: it implements none of this project's hooks; there are p3d_activations"),
+    "has a bad name": (
+        SQUARE.replace('"square"', '"My Square"'),
+        "activation 'My Square': a name is lower",
+    ),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_broken_plugin_costs_one_warning(environment: Environment, tmp_path: Path, failure: str) -> None:
+    source, reason = FAILURES[failure]
+    write_plugin(tmp_path, "broken", source)
+    write_plugin(tmp_path, "p3d_square", SQUARE)
+    # even where warnings are errors
+    result = run(environment.having(PYTHONWARNINGS="error::UserWarning"), "build('square'); build('none'); build('x')")
+    warning = f"p3d-regression: the plugin broken (broken 1.0) is left out: {reason}"
+    assert result.stderr.count("p3d-regression: the plugin") == 1
+    assert warning in result.stderr.replace("ValueError: ", "")
+    # and what may have been its names say so
+    message = last_line(result)
+    assert "'x' is not a known final activation" in message
+    assert "It may be of a plugin that is left out: broken (broken 1.0) (failed: " in message
+
+
+def test_doctor_names_a_broken_plugin_and_still_works(environment: Environment, tmp_path: Path) -> None:
+    write_plugin(tmp_path, "broken", "import no_such_module")
+    result = environment.run("p3d-regression", "doctor", "--json")
+    assert result.returncode == 0, result.stdout
+    (found,) = json.loads(result.stdout)["plugins"]
+    assert found["state"] == "failed"
+    assert found["detail"] == "ModuleNotFoundError: No module named 'no_such_module'"
+
+
+BROKEN_PROMISES = {
+    "learnable weights": ("torch.nn.PReLU", "it has learnable weights or buffers"),
+    "another shape": ("torch.nn.Flatten", "it makes shape (1, 17) of (1, 1, 17, 1, 1)"),
+    "another range": ("torch.nn.Identity", "it makes values from -8 to 8 and declares the range [0, inf)"),
+    "random in training": ("torch.nn.Dropout", "training and prediction see different functions"),
+    "infinity": ("Reciprocal", "it makes inf of 0"),
+    "no module": ("lambda: 3", "'int' object has no attribute 'train'"),
+}
+
+
+@pytest.mark.parametrize("promise", BROKEN_PROMISES)
+def test_a_promise_that_is_broken_stops_before_training(environment: Environment, tmp_path: Path, promise: str) -> None:
+    build, reason = BROKEN_PROMISES[promise]
+    source = SQUARE.replace(", Square,", f", {build},").replace(
+        "class Square",
+        "class Reciprocal(torch.nn.Module):\n"
+        "        def forward(self, x):\n            return 1 / x\n\n    class Square",
+    )
+    write_plugin(tmp_path, "p3d_square", source)
+    message = last_line(run(environment, "build('square')"))
+    assert message.startswith("ConfigError: model.final_activation: square cannot be")
+    assert reason in message
