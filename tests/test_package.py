@@ -52,6 +52,18 @@ def test_activation_before_upstream_is_used_imports_nothing_heavy(plugin: Enviro
     assert plugin.check(f"import p3d_regression; p3d_regression.activate(); {ours}").strip() == "[]"
 
 
+def test_a_model_without_the_key_needs_none_of_it(plugin: Environment) -> None:
+    """No plugin is loaded, nothing of theirs is imported."""
+    code = """
+        import sys
+        from pytorch3dunet.unet3d.model import get_model
+        model = get_model(dict(name="UNet3D", in_channels=1, out_channels=1, f_maps=[8, 16], num_groups=4))
+        model.load_state_dict(model.state_dict())
+        print([m for m in ("pluggy", "p3d_regression.plugins", "p3d_regression.activations.registry") if m in sys.modules])
+    """
+    assert plugin.check(code).splitlines()[-1] == "[]"
+
+
 def test_public_names_exist_and_are_listed() -> None:
     for name in p3d_regression.__all__:
         assert getattr(p3d_regression, name).__doc__
