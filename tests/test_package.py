@@ -59,7 +59,8 @@ def test_a_model_without_the_key_needs_none_of_it(plugin: Environment) -> None:
         from pytorch3dunet.unet3d.model import get_model
         model = get_model(dict(name="UNet3D", in_channels=1, out_channels=1, f_maps=[8, 16], num_groups=4))
         model.load_state_dict(model.state_dict())
-        print([m for m in ("pluggy", "p3d_regression.plugins", "p3d_regression.activations.registry") if m in sys.modules])
+        theirs = ("pluggy", "p3d_regression.plugins", "p3d_regression.activations.registry")
+        print([module for module in theirs if module in sys.modules])
     """
     assert plugin.check(code).splitlines()[-1] == "[]"
 
