@@ -196,6 +196,18 @@ def test_another_one_replaces_it() -> None:
     assert len(model._state_dict_hooks) == 1
 
 
+def test_a_new_last_convolution_does_not_lose_it_in_silence() -> None:
+    model = get_model(config("softplus")).eval()
+    model.final_conv = nn.Conv3d(8, 3, 1)
+    with pytest.raises(RuntimeError, match=r"final_conv has been replaced.*softplus.*set_final_activation"):
+        model(example_input())
+    p3d_regression.set_final_activation(model, ["softplus", "none", "tanh"])
+    assert model(example_input()).shape[1] == 3
+    assert model.state_dict()._metadata[""]["p3d_regression"]["final_activation"][1] == "none"
+    assert len(model._state_dict_hooks) == 1
+    assert len(model._forward_pre_hooks) == 1
+
+
 def test_a_failed_replacement_changes_nothing() -> None:
     model = get_model(config("softplus")).eval()
     before = model(example_input())

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from p3d_regression import __version__, checkpoint
+from p3d_regression.activations.activation import as_yaml
 from p3d_regression.activations.spec import KEY
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def attach(unet: Any, final: "FinalActivation", module: "nn.Module") -> None:
     conv = unet.final_conv
     if KEY not in conv._modules:
         conv.register_forward_hook(_apply)
+    if not hasattr(unet, _PLAIN):
+        unet.register_forward_pre_hook(_refuse_without)
         unet.register_state_dict_post_hook(_stamp)
     conv.add_module(KEY, module)
     unet.final_activation = None  # upstream's own spelling of "no activation", in every version since 1.3
@@ -60,7 +63,7 @@ def attached(unet: Any) -> "FinalActivation | None":
     """The final activation that :func:`attach` has put on a U-Net; None if it has upstream's own."""
     from p3d_regression.activations.registry import resolve
 
-    if not hasattr(unet, _PLAIN):
+    if KEY not in unet.final_conv._modules:
         return None
     return resolve(getattr(unet, _PLAIN), unet.final_conv.out_channels)
 
@@ -71,6 +74,14 @@ def attached(unet: Any) -> "FinalActivation | None":
 def _apply(conv: Any, inputs: Any, output: "Tensor") -> "Tensor":
     activated: Tensor = conv.final_activation(output)
     return activated
+
+
+def _refuse_without(unet: Any, inputs: Any) -> None:
+    if KEY not in unet.final_conv._modules:
+        raise RuntimeError(
+            f"{type(unet).__name__}.final_conv has been replaced, and the final activation "
+            f"{as_yaml(getattr(unet, _PLAIN))} went with the old one. Call p3d_regression.set_final_activation(model, ...) after that."
+        )
 
 
 def _stamp(unet: Any, state_dict: Any, prefix: str, metadata: dict[str, Any]) -> None:
