@@ -40,11 +40,11 @@ def remembered(metadata: Mapping[str, Any], channels: int) -> "FinalActivation |
     Raises:
         CheckpointMismatchError: it says something that cannot be built here.
     """
-    from p3d_regression.activations.registry import resolve
-
     kept = metadata.get(STAMP)
     if kept is None:
         return None
+    from p3d_regression.activations.registry import resolve
+
     try:
         return resolve(kept[KEY], channels)
     except (ConfigError, TypeError, KeyError) as error:
@@ -90,5 +90,5 @@ def is_new_head(own: "FinalActivation", kept: "FinalActivation") -> bool:
         f"the checkpoint's, so that every prediction through another one is wrong. Either delete the line {KEY} from "
         f"the config, and the checkpoint's is used; or, if you want to train these weights further with {own}, name "
         "the checkpoint as trainer.pre_trained (not as resume). From Python: load the weights first, then call "
-        f"p3d_regression.set_final_activation(model, ...)."
+        "p3d_regression.set_final_activation(model, ...)."
     )

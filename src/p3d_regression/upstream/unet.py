@@ -80,7 +80,8 @@ def _refuse_without(unet: Any, inputs: Any) -> None:
     if KEY not in unet.final_conv._modules:
         raise RuntimeError(
             f"{type(unet).__name__}.final_conv has been replaced, and the final activation "
-            f"{as_yaml(getattr(unet, _PLAIN))} went with the old one. Call p3d_regression.set_final_activation(model, ...) after that."
+            f"{as_yaml(getattr(unet, _PLAIN))} went with the old one. "
+            "Call p3d_regression.set_final_activation(model, ...) after that."
         )
 
 
@@ -96,16 +97,16 @@ def recall(unet: Any, state_dict: Mapping[str, Any], prefix: str, metadata: Mapp
     Raises:
         CheckpointMismatchError: the U-Net has another final activation than the one the weights were trained with.
     """
-    if checkpoint.STAMP not in metadata or not is_unet(unet):
+    if not is_unet(unet):
         return
     weight = state_dict.get(f"{prefix}final_conv.weight")
     channels = unet.final_conv.out_channels
     if weight is None or weight.shape[0] != channels:
-        return  # torch refuses it, and says why
+        return  # torch refuses it and says why, or is told to load the other layers only
     kept = checkpoint.remembered(metadata, channels)
-    own = attached(unet)
     if kept is None:
         return
+    own = attached(unet)
     if own is None:
         upstreams = type(unet.final_activation).__name__
         attach(unet, kept, kept.build())
