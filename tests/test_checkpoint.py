@@ -154,6 +154,92 @@ def test_a_model_built_from_its_class_too() -> None:
     assert torch.equal(output(model), output(trained))
 
 
+class TestLoadingSeveralCheckpoints:
+    """One after the other into one model whose config is silent, as ensembles and cross-validation do."""
+
+    def test_each_brings_its_own(self, log: pytest.LogCaptureFixture) -> None:
+        model = get_model(config())
+        for value in ("softplus", "none", {"name": "bounded", "low": 0, "high": 3}, "softplus"):
+            trained = get_model(config(final_activation=value))
+            log.clear()
+            model.load_state_dict(trained.state_dict())
+            assert torch.equal(output(model), output(trained))
+            (line,) = log.messages
+            assert "(upstream's Sigmoid is removed)" in line
+
+    @pytest.mark.parametrize("silent", [{}, {"is_segmentation": False}, {"final_sigmoid": False}])
+    def test_a_plain_one_gives_upstreams_own_back(self, log: pytest.LogCaptureFixture, silent: dict[str, bool]) -> None:
+        model, plain = get_model(config(2, **silent)), get_model(config(2, **silent))
+        model.load_state_dict(get_model(config(2, final_activation="softplus")).state_dict())
+        log.clear()
+        model.load_state_dict(plain.state_dict())
+        assert torch.equal(output(model), output(plain))
+        assert log.messages == [
+            f"p3d-regression {p3d_regression.__version__}: this checkpoint remembers no final activation: "
+            "the model has upstream's own again"
+        ]
+        assert repr(model) == repr(plain)
+        assert "p3d_regression" not in model.state_dict()._metadata[""]
+        assert b"p3d" not in pickle.dumps(model)
+
+    def test_one_that_failed_leaves_nothing_that_decides_the_next(self) -> None:
+        broken = get_model(config(final_activation="softplus")).state_dict()
+        del broken[next(iter(broken))]
+        model, plain = get_model(config()), get_model(config())
+        with pytest.raises(RuntimeError, match="Missing key"):
+            model.load_state_dict(broken)
+        model.load_state_dict(plain.state_dict())
+        assert torch.equal(output(model), output(plain))
+
+    def test_one_that_was_set_by_hand_is_the_users_word(self) -> None:
+        model = get_model(config())
+        model.load_state_dict(get_model(config(final_activation="softplus")).state_dict())
+        p3d_regression.set_final_activation(model, "tanh")
+        with pytest.raises(CheckpointMismatchError):
+            model.load_state_dict(get_model(config(final_activation="softplus")).state_dict())
+
+
+def test_a_part_of_the_weights_without_the_head_is_no_checkpoint_of_this_model() -> None:
+    state = get_model(config(final_activation="softplus")).state_dict()
+    for key in [key for key in state if key.startswith("final_conv.")]:
+        del state[key]
+    silent, named = get_model(config()), get_model(config(final_activation="none"))
+    for model in (silent, named):
+        model.load_state_dict(state, strict=False)
+    assert isinstance(silent.final_activation, nn.Sigmoid)
+    assert "p3d_regression" not in silent.state_dict()._metadata[""]
+
+
+def test_a_parametrised_head_remembers_too() -> None:
+    trained, model = get_model(config(final_activation="softplus")), get_model(config())
+    for each in (trained, model):
+        nn.utils.parametrizations.weight_norm(each.final_conv)
+    model.load_state_dict(trained.state_dict())
+    assert torch.equal(output(model), output(trained))
+
+
+def test_a_head_of_the_users_own_is_left_alone() -> None:
+    model = get_model(config())
+    model.final_conv = nn.Sequential(nn.Conv3d(8, 1, 1))
+    model.load_state_dict(get_model(config(final_activation="softplus")).state_dict(), strict=False)
+    assert isinstance(model.final_activation, nn.Sigmoid)
+
+
+def test_inside_another_module_with_a_prefix() -> None:
+    trained = nn.ModuleDict({"net": get_model(config(final_activation="softplus"))})
+    model = nn.ModuleDict({"net": get_model(config())})
+    model.load_state_dict(trained.state_dict(), assign=True)
+    assert torch.equal(output(model["net"]), output(trained["net"]))
+
+
+def test_a_mismatch_of_long_lists_says_where() -> None:
+    many = ["softplus"] * 120
+    trained = get_model(config(120, final_activation=many))
+    model = get_model(config(120, final_activation=[*many[:60], SOFTPLUS2, *many[61:]]))
+    with pytest.raises(CheckpointMismatchError, match=r"first in channel 60: {name: softplus, beta: 2.0}, softplus\)"):
+        model.load_state_dict(trained.state_dict())
+
+
 def test_another_number_of_channels_is_left_to_torch() -> None:
     trained = get_model(config(3, final_activation="softmax"))
     model = get_model(config(1))
@@ -181,6 +267,13 @@ def test_what_cannot_be_built_here_stops_the_load(kept: object, message: str) ->
     state = get_model(config(final_activation="none")).state_dict()
     state._metadata[""]["p3d_regression"] = kept
     with pytest.raises(CheckpointMismatchError, match=message):
+        get_model(config()).load_state_dict(state)
+
+
+def test_the_same_name_from_another_package_is_another_function() -> None:
+    state = get_model(config(final_activation="softplus")).state_dict()
+    state._metadata[""]["p3d_regression"]["plugins"] = ["softer 1.0"]
+    with pytest.raises(CheckpointMismatchError, match=r"install softer 1\.0.*Here softplus comes from p3d-regr"):
         get_model(config()).load_state_dict(state)
 
 

@@ -162,6 +162,14 @@ FAILURES = {
         "TypeError: it implements unknown hooks: p3d_activation; there are p3d_activations",
     ),
     "has no hook": ("", "TypeError: it implements none of this project's hooks; there are p3d_activations"),
+    "has an alias of letters": (
+        SQUARE.replace('summary="squared"', 'summary="squared", aliases=("zoom")'),
+        "activation square: aliases are a tuple of names, not the text 'zoom'",
+    ),
+    "has a default that no checkpoint can keep": (
+        SQUARE.replace("def forward", "def __init__(self, cap: float = float('inf')): pass\n        def forward"),
+        "activation square, argument cap: its default inf, which a checkpoint has to keep, is not a number",
+    ),
     "has a bad name": (
         SQUARE.replace('"square"', '"My Square"'),
         "activation 'My Square': a name is lower",
@@ -185,6 +193,44 @@ def test_a_broken_plugin_costs_one_warning(environment: Environment, tmp_path: P
     assert "It may be of a plugin that is left out: broken (broken 1.0) (failed: " in message
 
 
+def test_an_alias_that_equals_the_name_is_no_conflict(environment: Environment, tmp_path: Path) -> None:
+    write_plugin(tmp_path, "p3d_square", SQUARE.replace('summary="squared"', 'summary="squared", aliases=("Squ_are",)'))
+    check(environment, "build('square')")
+
+
+def test_a_plugin_cannot_pass_itself_off_as_torch(environment: Environment, tmp_path: Path) -> None:
+    write_plugin(tmp_path, "p3d_square", SQUARE.replace('"square"', '"elu"'))
+    (tmp_path / "p3d_square-1.0.dist-info" / "entry_points.txt").write_text("[p3d_regression]\ntorch.nn = p3d_square\n")
+    assert "'elu' is claimed by torch.nn and p3d-square 1.0" in last_line(run(environment, "build('elu')"))
+
+
+def test_a_hook_of_a_newer_version_may_be_optional(environment: Environment, tmp_path: Path) -> None:
+    newer = "\n    @hookimpl(optionalhook=True)\n    def p3d_of_tomorrow():\n        return []\n"
+    write_plugin(tmp_path, "p3d_square", SQUARE + newer)
+    check(environment, "build('square')")
+
+
+def test_the_table_outlives_a_plugin_with_a_range_that_is_none(environment: Environment, tmp_path: Path) -> None:
+    write_plugin(tmp_path, "p3d_square", SQUARE.replace("Interval(0.0)", "lambda arguments, channels: (0, 1)"))
+    rows = json.loads(environment.run("p3d-regression", "activations", "--json").stdout)
+    (row,) = [row for row in rows if row["name"] == "square"]
+    assert row["range_text"] == "unknown"
+    assert "its range is (0, 1), not an Interval" in row["use"]
+    assert "cannot be computed: its range is (0, 1)" in last_line(run(environment, "build('square')"))
+
+
+def test_a_newer_version_of_a_plugin_is_a_warning(environment: Environment, tmp_path: Path) -> None:
+    write_plugin(tmp_path, "p3d_square", SQUARE)
+    code = """
+        trained = build('square')
+        state = trained.state_dict()
+        state._metadata['']['p3d_regression']['plugins'] = ['p3d-square 0.9']
+        trained.load_state_dict(state)
+    """
+    printed = check(environment, code)
+    assert "trained with square of p3d-square 0.9, here it is p3d-square 1.0" in printed
+
+
 def test_doctor_names_a_broken_plugin_and_still_works(environment: Environment, tmp_path: Path) -> None:
     write_plugin(tmp_path, "broken", "import no_such_module")
     result = environment.run("p3d-regression", "doctor", "--json")
@@ -194,11 +240,39 @@ def test_doctor_names_a_broken_plugin_and_still_works(environment: Environment, 
     assert found["detail"] == "ModuleNotFoundError: No module named 'no_such_module'"
 
 
+OTHERS = """
+    class Reciprocal(torch.nn.Module):
+        def forward(self, x):
+            return 1 / x
+
+    class Complex(torch.nn.Module):
+        def forward(self, x):
+            return x + 1j
+
+    class Twice(torch.nn.Module):
+        def forward(self, x):
+            return x, x
+
+    class RandomScale(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = float(torch.rand(1))
+
+        def forward(self, x):
+            return self.scale * x * x
+"""
+
 BROKEN_PROMISES = {
     "learnable weights": ("torch.nn.PReLU", "it has learnable weights or buffers"),
-    "another shape": ("torch.nn.Flatten", "it makes shape (1, 17) of (1, 1, 17, 1, 1)"),
+    "another shape": (
+        "torch.nn.Flatten",
+        "it makes shape (1, 17) of torch.float32 of shape (1, 1, 17, 1, 1) of torch.float32",
+    ),
+    "another type": ("Complex", "it makes shape (1, 1, 17, 1, 1) of torch.complex64 of shape"),
+    "a tuple": ("Twice", "it makes tuple of shape"),
+    "random at birth": ("RandomScale", "it is random, so that training and prediction would see different functions"),
     "another range": ("torch.nn.Identity", "it makes values from -8 to 8 and declares the range [0, inf)"),
-    "random in training": ("torch.nn.Dropout", "training and prediction see different functions"),
+    "random in training": ("torch.nn.Dropout", "it is random, so that training and prediction would"),
     "infinity": ("Reciprocal", "it makes inf of 0"),
     "no module": ("lambda: 3", "'int' object has no attribute 'train'"),
 }
@@ -207,11 +281,7 @@ BROKEN_PROMISES = {
 @pytest.mark.parametrize("promise", BROKEN_PROMISES)
 def test_a_promise_that_is_broken_stops_before_training(environment: Environment, tmp_path: Path, promise: str) -> None:
     build, reason = BROKEN_PROMISES[promise]
-    source = SQUARE.replace(", Square,", f", {build},").replace(
-        "class Square",
-        "class Reciprocal(torch.nn.Module):\n"
-        "        def forward(self, x):\n            return 1 / x\n\n    class Square",
-    )
+    source = SQUARE.replace(", Square,", f", {build},").replace("    @hookimpl", f"{OTHERS}\n    @hookimpl")
     write_plugin(tmp_path, "p3d_square", source)
     message = last_line(run(environment, "build('square')"))
     assert message.startswith("ConfigError: model.final_activation: square cannot be")

@@ -4,7 +4,8 @@ The memory is a small mapping of plain data in the metadata of a ``state_dict``,
 keeps there: no new key, readable by a weights-only load, ignored by upstream and by torch.
 """
 
-from collections.abc import Iterator, Mapping, MutableMapping
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,17 @@ from p3d_regression.errors import CheckpointMismatchError, ConfigError
 if TYPE_CHECKING:
     from p3d_regression.activations.final import FinalActivation
 
+logger = logging.getLogger(__name__)
+
 #: Our key in the metadata of the U-Net.
 STAMP = "p3d_regression"
 
 _new_head = ContextVar("new_head", default=False)
 
 
-def stamp(metadata: MutableMapping[str, Any], final: "FinalActivation") -> None:
-    """Write a model's final activation into the metadata of its ``state_dict``."""
-    metadata[STAMP] = {KEY: final.plain, "version": __version__, "plugins": final.plugins}
+def stamp(final: "FinalActivation") -> dict[str, Any]:
+    """What is written into the metadata of a ``state_dict``, under :data:`STAMP`."""
+    return {KEY: final.plain, "version": __version__, "plugins": final.plugins}
 
 
 def remembered(metadata: Mapping[str, Any], channels: int) -> "FinalActivation | None":
@@ -46,18 +49,38 @@ def remembered(metadata: Mapping[str, Any], channels: int) -> "FinalActivation |
     from p3d_regression.activations.registry import resolve
 
     try:
-        return resolve(kept[KEY], channels)
-    except (ConfigError, TypeError, KeyError) as error:
-        raise CheckpointMismatchError(_not_here(kept, error)) from error
+        final = resolve(kept[KEY], channels)
+        plugins = list(map(str, kept.get("plugins", [])))
+    except (ConfigError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointMismatchError(_not_here(kept, str(error))) from error
+    _check_plugins(kept, plugins, final)
+    return final
 
 
-def _not_here(kept: Any, error: Exception) -> str:
+def _check_plugins(kept: Any, plugins: list[str], final: "FinalActivation") -> None:
+    """The same name from another package is another function."""
+    if plugins == final.plugins:
+        return
+    here = ", ".join(final.plugins) or "p3d-regression or torch itself"
+    if [_package(plugin) for plugin in plugins] != [_package(plugin) for plugin in final.plugins]:
+        raise CheckpointMismatchError(_not_here(kept, f"Here {final} comes from {here}."))
+    logger.warning(
+        "p3d-regression: the checkpoint was trained with %s of %s, here it is %s", final, ", ".join(plugins), here
+    )
+
+
+def _package(plugin: str) -> str:
+    """Of ``name version`` the name."""
+    return plugin.split()[0]
+
+
+def _not_here(kept: Any, reason: str) -> str:
     known = kept if isinstance(kept, Mapping) else {}
     plugins = ", ".join(map(str, known.get("plugins") or []))
     fix = f"install {plugins}" if plugins else f"install p3d-regression {known.get('version', 'of its time')}"
     return (
         f"model.{KEY}: the checkpoint was trained with {known.get(KEY, kept)!r}, which p3d-regression {__version__} "
-        f"cannot build here; {fix}, or whatever it was trained with. ({error})"
+        f"cannot build here; {fix}, or whatever it was trained with. ({reason})"
     )
 
 
@@ -86,9 +109,19 @@ def is_new_head(own: "FinalActivation", kept: "FinalActivation") -> bool:
     if _new_head.get():
         return True
     raise CheckpointMismatchError(
-        f"model.{KEY}: the config says {own}, the checkpoint was trained with {kept}. The weights were fitted through "
+        f"model.{KEY}: the config says {own}, the checkpoint was trained with {kept}"
+        f"{_where(own, kept)}. The weights were fitted through "
         f"the checkpoint's, so that every prediction through another one is wrong. Either delete the line {KEY} from "
         f"the config, and the checkpoint's is used; or, if you want to train these weights further with {own}, name "
         "the checkpoint as trainer.pre_trained (not as resume). From Python: load the weights first, then call "
         "p3d_regression.set_final_activation(model, ...)."
     )
+
+
+def _where(own: "FinalActivation", kept: "FinalActivation") -> str:
+    """For lists that are too long to compare by eye: the first channel in which they differ."""
+    if len(own.entries) == len(kept.entries) == 1:
+        return ""
+    pairs = [(own.entry(channel), kept.entry(channel)) for channel in range(own.channels)]
+    channel = next(i for i, (ours, theirs) in enumerate(pairs) if ours.plain != theirs.plain)
+    return f" (they differ first in channel {channel}: {pairs[channel][0]}, {pairs[channel][1]})"

@@ -21,7 +21,7 @@ def main() -> None:
     """Regression for pytorch-3dunet.
 
     Where this package is installed, upstream's own train3dunet and predict3dunet understand
-    `model.final_activation: none`. These commands are the tools around that.
+    `model.final_activation`: none, softplus and others. These commands are the tools around that.
     """
 
 
@@ -98,16 +98,19 @@ def _print_activations(rows: list[dict[str, Any]]) -> None:
     from p3d_regression.activations.activation import as_yaml
     from p3d_regression.activations.table import arguments_in_words
 
-    # Unwrapped where nobody looks: a table in a file or a pipe is for grep.
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console.width = 250
+        console.width = 200  # a table in a file or a pipe is for grep
     table = Table("final_activation:", "arguments", "range", "from", "use", box=box.SIMPLE_HEAD, pad_edge=False)
+    stacked: list[str] = []
     for row in rows:
-        aliases = f" (or {', '.join(row['aliases'])})" if row["aliases"] else ""
-        origin = row["distribution"] or row["origin"]
-        table.add_row(as_yaml(row["example"]) + aliases, arguments_in_words(row), row["range_text"], origin, row["use"])
-    console.print(table)
+        value = as_yaml(row["example"]) + (f" (or {', '.join(row['aliases'])})" if row["aliases"] else "")
+        arguments, origin = arguments_in_words(row), row["distribution"] or row["origin"]
+        table.add_row(value, arguments, row["range_text"], origin, row["use"])
+        stacked += [value, f"    {row['range_text']}, {origin}" + (f", arguments {arguments}" if arguments else "")]
+        stacked += [f"    {row['use']}"]
+    # half a line to paste is no line: on a narrow terminal the columns stand below each other
+    console.print(table if console.width >= 160 else "\n".join(stacked))
 
 
 @main.command(

@@ -2,9 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
@@ -90,7 +89,7 @@ class Plugins:
         name = str(plugin)
         self.manager.register(module, name)
         callers = self.manager.get_hookcallers(module) or []
-        unknown = [caller.name for caller in callers if not caller.has_spec()]
+        unknown = [caller.name for caller in callers if not caller.has_spec() and not _is_optional(caller, module)]
         if unknown or not callers:
             self.manager.unregister(module)
             what = f"unknown hooks: {', '.join(unknown)}" if unknown else "none of this project's hooks"
@@ -106,17 +105,27 @@ class Plugins:
                 results = self.manager.subset_hook_caller(hook, remove_plugins=others)()
                 added = [item for result in results for item in result]
             except (Exception, SystemExit) as error:
+                if not plugin.distribution:
+                    raise
                 plugin.fail(error)
             else:
                 yield plugin, added
 
 
-@cache
-def installed() -> Plugins:
-    """The installed plugins, loaded at the first call in this process."""
+def installed(own: Mapping[str, ModuleType]) -> Plugins:
+    """Load the project's own parts, by name, and then the installed plugins."""
     plugins = Plugins()
+    for name, module in own.items():
+        plugins.add(name, module)
     plugins.add_installed()
     return plugins
+
+
+def _is_optional(caller: pluggy.HookCaller, module: object) -> bool:
+    """Whether a plugin has said that it can do without this hook, which a newer version may have."""
+    return all(
+        implementation.optionalhook for implementation in caller.get_hookimpls() if implementation.plugin is module
+    )
 
 
 def _hook_names() -> list[str]:

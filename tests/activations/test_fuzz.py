@@ -67,11 +67,13 @@ def test_it_builds_or_is_a_config_error(value: object, channels: int) -> None:
 @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(text=st.one_of(st.text(max_size=40), st.from_regex(r"\{name: [a-z]{1,8}, [a-z]{1,5}: [0-9eE.+-]{1,6}\}")))
 def test_whatever_yaml_makes_of_a_line(text: str) -> None:
-    with contextlib.suppress(yaml.YAMLError, ValueError):
-        value = yaml.safe_load(f"final_activation: {text}")
-        if isinstance(value, dict):
-            with contextlib.suppress(ConfigError):
-                resolve(value.get("final_activation"), 1).build()
+    try:
+        config = yaml.safe_load(f"final_activation: {text}")
+    except (yaml.YAMLError, ValueError):
+        return
+    if isinstance(config, dict):
+        with contextlib.suppress(ConfigError):
+            resolve(config.get("final_activation"), 1).build()
 
 
 def test_the_fuzzing_reaches_both_outcomes() -> None:

@@ -39,8 +39,16 @@ def assert_is_the_range(outputs: torch.Tensor, declared: Interval, attained: flo
     slack = 1e-9 * max(1.0, *(abs(b) for b in (declared.low, declared.high) if math.isfinite(b)), 0.0)
     assert low >= declared.low - slack
     assert high <= declared.high + slack
-    assert low <= (declared.low + attained if math.isfinite(declared.low) else -6)
-    assert high >= (declared.high - attained if math.isfinite(declared.high) else 6)
+    assert low <= (
+        declared.low + attained
+        if math.isfinite(declared.low)
+        else (declared.high if math.isfinite(declared.high) else 0) - 6
+    )
+    assert high >= (
+        declared.high - attained
+        if math.isfinite(declared.high)
+        else (declared.low if math.isfinite(declared.low) else 0) + 6
+    )
 
 
 @pytest.mark.parametrize("activation", OFFERS, ids=lambda activation: activation.name)
@@ -80,13 +88,30 @@ def test_with_any_arguments(activation: Activation, data: st.DataObject) -> None
     outputs = sample(value, channels)
     outputs = outputs[outputs.isfinite()]
     low, high = outputs.min().item(), outputs.max().item()
-    slack = 1e-6 * max(1.0, abs(low) if math.isfinite(declared.low) else 1.0, abs(high))
-    assert low >= declared.low - slack
-    assert high <= declared.high + slack
+    assert low >= declared.low - 1e-9 * max(1.0, abs(declared.low)) or math.isinf(declared.low)
+    assert high <= declared.high + 1e-9 * max(1.0, abs(declared.high)) or math.isinf(declared.high)
     if activation.name != "unit_vector":
         # an end that is declared is approached; how closely depends on slopes that were drawn at random
         assert math.isinf(declared.low) or low <= declared.low + 1.1 or value["name"] in SLOW
         assert math.isinf(declared.high) or high >= declared.high - 1.1 or value["name"] in SLOW
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(ends=st.tuples(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4)).map(sorted))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_bounds_hold_to_the_last_bit_in_every_precision(dtype: torch.dtype, ends: list[float]) -> None:
+    """As near to the bounds as the precision has numbers."""
+    low, high = ends
+    assume(torch.tensor(low, dtype=dtype) < torch.tensor(high, dtype=dtype))
+    outputs = resolve({"name": "bounded", "low": low, "high": high}, 1).build()(LINE.to(dtype).reshape(-1, 1, 1, 1, 1))
+    assert outputs.min() >= torch.tensor(low, dtype=dtype)
+    assert outputs.max() <= torch.tensor(high, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_a_zero_vector_stays_zero(dtype: torch.dtype) -> None:
+    zero = torch.zeros(1, 3, 1, 1, 1, dtype=dtype)
+    assert torch.equal(resolve("unit_vector", 3).build()(zero), zero)
 
 
 #: With tiny slopes and large arguments these do not come close to their limits within the sample.

@@ -1,6 +1,7 @@
 """From names to activations, and their arguments."""
 
 import inspect
+import math
 import sys
 
 import pytest
@@ -10,10 +11,11 @@ from torch import nn
 from torch.nn.modules import activation as torchs
 
 from p3d_regression import ConfigError
+from p3d_regression.activations import torch_nn
 from p3d_regression.activations.activation import Activation
 from p3d_regression.activations.ranges import OF_TORCH_NN
 from p3d_regression.activations.registry import registry, resolve
-from p3d_regression.activations.spec import plain
+from p3d_regression.activations.spec import fold
 
 #: What cannot be a final activation -> a part of the reason.
 REFUSED = {
@@ -58,7 +60,6 @@ def test_what_cannot_work_is_refused_with_the_reason(name: str, reason: str) -> 
 
 def test_the_list_follows_the_installed_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A class that torch gets one day is used, its range taken for unbounded; ours keep their names."""
-    from p3d_regression.activations import torch_nn
 
     class Squared(nn.Module):
         def __init__(self, scale: float = 1.0) -> None:
@@ -68,11 +69,17 @@ def test_the_list_follows_the_installed_torch(monkeypatch: pytest.MonkeyPatch) -
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.scale * x * x
 
+    class Endless(Squared):
+        def __init__(self, cap: float = math.inf) -> None:
+            super().__init__()
+
     monkeypatch.setattr(torchs, "Squared", Squared, raising=False)
-    monkeypatch.setattr(torchs, "__all__", ["ReLU", "Squared"])
-    relu, squared = torch_nn.p3d_activations()
+    monkeypatch.setattr(torchs, "Endless", Endless, raising=False)
+    monkeypatch.setattr(torchs, "__all__", ["ReLU", "Squared", "Endless"])
+    relu, squared, endless = torch_nn.p3d_activations()
     assert (relu.name, squared.name, list(squared.parameters)) == ("relu", "squared", ["scale"])
     assert str(squared.range_of({}, 1)) == "(-inf, inf)"
+    assert "argument cap: its default inf" in endless.reason
 
 
 @pytest.mark.parametrize(
@@ -107,7 +114,10 @@ def test_case_and_underscores_do_not_matter(spelling: str | None, name: str) -> 
         ("magic", "for unbounded values write none."),
         ("", "for unbounded values write none."),
         ("x" * 100_000, "for unbounded values write none."),
-        ("softplus(beta=2)", "arguments go into a mapping, such as {name: softplus, beta: 2}."),
+        ("softplus(beta=2)", "arguments go into a mapping: {name: softplus, beta: 2}."),
+        ("bounded 0 70", "arguments go into a mapping"),
+        ("softplus, none", "a list of activations stands in brackets: [sigmoid, softplus]."),
+        ("clip", "for values between two bounds write {name: bounded, low: 0, high: 70}"),
         ("torch.nn.Softplus", "a name is not a path"),
         ("os.system", "a name is not a path"),
     ],
@@ -117,6 +127,7 @@ def test_an_unknown_name(name: str, hint: str) -> None:
     assert "is not a known final activation; " + hint in message
     assert "Allowed: bounded, celu, elu, exp, " in message
     assert len(message) < 1000
+    assert "(see `p3d-regression activations`)" in message
     valid = yaml.safe_load(message.split("Example:\n")[1])["model"]["final_activation"]
     resolve(valid, 1)
 
@@ -141,8 +152,9 @@ def test_an_unknown_name(name: str, hint: str) -> None:
         ({"name": "bounded"}, ": bounded lacks the argument low and high."),
         ({"name": "bounded", "low": 3, "high": 3}, "low (3) must be less than high (3)"),
         ({"name": "hardtanh", "min_val": 7}, "max_val"),
-        ({"name": "softplus", "beta": 0}, "cannot be computed"),
-        ({"name": "celu", "alpha": 0}, "cannot be computed"),
+        ({"name": "softplus", "beta": 0}, "it makes inf of -8. It takes beta (a number, default 1.0)"),
+        ({"name": "celu", "alpha": 0}, "cannot be computed: ZeroDivisionError: alpha cannot be 0 for CELU. It takes"),
+        ({"name": "elu", "alpha": 1e39}, "cannot be computed: value cannot be converted to type float"),
         ({"name": "softshrink", "lambd": -1}, "lambda must be"),
         ({"name": "unit_vector", "eps": 0}, "eps (0) must be greater than 0"),
         ({"name": "relu", "inplace": True}, ".inplace: relu cannot be given this argument here: it saves memory"),
@@ -177,6 +189,37 @@ def test_softmax_on_one_channel_explains_why() -> None:
     assert "sigmoid for a fraction" in message
 
 
+def test_trying_them_out_takes_nothing_from_the_seed() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    torch_nn.p3d_activations()
+    for offer in OFFERS:
+        resolve(example(offer.what), 2).build()
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_threads_that_ask_first_get_one_registry() -> None:
+    import threading
+
+    from p3d_regression.activations import registry as home
+
+    home._registry.cache_clear()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    found: list[object] = []
+    try:
+        threads = [threading.Thread(target=lambda: found.append(registry())) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(found) == 8
+    assert len(set(map(id, found))) == 1
+
+
 def test_softmax_is_over_the_channels() -> None:
     x = torch.randn(2, 3, 4, 5, 6)
     torch.testing.assert_close(resolve("softmax", 3).build()(x).sum(dim=1), torch.ones(2, 4, 5, 6))
@@ -190,13 +233,13 @@ def test_each_says_what_it_is_for_and_has_an_example(offer) -> None:
 
 
 def test_names_are_unique() -> None:
-    names = [plain(name) for offer in OFFERS for name in (offer.what.name, *offer.what.aliases)]
+    names = [fold(name) for offer in OFFERS for name in (offer.what.name, *offer.what.aliases)]
     assert len(names) == len(set(names))
     assert registry().contested() == {}
 
 
 class TestWhatACheckpointKeeps:
-    """The plain form: equal if, and only if, the function is the same."""
+    """The plain form: where it is equal, so is the function."""
 
     @pytest.mark.parametrize(
         ("one", "other", "channels"),

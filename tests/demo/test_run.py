@@ -24,8 +24,10 @@ def test_writes_configs_that_yaml_reads_back_whatever_the_path(tmp_path: Path) -
         configs = {path.name: yaml.safe_load(path.read_text()) for path in run.configs()}
         assert configs["train.yml"]["loaders"]["train"]["file_paths"] == [str(out / "train.h5")]
         assert configs["predict.yml"]["loaders"]["output_dir"] == str(run.predictions.parent)
+        # the checkpoint remembers the activation
+        activation = configs["train.yml"]["model"].pop("final_activation", None)
+        assert activation == ("none" if run.final_layer == "none" else None)
         assert configs["train.yml"]["model"] == configs["predict.yml"]["model"]
-    assert yaml.safe_load((out / "train.yml").read_text())["model"]["final_activation"] == "none"
 
 
 def test_the_compared_configs_differ_in_the_last_layer_only(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ def labels_for(row: dict[str, Any]) -> Labels:
         case None, None:
             return LABEL_RANGE
         case low, None:
-            return max(low, 0.0), low + 20.0
+            # some go a little below 0, where no label is
+            return low if low < -2 else max(low, 0.0), low + 20.0
         case None, high:
             return high - 20.0, high
         case low, high:

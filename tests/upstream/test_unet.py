@@ -199,13 +199,35 @@ def test_another_one_replaces_it() -> None:
 def test_a_new_last_convolution_does_not_lose_it_in_silence() -> None:
     model = get_model(config("softplus")).eval()
     model.final_conv = nn.Conv3d(8, 3, 1)
-    with pytest.raises(RuntimeError, match=r"final_conv has been replaced.*softplus.*set_final_activation"):
+    with pytest.raises(RuntimeError, match=r"final_conv was replaced.*softplus.*set_final_activation"):
         model(example_input())
+    assert "p3d_regression" not in model.state_dict()._metadata[""]
     p3d_regression.set_final_activation(model, ["softplus", "none", "tanh"])
     assert model(example_input()).shape[1] == 3
     assert model.state_dict()._metadata[""]["p3d_regression"]["final_activation"][1] == "none"
     assert len(model._state_dict_hooks) == 1
     assert len(model._forward_pre_hooks) == 1
+
+
+def test_a_layer_assigned_the_old_way_does_not_apply_on_top_in_silence() -> None:
+    model = get_model(config("exp")).eval()
+    model.final_activation = nn.Sigmoid()
+    with pytest.raises(RuntimeError, match=r"final_activation was assigned.*exp was set: both would apply.*set_final"):
+        model(example_input())
+    assert "p3d_regression" not in model.state_dict()._metadata[""]
+
+
+@pytest.mark.parametrize("before", [{"is_segmentation": False}, {}, {"final_activation": "softplus"}])
+def test_a_model_that_was_compiled_and_run_does_not_keep_its_old_one(before: dict[str, object]) -> None:
+    arguments = {key: value for key, value in config("none").items() if key != "final_activation"}
+    model = get_model(arguments | before).eval()
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        compiled(example_input())
+        p3d_regression.set_final_activation(model, "exp")
+        assert torch.equal(compiled(example_input()), model(example_input()))
+        model.load_state_dict(get_model(config("exp")).state_dict())
+        assert torch.equal(compiled(example_input()), model(example_input()))
 
 
 def test_a_failed_replacement_changes_nothing() -> None:

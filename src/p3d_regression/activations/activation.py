@@ -112,7 +112,7 @@ class Activation:
         hidden: arguments of the constructor that a config may not give -> why.
 
     Raises:
-        ValueError: the name or the example cannot be used.
+        ValueError: the name, a default or the example cannot be used.
     """
 
     name: str
@@ -129,6 +129,12 @@ class Activation:
             raise ValueError(f"activation {self.name!r}: a name is lower case, with digits and underscores")
         if "name" in self.parameters:
             raise ValueError(f"activation {self.name}: an argument cannot be called name, configs need that word")
+        if isinstance(self.aliases, str):
+            raise ValueError(f"activation {self.name}: aliases are a tuple of names, not the text {self.aliases!r}")
+        for parameter in self.parameters.values():
+            if not parameter.required and not _is_kept(parameter):
+                kept = f"its default {parameter.default!r}, which a checkpoint has to keep, is not {parameter.kind}"
+                raise ValueError(f"activation {self.name}, argument {parameter.name}: {kept}")
         missing = [p.name for p in self.parameters.values() if p.required and p.name not in self.example]
         if missing:
             raise ValueError(f"activation {self.name}: its example lacks {', '.join(missing)}")
@@ -151,10 +157,10 @@ class Activation:
         parameters = self.parameters
         for name in given:
             if name not in parameters:
-                raise ConfigError(f"{place}.{_short(name)}: {self._unknown(str(name))}. {self._takes()}")
+                raise ConfigError(f"{place}.{_short(name)}: {self._unknown(str(name))} {self.usage()}")
         missing = [name for name, p in parameters.items() if p.required and name not in given]
         if missing:
-            raise ConfigError(f"{place}: {self.name} lacks the argument {' and '.join(missing)}. {self._takes()}")
+            raise ConfigError(f"{place}: {self.name} lacks the argument {' and '.join(missing)}. {self.usage()}")
         bound: dict[str, Scalar] = {}
         for name, parameter in parameters.items():
             if name not in given:
@@ -163,21 +169,25 @@ class Activation:
             try:
                 bound[name] = parameter.convert(given[name])
             except ValueError as error:
-                message = f"{place}.{name}: {reprlib.repr(given[name])} {error}. {self._takes()}"
+                message = f"{place}.{name}: {reprlib.repr(given[name])} {error}. {self.usage()}"
                 raise ConfigError(message) from None
         return bound
 
     def range_of(self, arguments: Mapping[str, Scalar], channels: int) -> Interval:
         """The values that each of ``channels`` channels can have."""
-        return self.range if isinstance(self.range, Interval) else self.range(arguments, channels)
+        found = self.range if isinstance(self.range, Interval) else self.range(arguments, channels)
+        if not isinstance(found, Interval):
+            raise TypeError(f"its range is {found!r}, not an Interval")
+        return found
 
     def _unknown(self, name: str) -> str:
         if name in self.hidden:
-            return f"{self.name} cannot be given this argument here: {self.hidden[name]}"
+            return f"{self.name} cannot be given this argument here: {self.hidden[name]}."
         nearest = get_close_matches(name[:100], list(self.parameters), n=1)
-        return f"{self.name} has no such argument" + (f", did you mean {nearest[0]}?" if nearest else "")
+        return f"{self.name} has no such argument" + (f", did you mean {nearest[0]}?" if nearest else ".")
 
-    def _takes(self) -> str:
+    def usage(self) -> str:
+        """Which arguments it takes, and a line of a config that works: the end of an error message."""
         if not self.parameters:
             return f"{self.name} takes no arguments. Write:\n  model:\n    final_activation: {self.name}"
         takes = ", ".join(
@@ -194,6 +204,14 @@ class Refused:
 
     name: str
     reason: str
+
+
+def _is_kept(parameter: Parameter) -> bool:
+    """Whether a default is what a config could have said: a checkpoint holds it, and is read like a config."""
+    try:
+        return bool(parameter.convert(parameter.default) == parameter.default)
+    except ValueError:
+        return False
 
 
 def parameters_of(build: "Callable[..., nn.Module]") -> dict[str, Parameter]:

@@ -39,14 +39,14 @@ def p3d_activations() -> list[Activation]:
             modules.LowerBounded,
             range=lambda arguments, channels: Interval(arguments["low"]),
             summary="values above a bound that is not 0, such as CT numbers above -1000",
-            example={"low": -1.0},
+            example={"low": -1000.0},
         ),
         Activation(
             "upper_bounded",
             modules.UpperBounded,
             range=_below_high,
             summary="values below a bound, such as potentials or attenuation in dB below 0",
-            example={"high": 1.0},
+            example={"high": 0.0},
         ),
         Activation(
             "unit_vector",

@@ -57,7 +57,7 @@ class Entry:
         try:
             return self.activation.range_of(self.arguments, channels)
         except Exception as error:
-            raise self._impossible(error) from error
+            raise self._impossible(error) from self._cause(error)
 
     def build(self, channels: int) -> "nn.Module":
         """Build the module and try it on a few numbers.
@@ -69,38 +69,50 @@ class Entry:
 
         x = torch.linspace(-8.0, 8.0, 17 * channels, device="cpu").reshape(1, channels, 17, 1, 1)
         try:
-            module = self.activation.build(**self.arguments)
+            # Whatever is random in it shows: in one that is built anew and in evaluation mode. Nothing random is
+            # taken from the user's seed for that.
             with torch.random.fork_rng(devices=[]), torch.no_grad():
-                trained, evaluated = (module.train(mode)(x.clone()) for mode in (True, False))
-            module.train()
+                module, other = self.activation.build(**self.arguments), self.activation.build(**self.arguments)
+                trained, evaluated = module.train()(x.clone()), other.eval()(x.clone())
         except Exception as error:
-            raise self._impossible(error) from error
+            raise self._impossible(error) from self._cause(error)
         if broken := self._broken_promise(module, x, trained, evaluated):
-            raise ConfigError(f"{self.place}: {self} cannot be a final activation: {broken}.")
+            usage = f" {self.activation.usage()}" if self.arguments else ""
+            raise ConfigError(f"{self.place}: {self} cannot be a final activation: {broken}.{usage}")
         return module
 
-    def _broken_promise(self, module: Any, x: "Tensor", trained: "Tensor", evaluated: "Tensor") -> str | None:
+    def _broken_promise(self, module: Any, x: "Tensor", trained: Any, evaluated: Any) -> str | None:
         import torch
 
-        declared = self.range(x.shape[1])
+        if not isinstance(evaluated, torch.Tensor) or evaluated.dtype != x.dtype or evaluated.shape != x.shape:
+            return f"it makes {_kind_of(evaluated)} of {_kind_of(x)}"
         if module.state_dict():
             return "it has learnable weights or buffers, which would change what a checkpoint holds"
-        if evaluated.shape != x.shape:
-            return f"it makes shape {tuple(evaluated.shape)} of {tuple(x.shape)}"
         if not torch.equal(trained, evaluated) and not evaluated.isnan().any():
-            return "training and prediction see different functions"
+            return "it is random, so that training and prediction would see different functions"
         if not evaluated.isfinite().all():
             return f"it makes {evaluated[~evaluated.isfinite()][0].item()} of {x[~evaluated.isfinite()][0].item():g}"
+        declared = self.range(x.shape[1])
         slack = 1e-5 * max(1.0, evaluated.abs().max().item())
         low, high = evaluated.min().item(), evaluated.max().item()
         if low < declared.low - slack or high > declared.high + slack:
             return f"it makes values from {low:g} to {high:g} and declares the range {declared}"
         return None
 
+    def _cause(self, error: Exception) -> Exception | None:
+        """The traceback that helps: for a plugin's author, not for somebody who has written a config."""
+        return error if self.plugin else None
+
     def _impossible(self, error: Exception) -> ConfigError:
         # torch checks some arguments with an assert that says nothing: then its line does
         reason = str(error) or traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
-        return ConfigError(f"{self.place}: {self} cannot be computed: {reason[:500]}")
+        what = f"{self.place}: {self} cannot be computed: {reason[:500].rstrip('.')}."
+        return ConfigError(f"{what} {self.activation.usage()}")
+
+
+def _kind_of(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ if shape is None else f"shape {tuple(shape)} of {value.dtype}"
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,10 @@ class FinalActivation:
     entries: tuple[Entry, ...]
     channels: int
 
+    def entry(self, channel: int) -> Entry:
+        """What is applied to a channel."""
+        return self.entries[channel if len(self.entries) > 1 else 0]
+
     @property
     def groups(self) -> list[tuple[Entry, int]]:
         """Consecutive channels with the same activation: that, and how many."""
@@ -125,7 +141,7 @@ class FinalActivation:
 
     @property
     def plain(self) -> Plain:
-        """As plain data with every argument: what a checkpoint keeps. Equal if, and only if, the function is."""
+        """As plain data with every argument: what a checkpoint keeps. Where it is equal, so is the function."""
         if len(self.groups) == 1:
             return self.entries[0].plain
         return [entry.plain for entry in self.entries]

@@ -36,7 +36,8 @@ class Bounded(nn.Module):
         self.high = high
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.low + (self.high - self.low) * torch.sigmoid(x)
+        # clamped, because the sum may round to a number just outside
+        return torch.clamp(self.low + (self.high - self.low) * torch.sigmoid(x), self.low, self.high)
 
     def extra_repr(self) -> str:
         return f"low={self.low}, high={self.high}"
@@ -95,7 +96,8 @@ class UnitVector(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=1, eps=self.eps)
+        # in half precision a tiny eps would be 0, and a zero vector NaN
+        return F.normalize(x, dim=1, eps=max(self.eps, torch.finfo(x.dtype).tiny))
 
     def extra_repr(self) -> str:
         return f"eps={self.eps}"

@@ -4,17 +4,21 @@ import reprlib
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from threading import RLock
 from typing import NoReturn
 
 from p3d_regression import plugins
 from p3d_regression.activations import builtin, torch_nn
 from p3d_regression.activations.activation import Activation, Refused
 from p3d_regression.activations.final import Entry, FinalActivation
-from p3d_regression.activations.spec import EXAMPLE, KEY, Spec, Term, parse, plain
+from p3d_regression.activations.spec import EXAMPLE, KEY, Spec, Term, fold, parse
 from p3d_regression.errors import ConfigError
 
 BUILT_IN = "built-in"
 TORCH_NN = "torch.nn"
+
+# a cache alone would let two threads make two
+_lock = RLock()
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,9 @@ class Registry:
     """Names and who offers what under them."""
 
     def __init__(self, installed: plugins.Plugins) -> None:
-        self._plugins = installed
+        self.plugins = installed
         self._offers: dict[str, list[Offer]] = {}
-        own = {BUILT_IN: 0, TORCH_NN: 1}
-        contributions = installed.contributions("p3d_activations")
-        for plugin, offered in sorted(contributions, key=lambda pair: own.get(pair[0].name, 2)):
+        for plugin, offered in installed.contributions("p3d_activations"):
             self._add(plugin, offered)
 
     def _add(self, plugin: plugins.Plugin, offered: list[object]) -> None:
@@ -48,13 +50,13 @@ class Registry:
             return
         for what in offered:
             assert isinstance(what, Activation | Refused)
-            names = [what.name, *what.aliases] if isinstance(what, Activation) else [what.name]
+            names = _names(what) if isinstance(what, Activation) else [what.name]
             if isinstance(what, Activation):
                 plugin.detail = ", ".join(filter(None, [plugin.detail, what.name]))
-            for name in names:
-                offers = self._offers.setdefault(plain(name), [])
+            for name in {fold(name) for name in names}:
+                offers = self._offers.setdefault(name, [])
                 # the project's own come first: a torch that grows an activation of the same name changes nothing
-                if plugin.name != TORCH_NN or not offers:
+                if plugin.distribution or not offers:
                     offers.append(Offer(what, plugin))
 
     def offers(self) -> list[Offer]:
@@ -73,7 +75,7 @@ class Registry:
         Raises:
             ConfigError: there is none, it cannot be used, two distributions claim the name, or an argument is wrong.
         """
-        offers = self._offers.get(plain(term.name), [])
+        offers = self._offers.get(fold(term.name), [])
         if not offers:
             self._refuse(term, f"is not a known final activation; {self._hint(term.name)}{self._left_out()}")
         if len(offers) > 1:
@@ -85,35 +87,42 @@ class Registry:
         return Entry(activation, activation.bind(term.arguments, term.place), term.place, offers[0].plugin.distribution)
 
     def _hint(self, name: str) -> str:
-        if "(" in name:
-            return "arguments go into a mapping, such as {name: softplus, beta: 2}."
+        if "," in name:
+            return "a list of activations stands in brackets: [sigmoid, softplus]."
+        if "(" in name or " " in name.strip():
+            return "arguments go into a mapping: {name: softplus, beta: 2}."
         if "." in name:
             return "a name is not a path: nothing is imported because a config says so."
-        names = {plain(key): key for offer in self.offers() for key in _names(offer)}
-        nearest = get_close_matches(plain(name), list(names), n=1, cutoff=0.7)
+        if fold(name) in ("clip", "clamp"):
+            return "for values between two bounds write {name: bounded, low: 0, high: 70} or hardtanh."
+        names = {fold(key): key for offer in self.offers() for key in _names(offer.what)}
+        nearest = get_close_matches(fold(name), list(names), n=1, cutoff=0.7)
         return f"did you mean {names[nearest[0]]}?" if nearest else "for unbounded values write none."
 
     def _left_out(self) -> str:
-        left_out = [f"{plugin} ({plugin.state}: {plugin.detail})" for plugin in self._plugins.left_out()]
+        left_out = [f"{plugin} ({plugin.state}: {plugin.detail})" for plugin in self.plugins.left_out()]
         return f" It may be of a plugin that is left out: {'; '.join(left_out)}." if left_out else ""
 
     def _refuse(self, term: Term, why: str) -> NoReturn:
-        allowed = ", ".join(sorted(name for offer in self.offers() for name in _names(offer)))
-        raise ConfigError(f"{term.place}: {reprlib.repr(term.name)} {why} Allowed: {allowed}. {EXAMPLE}")
+        allowed = ", ".join(sorted(name for offer in self.offers() for name in _names(offer.what)))
+        allowed = f"Allowed: {allowed} (see `p3d-regression activations`)."
+        raise ConfigError(f"{term.place}: {reprlib.repr(term.name)} {why} {allowed} {EXAMPLE}")
 
 
-def _names(offer: Offer) -> list[str]:
-    assert isinstance(offer.what, Activation)
-    return [offer.what.name, *offer.what.aliases]
+def _names(activation: object) -> list[str]:
+    assert isinstance(activation, Activation)
+    return [activation.name, *activation.aliases]
+
+
+def registry() -> Registry:
+    """The registry of this process, made at the first call: plugins are loaded then."""
+    with _lock:
+        return _registry()
 
 
 @cache
-def registry() -> Registry:
-    """The registry of this process, made at the first call: plugins are loaded then."""
-    installed = plugins.installed()
-    installed.add(BUILT_IN, builtin)
-    installed.add(TORCH_NN, torch_nn)
-    return Registry(installed)
+def _registry() -> Registry:
+    return Registry(plugins.installed({BUILT_IN: builtin, TORCH_NN: torch_nn}))
 
 
 def resolve(value: object, channels: int) -> FinalActivation:

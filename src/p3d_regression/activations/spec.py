@@ -82,7 +82,7 @@ def _term(value: object, place: str) -> Term:
     if not isinstance(value, Mapping):
         _refuse_type(place, value)
     if "name" not in value:
-        _refuse(place, value, f"is a mapping without the key name{_named(value)}.")
+        _refuse(place, value, f"is a mapping without the key name{_named(value)}")
     name = value["name"]
     if name is not None and not isinstance(name, str):
         _refuse_type(f"{place}.name", name)
@@ -94,13 +94,15 @@ def _term(value: object, place: str) -> Term:
 
 
 def _named(value: Mapping[Any, object]) -> str:
-    """A suggestion for ``{softplus: {beta: 2}}``."""
-    if len(value) == 1:
-        ((name, arguments),) = value.items()
-        if isinstance(name, str) and isinstance(arguments, Mapping):
-            inside = [f", {str(key)[:40]}: {reprlib.repr(argument)}" for key, argument in list(arguments.items())[:3]]
-            return f"; did you mean {{name: {name[:40]}{''.join(inside)}}}?"
-    return ""
+    """The end of the sentence, with a suggestion for ``{softplus: {beta: 2}}`` and ``{type: softplus}``."""
+    for key, name in value.items():
+        if isinstance(key, str) and fold(key) in ("name", "type", "activation", "kind"):
+            return f"; write name instead of {key}."
+        if len(value) == 1 and isinstance(key, str) and (name is None or isinstance(name, Mapping)):
+            arguments = list(name.items())[:3] if isinstance(name, Mapping) else []
+            inside = [f", {str(argument)[:40]}: {reprlib.repr(given)}" for argument, given in arguments]
+            return f"; did you mean {{name: {key[:40]}{''.join(inside)}}}?"
+    return "."
 
 
 def check_keys(model_config: Iterable[object]) -> None:
@@ -112,7 +114,7 @@ def check_keys(model_config: Iterable[object]) -> None:
         ConfigError: one of the keys is a misspelled ``final_activation``.
     """
     for key in model_config:
-        if isinstance(key, str) and key != KEY and get_close_matches(plain(key), [plain(KEY)], cutoff=0.85):
+        if isinstance(key, str) and key != KEY and get_close_matches(fold(key), [fold(KEY)], cutoff=0.85):
             raise ConfigError(f"model.{key}: upstream ignores this key; did you mean {KEY}? {EXAMPLE}")
 
 
@@ -132,10 +134,10 @@ def _holds_key(part: object) -> bool:
     return isinstance(part, Mapping) and KEY in part
 
 
-def plain(name: str) -> str:
+def fold(name: str) -> str:
     """A name as it is compared: case, underscores and hyphens do not matter.
 
-    >>> plain("Leaky_ReLU") == plain("leaky-relu")
+    >>> fold("Leaky_ReLU") == fold("leaky-relu")
     True
     """
     return name.strip().lower().replace("_", "").replace("-", "")

@@ -5,6 +5,7 @@ from typing import Any
 
 from p3d_regression.activations.activation import Activation, as_yaml
 from p3d_regression.activations.registry import Offer, registry, resolve
+from p3d_regression.errors import ConfigError
 
 
 def rows() -> list[dict[str, Any]]:
@@ -12,9 +13,10 @@ def rows() -> list[dict[str, Any]]:
 
     Returns:
         Each with ``name``; ``aliases``; ``example``, a valid value of ``final_activation``; ``arguments``, each with
-        ``name``, ``kind``, ``required`` and ``default``; ``range`` of the example as ``[low, high]`` with None for
-        no bound, and as ``range_text``; ``over_channels``; ``origin``, which is ``built-in``, ``torch.nn`` or
-        ``plugin``; the ``distribution`` of a plugin; ``use`` in one line.
+        ``name``, ``kind``, ``required`` and ``default``; ``range`` of the example as ``[low, high]``, with None for
+        no bound, and as ``range_text`` (None and ``unknown`` where a plugin is broken); ``over_channels``;
+        ``origin``, which is ``built-in``, ``torch.nn`` or ``plugin``; the ``distribution`` of a plugin; ``use`` in
+        one line.
     """
     return [_row(offer) for offer in registry().offers()]
 
@@ -23,8 +25,13 @@ def _row(offer: Offer) -> dict[str, Any]:
     activation = offer.what
     assert isinstance(activation, Activation)
     example = {"name": activation.name, **activation.example} if activation.example else activation.name
-    # over the channels it needs a second one
-    interval = resolve(example, 2).ranges[0]
+    use, interval = activation.summary, None
+    try:
+        # over the channels it needs a second one
+        interval = resolve(example, 2).ranges[0]
+    except ConfigError as error:
+        # one plugin's mistake must not cost the table
+        use = f"broken: {error}".splitlines()[0]
     return {
         "name": activation.name,
         "aliases": list(activation.aliases),
@@ -33,13 +40,17 @@ def _row(offer: Offer) -> dict[str, Any]:
             {"name": p.name, "kind": p.kind, "required": p.required, "default": None if p.required else p.default}
             for p in activation.parameters.values()
         ],
-        "range": [bound if math.isfinite(bound) else None for bound in (interval.low, interval.high)],
-        "range_text": str(interval),
+        "range": [_finite(interval.low), _finite(interval.high)] if interval else None,
+        "range_text": str(interval) if interval else "unknown",
         "over_channels": activation.over_channels,
         "origin": "plugin" if offer.plugin.distribution else offer.origin,
         "distribution": offer.plugin.distribution,
-        "use": activation.summary,
+        "use": use,
     }
+
+
+def _finite(bound: float) -> float | None:
+    return bound if math.isfinite(bound) else None
 
 
 def arguments_in_words(row: dict[str, Any]) -> str:

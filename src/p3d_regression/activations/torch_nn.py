@@ -11,7 +11,7 @@ from torch.nn.modules import activation as home
 
 from p3d_regression.activations.activation import Activation, Refused, parameters_of
 from p3d_regression.activations.ranges import OF_TORCH_NN, REAL_LINE, constant
-from p3d_regression.activations.spec import plain
+from p3d_regression.activations.spec import fold
 from p3d_regression.hookspecs import hookimpl
 
 #: Arguments of the constructors that a config may not give.
@@ -24,31 +24,32 @@ _HIDDEN = {
 
 _ALIASES = {"SiLU": ("swish",)}
 
+#: What each is for; the order is that of the table, what is wanted most often first.
 _SUMMARIES = {
-    "CELU": "values above -alpha; close to x above 0",
-    "ELU": "values above -alpha; close to x above 0",
-    "GELU": "mostly non-negative; rarely meant as an output",
-    "Hardshrink": "sparse values: 0 within lambd of 0, x outside",
-    "Hardsigmoid": "0..1, linear in between; no gradient outside",
-    "Hardswish": "mostly non-negative; rarely meant as an output",
-    "Hardtanh": "values clamped to min_val..max_val; no gradient outside, see bounded",
-    "LeakyReLU": "any value, negative ones scaled down",
-    "LogSigmoid": "logarithm of a probability",
-    "LogSoftmax": "logarithms of fractions that add up to 1 over the channels",
-    "Mish": "mostly non-negative; rarely meant as an output",
-    "ReLU": "non-negative values with exact zeros; voxels below 0 have no gradient, see softplus",
-    "ReLU6": "0..6, clamped; see bounded",
-    "SELU": "values above -1.758",
-    "Sigmoid": "probabilities, fractions, correlation 0..1",
-    "SiLU": "mostly non-negative; rarely meant as an output",
-    "Softmax": "fractions that add up to 1 over the channels",
-    "Softmin": "fractions that add up to 1, largest where x is smallest",
     "Softplus": "counts, densities, concentrations, dose: non-negative and smooth",
-    "Softshrink": "sparse values: shrunk by lambd towards 0",
-    "Softsign": "-1..1 with long tails",
+    "ReLU": "non-negative values with exact zeros; voxels below 0 have no gradient, see softplus",
+    "Sigmoid": "probabilities, fractions, correlation 0..1",
     "Tanh": "values within -1..1, such as normalised intensities or correlation",
+    "Softmax": "fractions that add up to 1 over the channels",
+    "LogSoftmax": "logarithms of fractions that add up to 1 over the channels",
+    "LogSigmoid": "logarithm of a probability",
+    "Hardtanh": "values clamped to min_val..max_val; no gradient outside, see bounded",
+    "Hardsigmoid": "0..1, linear in between; no gradient outside",
+    "Softsign": "-1..1 with long tails",
+    "ELU": "values above -alpha; close to x above 0",
+    "CELU": "values above -alpha; close to x above 0",
+    "SELU": "values above -1.758",
+    "LeakyReLU": "any value, negative ones scaled down",
+    "Softshrink": "sparse values: shrunk by lambd towards 0",
+    "Hardshrink": "sparse values: 0 within lambd of 0, x outside",
     "Tanhshrink": "any value, flat around 0",
     "Threshold": "x above a threshold, a constant below",
+    "ReLU6": "0..6, clamped; see bounded",
+    "Softmin": "fractions that add up to 1, largest where x is smallest",
+    "GELU": "mostly non-negative; rarely meant as an output",
+    "SiLU": "mostly non-negative; rarely meant as an output",
+    "Mish": "mostly non-negative; rarely meant as an output",
+    "Hardswish": "mostly non-negative; rarely meant as an output",
 }
 
 #: Where every activation is tried, and compared in training and evaluation mode.
@@ -57,12 +58,21 @@ _TRIAL = torch.linspace(-4.0, 4.0, 16, device="cpu").reshape(1, 2, 2, 2, 2)
 
 @hookimpl
 def p3d_activations() -> list[Activation | Refused]:
-    return [_activation(getattr(home, name)) for name in home.__all__]
+    order = [*_SUMMARIES, *home.__all__]
+    return [_activation(getattr(home, name)) for name in sorted(home.__all__, key=order.index)]
 
 
 def _activation(cls: type[nn.Module]) -> Activation | Refused:
     if reason := _reason_against(cls):
         return Refused(_name(cls), reason)
+    try:
+        return _usable(cls)
+    except ValueError as error:
+        # a class that this project has not met, with an argument that no config can hold
+        return Refused(_name(cls), str(error))
+
+
+def _usable(cls: type[nn.Module]) -> Activation:
     over_channels = "dim" in parameters_of(cls)
     return Activation(
         _name(cls),
@@ -79,8 +89,8 @@ def _activation(cls: type[nn.Module]) -> Activation | Refused:
 
 def _name(cls: type) -> str:
     """The class's name in lower case, with torch's own underscores: those of the function that it wraps."""
-    functions = {plain(name): name for name in vars(functional) if name.islower() and name.strip("_") == name}
-    return functions.get(plain(cls.__name__), plain(cls.__name__))
+    functions = {fold(name): name for name in vars(functional) if name.islower() and name.strip("_") == name}
+    return functions.get(fold(cls.__name__), fold(cls.__name__))
 
 
 def _required(cls: type[nn.Module]) -> dict[str, Any]:
@@ -93,16 +103,13 @@ def _reason_against(cls: type[nn.Module]) -> str | None:
     if len(inputs) > 2:
         return f"it takes {len(inputs) - 1} inputs, and a final activation has one, the last convolution"
     try:
-        module = cls(**_required(cls), **({"dim": 1} if "dim" in parameters_of(cls) else {}))
-    except Exception as error:
-        return f"it cannot be built ({type(error).__name__}: {error})"
-    if module.state_dict():
-        return "it has learnable weights, and a checkpoint with them would not load in plain pytorch-3dunet"
-    try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
+            module = cls(**_required(cls), **({"dim": 1} if "dim" in parameters_of(cls) else {}))
             trained, evaluated = (module.train(mode)(_TRIAL.clone()) for mode in (True, False))
     except Exception as error:
         return f"it does not take the output of a 3D U-Net ({type(error).__name__}: {error})"
+    if module.state_dict():
+        return "it has learnable weights, and a checkpoint with them would not load in plain pytorch-3dunet"
     if evaluated.shape != _TRIAL.shape:
         return f"it changes the shape of its input, from 2 channels to {evaluated.shape[1]}"
     if not torch.equal(trained, evaluated):

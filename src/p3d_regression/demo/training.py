@@ -16,7 +16,7 @@ from p3d_regression.demo.errors import DemoError
 FINAL_LAYERS = {
     "none": (
         "final_activation: none  # the line that p3d-regression adds",
-        "is_segmentation: false  # the same for a colleague who has not installed it",
+        "is_segmentation: false  # the same (none, no other) for a colleague who has not installed it",
     ),
     "sigmoid": ("final_sigmoid: true  # upstream's default",),
     "softmax": ("final_sigmoid: false  # upstream: Softmax, which is 1.0 everywhere on one channel",),
@@ -58,7 +58,8 @@ class Run:
     def configs(self) -> dict[Path, str]:
         """Path and text of both configs."""
         train, predict = self.directory / "train.yml", self.directory / "predict.yml"
-        model = _MODEL + "".join(f"  {line}\n" for line in FINAL_LAYERS[self.final_layer])
+        lines = FINAL_LAYERS[self.final_layer]
+        model = _MODEL + "".join(f"  {line}\n" for line in lines)
         # JSON's quoting of a string is YAML's, whatever the path holds
         train_file, test_file = json.dumps(str(self.train_file)), json.dumps(str(self.test_file))
         return {
@@ -73,7 +74,7 @@ class Run:
             ),
             predict: _PREDICT.format(
                 config=predict,
-                model=model,
+                model=_MODEL + "".join(f"  {_REMEMBERED if 'final_activation' in line else line}\n" for line in lines),
                 checkpoint=json.dumps(str(self.last_checkpoint)),
                 prediction_dir=json.dumps(str(self.predictions.parent)),
                 test_file=test_file,
@@ -127,6 +128,9 @@ def _run(command: str, config: Path, watch: Callable[[str], None]) -> None:
         last = "".join(log.read_text().splitlines(keepends=True)[-5:])
         raise DemoError(f"{command} --config {config} ended with exit code {process.returncode}; see {log}:\n{last}")
 
+
+#: What the prediction config says in place of the line.
+_REMEMBERED = "# no final_activation here: the checkpoint remembers it"
 
 _MODEL = """\
 model:

@@ -31,16 +31,13 @@ def main() -> None:
     found["warnings"] = [str(w.message) for w in caught if "p3d-regression" in str(w.message)]
     found["entry_point"] = any(e.name == "p3d_regression" for e in entry_points(group="torch.backends"))
     try:
-        from p3d_regression import plugins, upstream
+        from p3d_regression import upstream
 
         # "waiting" is not enough here: everything that there is to patch has been imported
         found["active"], found["patches"] = upstream.builder_state() == "applied", upstream.patches()
-        # found in the metadata first: what they add is asked of torch, which may be missing
-        found["plugins"] = plugins.installed().report()
         from p3d_regression.activations.registry import registry
 
-        found["contested"] = registry().contested()
-        found["plugins"] = plugins.installed().report()
+        found["plugins"], found["contested"] = registry().plugins.report(), registry().contested()
     except Exception as error:
         found["warnings"] = [f"{type(error).__name__}: {error}"]
     print("\n" + json.dumps(found))

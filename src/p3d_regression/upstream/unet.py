@@ -5,9 +5,11 @@ The activation is a child of the last convolution, applied by a forward hook on 
 evaluation mode, is the same tensor: the one after the activation.
 """
 
+import copy
 import logging
+import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from p3d_regression import __version__, checkpoint
 from p3d_regression.activations.activation import as_yaml
@@ -18,8 +20,11 @@ if TYPE_CHECKING:
 
     from p3d_regression.activations.final import FinalActivation
 
-#: Attribute of a U-Net that holds its final activation as plain data, so that it is copied and pickled with it.
-_PLAIN = "_p3d_final_activation"
+#: Attribute of a U-Net: what its checkpoints remember, plain data that is copied and pickled with it.
+_STAMP = "_p3d_stamp"
+
+#: Attribute of a U-Net that has a checkpoint's final activation: upstream's own, in a tuple so that it is no child.
+_REPLACED = "_p3d_replaced"
 
 
 def set_final_activation(model: "nn.Module", value: object) -> "nn.Module":
@@ -51,21 +56,42 @@ def attach(unet: Any, final: "FinalActivation", module: "nn.Module") -> None:
     conv = unet.final_conv
     if KEY not in conv._modules:
         conv.register_forward_hook(_apply)
-    if not hasattr(unet, _PLAIN):
+    if not hasattr(unet, _STAMP):
         unet.register_forward_pre_hook(_refuse_without)
-        unet.register_state_dict_post_hook(_stamp)
+        unet.register_state_dict_post_hook(_remember)
     conv.add_module(KEY, module)
     unet.final_activation = None  # upstream's own spelling of "no activation", in every version since 1.3
-    setattr(unet, _PLAIN, final.plain)
+    unet.__dict__.pop(_REPLACED, None)
+    setattr(unet, _STAMP, checkpoint.stamp(final))
+    _forget_compiled()
 
 
-def attached(unet: Any) -> "FinalActivation | None":
-    """The final activation that :func:`attach` has put on a U-Net; None if it has upstream's own."""
-    from p3d_regression.activations.registry import resolve
+def _give_back(unet: Any) -> None:
+    """Give a U-Net the final activation that upstream had built, after a checkpoint's has replaced it."""
+    del unet.final_conv._modules[KEY]
+    unet.final_conv._forward_hooks = _without(unet.final_conv._forward_hooks, _apply)
+    unet._forward_pre_hooks = _without(unet._forward_pre_hooks, _refuse_without)
+    unet._state_dict_hooks = _without(unet._state_dict_hooks, _remember)
+    (unet.final_activation,) = getattr(unet, _REPLACED)
+    delattr(unet, _STAMP)
+    delattr(unet, _REPLACED)
+    _forget_compiled()
 
-    if KEY not in unet.final_conv._modules:
-        return None
-    return resolve(getattr(unet, _PLAIN), unet.final_conv.out_channels)
+
+def _without(hooks: Any, hook: object) -> Any:
+    return type(hooks)((key, value) for key, value in hooks.items() if value is not hook)
+
+
+def _forget_compiled() -> None:
+    # torch.compile does not notice new hooks on a module that it has compiled before
+    if "torch._dynamo" in sys.modules:
+        import torch
+
+        torch.compiler.reset()
+
+
+def _has_ours(unet: Any) -> bool:
+    return KEY in unet.final_conv._modules
 
 
 # The hooks are functions of a module, not closures, so that models can be pickled.
@@ -77,18 +103,24 @@ def _apply(conv: Any, inputs: Any, output: "Tensor") -> "Tensor":
 
 
 def _refuse_without(unet: Any, inputs: Any) -> None:
-    if KEY not in unet.final_conv._modules:
-        raise RuntimeError(
-            f"{type(unet).__name__}.final_conv has been replaced, and the final activation "
-            f"{as_yaml(getattr(unet, _PLAIN))} went with the old one. "
-            "Call p3d_regression.set_final_activation(model, ...) after that."
-        )
+    """Somebody else's hand on the model must not change in silence what it computes."""
+    # nothing but the two comparisons is done in each step, and traced by torch.compile and torch.export
+    if not _has_ours(unet) or unet.final_activation is not None:
+        _refuse(unet)
 
 
-def _stamp(unet: Any, state_dict: Any, prefix: str, metadata: dict[str, Any]) -> None:
-    final = attached(unet)
-    if final is not None:
-        checkpoint.stamp(metadata, final)
+def _refuse(unet: Any) -> NoReturn:
+    name, value = type(unet).__name__, as_yaml(getattr(unet, _STAMP)[KEY])
+    if _has_ours(unet):
+        what = f"{name}.final_activation was assigned after the final activation {value} was set: both would apply."
+    else:
+        what = f"{name}.final_conv was replaced, and the final activation {value} was lost with the old one."
+    raise RuntimeError(f"{what} Call p3d_regression.set_final_activation(model, ...) instead, or after that.")
+
+
+def _remember(unet: Any, state_dict: Any, prefix: str, metadata: dict[str, Any]) -> None:
+    if _has_ours(unet) and unet.final_activation is None:
+        metadata[checkpoint.STAMP] = copy.deepcopy(getattr(unet, _STAMP))
 
 
 def recall(unet: Any, state_dict: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
@@ -97,25 +129,45 @@ def recall(unet: Any, state_dict: Mapping[str, Any], prefix: str, metadata: Mapp
     Raises:
         CheckpointMismatchError: the U-Net has another final activation than the one the weights were trained with.
     """
-    if not is_unet(unet):
+    channels = getattr(getattr(unet, "final_conv", None), "out_channels", None)
+    if not is_unet(unet) or channels is None or not _brings_a_head(state_dict, prefix, channels):
         return
-    weight = state_dict.get(f"{prefix}final_conv.weight")
-    channels = unet.final_conv.out_channels
-    if weight is None or weight.shape[0] != channels:
-        return  # torch refuses it and says why, or is told to load the other layers only
+    silent = not _has_ours(unet) or hasattr(unet, _REPLACED)
     kept = checkpoint.remembered(metadata, channels)
     if kept is None:
-        return
-    own = attached(unet)
-    if own is None:
-        upstreams = type(unet.final_activation).__name__
-        attach(unet, kept, kept.build())
-        say(
-            f"final activation {kept.describe()}, taken from the checkpoint: the config has no line model.{KEY}"
-            + ("" if upstreams == "NoneType" else f" (upstream's {upstreams} is removed)")
-        )
-    elif checkpoint.is_new_head(own, kept):
+        if silent and _has_ours(unet):
+            _give_back(unet)
+            say("this checkpoint remembers no final activation: the model has upstream's own again")
+    elif silent:
+        _adopt(unet, kept)
+    elif checkpoint.is_new_head(own := attached(unet), kept):
         say(f"final activation {own} from the config, on pre-trained weights that were trained with {kept}")
+
+
+def _brings_a_head(state_dict: Mapping[str, Any], prefix: str, channels: int) -> bool:
+    """Whether the weights are those of a last convolution with so many channels.
+
+    Others torch refuses and says why, or it has been told to load the other layers only.
+    """
+    heads = {key: value for key, value in state_dict.items() if key.startswith(f"{prefix}final_conv.")}
+    weight = heads.get(f"{prefix}final_conv.weight")
+    # a parametrised convolution, as by weight_norm, has no weight of that name
+    return bool(heads) and (weight is None or weight.shape[0] == channels)
+
+
+def _adopt(unet: Any, kept: "FinalActivation") -> None:
+    upstreams = getattr(unet, _REPLACED)[0] if hasattr(unet, _REPLACED) else unet.final_activation
+    attach(unet, kept, kept.build())
+    setattr(unet, _REPLACED, (upstreams,))
+    line = f"final activation {kept.describe()}, taken from the checkpoint: the config has no line model.{KEY}"
+    say(line if upstreams is None else f"{line} (upstream's {type(upstreams).__name__} is removed)")
+
+
+def attached(unet: Any) -> "FinalActivation":
+    """The final activation that :func:`attach` has put on a U-Net."""
+    from p3d_regression.activations.registry import resolve
+
+    return resolve(getattr(unet, _STAMP)[KEY], unet.final_conv.out_channels)
 
 
 def inside(model: Any) -> Any:
