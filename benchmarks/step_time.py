@@ -85,7 +85,7 @@ def compare(ours: Callable[[], None], theirs: Callable[[], None], count: int) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=100)
     count = parser.parse_args().pairs
     torch.manual_seed(0)
     print(f"{count} pairs on {DEVICE}, {torch.get_num_threads()} threads, median ratio of wall time (quartiles)")

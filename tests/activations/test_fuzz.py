@@ -18,7 +18,7 @@ HOSTILE = [
     "!!python/object:os.system",
     "torch.nn.ReLU",
     "../x",
-    "a" * 10_000,
+    "a" * 300,
     "\ud800",
 ]
 
