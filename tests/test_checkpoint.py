@@ -1,5 +1,6 @@
 """What a checkpoint remembers, on upstream's real models and its real save and load."""
 
+import copy
 import logging
 import pickle
 from pathlib import Path
@@ -170,7 +171,9 @@ class TestLoadingSeveralCheckpoints:
     @pytest.mark.parametrize("silent", [{}, {"is_segmentation": False}, {"final_sigmoid": False}])
     def test_a_plain_one_gives_upstreams_own_back(self, log: pytest.LogCaptureFixture, silent: dict[str, bool]) -> None:
         model, plain = get_model(config(2, **silent)), get_model(config(2, **silent))
+        handle = model.final_conv.register_forward_hook(lambda *_: None)  # somebody else's
         model.load_state_dict(get_model(config(2, final_activation="softplus")).state_dict())
+        model = copy.deepcopy(model) if not silent else model
         log.clear()
         model.load_state_dict(plain.state_dict())
         assert torch.equal(output(model), output(plain))
@@ -179,6 +182,10 @@ class TestLoadingSeveralCheckpoints:
             "the model has upstream's own again"
         ]
         assert repr(model) == repr(plain)
+        assert len(model.final_conv._forward_hooks) == 1
+        handle.remove()
+        assert len(model.final_conv._forward_hooks) == (0 if silent else 1)
+        model.final_conv._forward_hooks.clear()
         assert "p3d_regression" not in model.state_dict()._metadata[""]
         assert b"p3d" not in pickle.dumps(model)
 
@@ -259,6 +266,8 @@ def test_another_number_of_channels_is_left_to_torch() -> None:
         ({"final_activation": "new", "version": "9.9", "plugins": []}, "install p3d-regression 9.9"),
         ({"final_activation": ["none", "none"]}, "cannot build here"),
         ({"final": 3}, "cannot build here"),
+        ({"final_activation": "none", "plugins": [""]}, "cannot build here"),
+        ({"final_activation": "none", "plugins": 3}, "cannot build here"),
         ("text", "cannot build here"),
         (3, "cannot build here"),
     ],

@@ -71,12 +71,12 @@ def _check_plugins(kept: Any, plugins: list[str], final: "FinalActivation") -> N
 
 def _package(plugin: str) -> str:
     """Of ``name version`` the name."""
-    return plugin.split()[0]
+    return plugin.partition(" ")[0]
 
 
 def _not_here(kept: Any, reason: str) -> str:
     known = kept if isinstance(kept, Mapping) else {}
-    plugins = ", ".join(map(str, known.get("plugins") or []))
+    plugins = ", ".join(map(str, known["plugins"])) if isinstance(known.get("plugins"), list) else ""
     fix = f"install {plugins}" if plugins else f"install p3d-regression {known.get('version', 'of its time')}"
     return (
         f"model.{KEY}: the checkpoint was trained with {known.get(KEY, kept)!r}, which p3d-regression {__version__} "

@@ -10,12 +10,12 @@ import yaml
 from torch import nn
 from torch.nn.modules import activation as torchs
 
-from p3d_regression import ConfigError
-from p3d_regression.activations import torch_nn
+from p3d_regression import ConfigError, plugins
+from p3d_regression.activations import builtin, modules, torch_nn
 from p3d_regression.activations.activation import Activation
 from p3d_regression.activations.ranges import OF_TORCH_NN
-from p3d_regression.activations.registry import registry, resolve
-from p3d_regression.activations.spec import fold
+from p3d_regression.activations.registry import BUILT_IN, TORCH_NN, Registry, registry, resolve
+from p3d_regression.activations.spec import Term, fold
 
 #: What cannot be a final activation -> a part of the reason.
 REFUSED = {
@@ -80,6 +80,18 @@ def test_the_list_follows_the_installed_torch(monkeypatch: pytest.MonkeyPatch) -
     assert (relu.name, squared.name, list(squared.parameters)) == ("relu", "squared", ["scale"])
     assert str(squared.range_of({}, 1)) == "(-inf, inf)"
     assert "argument cap: its default inf" in endless.reason
+
+
+def test_a_torch_that_grows_a_name_of_ours_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Exp(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return -x
+
+    monkeypatch.setattr(torchs, "Exp", Exp, raising=False)
+    monkeypatch.setattr(torchs, "__all__", ["Exp", "ReLU"])
+    anew = Registry(plugins.installed({BUILT_IN: builtin, TORCH_NN: torch_nn}))
+    assert anew.contested() == {}
+    assert anew.find(Term("exp", "here")).activation.build is modules.Exp
 
 
 @pytest.mark.parametrize(

@@ -69,17 +69,19 @@ def attach(unet: Any, final: "FinalActivation", module: "nn.Module") -> None:
 def _give_back(unet: Any) -> None:
     """Give a U-Net the final activation that upstream had built, after a checkpoint's has replaced it."""
     del unet.final_conv._modules[KEY]
-    unet.final_conv._forward_hooks = _without(unet.final_conv._forward_hooks, _apply)
-    unet._forward_pre_hooks = _without(unet._forward_pre_hooks, _refuse_without)
-    unet._state_dict_hooks = _without(unet._state_dict_hooks, _remember)
+    _remove(_apply, unet.final_conv._forward_hooks)
+    _remove(_refuse_without, unet._forward_pre_hooks)
+    _remove(_remember, unet._state_dict_hooks)
     (unet.final_activation,) = getattr(unet, _REPLACED)
     delattr(unet, _STAMP)
     delattr(unet, _REPLACED)
     _forget_compiled()
 
 
-def _without(hooks: Any, hook: object) -> Any:
-    return type(hooks)((key, value) for key, value in hooks.items() if value is not hook)
+def _remove(hook: object, hooks: dict[int, object]) -> None:
+    # not through the handles of torch, which a copied or unpickled model does not have
+    for key in [key for key, value in hooks.items() if value is hook]:
+        del hooks[key]
 
 
 def _forget_compiled() -> None:
