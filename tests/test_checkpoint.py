@@ -139,6 +139,12 @@ def test_what_is_written_is_plain_data_and_survives_a_weights_only_load(tmp_path
     assert state.keys() == get_model(config(2)).state_dict().keys()
 
 
+def test_what_is_done_to_a_saved_state_does_not_reach_the_model() -> None:
+    model = get_model(config(final_activation="softplus"))
+    model.state_dict()._metadata[""]["p3d_regression"]["final_activation"]["beta"] = 7
+    assert model.state_dict()._metadata[""]["p3d_regression"]["final_activation"]["beta"] == 1.0
+
+
 def test_in_data_parallel_too(tmp_path: Path) -> None:
     trained = nn.DataParallel(get_model(config(final_activation="softplus")))
     model = nn.DataParallel(get_model(config()))

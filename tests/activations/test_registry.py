@@ -13,7 +13,8 @@ from torch.nn.modules import activation as torchs
 from p3d_regression import ConfigError, plugins
 from p3d_regression.activations import builtin, modules, torch_nn
 from p3d_regression.activations.activation import Activation
-from p3d_regression.activations.ranges import OF_TORCH_NN
+from p3d_regression.activations.final import Entry
+from p3d_regression.activations.ranges import OF_TORCH_NN, Interval
 from p3d_regression.activations.registry import BUILT_IN, TORCH_NN, Registry, registry, resolve
 from p3d_regression.activations.spec import Term, fold
 
@@ -208,6 +209,23 @@ def test_trying_them_out_takes_nothing_from_the_seed() -> None:
     torch_nn.p3d_activations()
     for offer in OFFERS:
         resolve(example(offer.what), 2).build()
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_nor_does_a_plugins_that_draws_when_it_is_built() -> None:
+    class Drawing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.rand(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    entry = Entry(Activation("drawing", Drawing, range=Interval(), summary="for this test"), {}, "here")
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    entry.build(1)
     assert torch.equal(torch.rand(1), expected)
 
 
