@@ -3,21 +3,18 @@
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial, wraps
+from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from p3d_regression import upstream
 from p3d_regression.activations.spec import KEY, check_keys
 from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
-from p3d_regression.upstream.patching import AnyFunction, Patch, mark, patch_of, replace_function
+from p3d_regression.upstream.patching import AnyFunction, Patch, replace_function, replace_method
 from p3d_regression.upstream.unet import attach, console, inside, recall, say, set_final_activation
 
 if TYPE_CHECKING:
     from p3d_regression.activations.final import FinalActivation
-
-#: The method of ``nn.Module`` that takes the weights of one module.
-_LOAD = "_load_from_state_dict"
 
 _warned: set[str] = set()
 
@@ -69,20 +66,7 @@ def _patch_constructors(module: ModuleType) -> Patch:
     classes = [cls for cls in vars(module).values() if _swallows_unknown_keys(cls, module)]
     if not classes:
         return Patch(target, "not needed", "no model class swallows unknown keys")
-    if existing := patch_of(classes[0].__init__):
-        return existing
-    patch = Patch(target, "applied", f"refuse a swallowed {KEY}")
-    for cls in classes:
-        original = cls.__init__
-        cls.__init__ = mark(_refusing(original, patch), patch)
-        patch.undo_actions.append(partial(_restore_constructor, cls, cls.__init__, original))
-    return patch
-
-
-def _restore_constructor(cls: Any, ours: Callable[..., None], original: Callable[..., None]) -> None:
-    # somebody else may have wrapped ours since; a patch that is undone lets everything pass anyway
-    if cls.__init__ is ours:
-        cls.__init__ = original
+    return replace_method(classes, "__init__", _refusing, target=target, detail=f"refuse a swallowed {KEY}")
 
 
 def _swallows_unknown_keys(cls: object, module: ModuleType) -> bool:
@@ -123,14 +107,8 @@ def _patch_loading(module: ModuleType) -> Patch:
     classes = [cls for cls in vars(module).values() if _is_base_of_unets(cls, module)]
     if not classes:
         return Patch(target, "unsupported", "upstream has no model class there")
-    if existing := patch_of(classes[0]._load_from_state_dict):
-        return existing
-    patch = Patch(target, "applied", "a checkpoint's final activation is taken over or checked")
-    for cls in classes:
-        own = vars(cls).get(_LOAD)
-        setattr(cls, _LOAD, mark(_recalling(getattr(cls, _LOAD), patch), patch))
-        patch.undo_actions.append(partial(_restore_loading, cls, vars(cls)[_LOAD], own))
-    return patch
+    detail = "a checkpoint's final activation is taken over or checked"
+    return replace_method(classes, "_load_from_state_dict", _recalling, target=target, detail=detail)
 
 
 def _is_base_of_unets(cls: object, module: ModuleType) -> bool:
@@ -151,15 +129,6 @@ def _recalling(original: AnyFunction, patch: Patch) -> AnyFunction:
         original(self, state_dict, prefix, local_metadata, *args, **kwargs)
 
     return _load_from_state_dict
-
-
-def _restore_loading(cls: Any, ours: AnyFunction, own: AnyFunction | None) -> None:
-    if vars(cls).get(_LOAD) is not ours:
-        return  # somebody else has wrapped ours since
-    if own is None:
-        delattr(cls, _LOAD)
-    else:
-        setattr(cls, _LOAD, own)
 
 
 def _warn_of_contradiction(model_config: Mapping[str, Any], final: "FinalActivation") -> None:

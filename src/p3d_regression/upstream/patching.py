@@ -1,10 +1,11 @@
-"""Replace a function of a foreign module wherever it has been imported to, and put it back."""
+"""Replace a function of a foreign module wherever it has been imported to, or a method, and put it back."""
 
 import inspect
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -100,6 +101,40 @@ def replace_function(
     _rebind(module, name, original, wrapper)
     patch.undo_actions.append(lambda: _rebind(module, name, wrapper, original))
     return patch
+
+
+def replace_method(
+    classes: Sequence[type], name: str, wrap: Callable[[AnyFunction, Patch], AnyFunction], *, target: str, detail: str
+) -> Patch:
+    """Replace a method of each class by ``wrap(original, patch)``; a class that only inherits it gets its own.
+
+    Args:
+        classes: foreign classes that are patched together, at least one.
+        name: of the method.
+        wrap: as in :func:`replace_function`.
+        target, detail: as in :class:`Patch`.
+
+    Returns:
+        The patch; the one that is there already, if any.
+    """
+    if existing := patch_of(getattr(classes[0], name)):
+        return existing
+    patch = Patch(target, "applied", detail)
+    for cls in classes:
+        own = vars(cls).get(name)
+        setattr(cls, name, mark(wrap(getattr(cls, name), patch), patch))
+        patch.undo_actions.append(partial(_restore_method, cls, name, vars(cls)[name], own))
+    return patch
+
+
+def _restore_method(cls: type, name: str, ours: AnyFunction, own: AnyFunction | None) -> None:
+    # somebody else may have wrapped ours since; a patch that is undone lets everything pass anyway
+    if vars(cls).get(name) is not ours:
+        return
+    if own is None:
+        delattr(cls, name)
+    else:
+        setattr(cls, name, own)
 
 
 def _rebind(home: ModuleType, name: str, old: object, new: object) -> None:
