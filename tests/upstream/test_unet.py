@@ -11,13 +11,10 @@ from pytorch3dunet.unet3d.model import get_model
 from torch import nn
 
 import p3d_regression
-from p3d_regression.activations.registry import registry
+from p3d_regression.activations import table
 
 CLASSES = ["UNet3D", "ResidualUNet3D", "ResidualUNetSE3D", "UNet2D", "ResidualUNet2D"]
-EXAMPLES = {
-    offer.what.name: {"name": offer.what.name, **offer.what.example} if offer.what.example else offer.what.name
-    for offer in registry().offers()
-}
+EXAMPLES = {row["name"]: row["example"] for row in table.rows()}
 MIXED = ["sigmoid", {"name": "softplus", "beta": 2}, "softplus", "none"]
 
 
@@ -228,6 +225,15 @@ def test_a_model_that_was_compiled_and_run_does_not_keep_its_old_one(before: dic
         assert torch.equal(compiled(example_input()), model(example_input()))
         model.load_state_dict(get_model(config("exp")).state_dict())
         assert torch.equal(compiled(example_input()), model(example_input()))
+
+
+def test_building_another_model_compiles_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reset() -> None:
+        raise AssertionError("every compiled model of the process is thrown away")
+
+    torch.compile(get_model(config("softplus")), backend="eager")  # loads torch's compiler
+    monkeypatch.setattr(torch.compiler, "reset", reset)
+    get_model(config("softplus"))
 
 
 def test_a_failed_replacement_changes_nothing() -> None:

@@ -48,6 +48,7 @@ def set_final_activation(model: "nn.Module", value: object) -> "nn.Module":
     unet = inside(model)
     final = resolve(value, unet.final_conv.out_channels)
     attach(unet, final, final.build())
+    _forget_compiled()
     return model
 
 
@@ -63,7 +64,6 @@ def attach(unet: Any, final: "FinalActivation", module: "nn.Module") -> None:
     unet.final_activation = None  # upstream's own spelling of "no activation", in every version since 1.3
     unet.__dict__.pop(_REPLACED, None)
     setattr(unet, _STAMP, checkpoint.stamp(final))
-    _forget_compiled()
 
 
 def _give_back(unet: Any) -> None:
@@ -85,7 +85,8 @@ def _remove(hook: object, hooks: dict[int, object]) -> None:
 
 
 def _forget_compiled() -> None:
-    # torch.compile does not notice new hooks on a module that it has compiled before
+    # torch.compile does not notice new hooks on a module that it has compiled before. This makes it compile all
+    # models of the process anew, so it is left out where a model was just built.
     if "torch._dynamo" in sys.modules:
         import torch
 
@@ -161,6 +162,7 @@ def _adopt(unet: Any, kept: "FinalActivation") -> None:
     upstreams = getattr(unet, _REPLACED)[0] if hasattr(unet, _REPLACED) else unet.final_activation
     attach(unet, kept, kept.build())
     setattr(unet, _REPLACED, (upstreams,))
+    _forget_compiled()
     line = f"final activation {kept.describe()}, taken from the checkpoint: the config has no line model.{KEY}"
     say(line if upstreams is None else f"{line} (upstream's {type(upstreams).__name__} is removed)")
 
