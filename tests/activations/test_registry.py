@@ -12,7 +12,7 @@ from torch.nn.modules import activation as torchs
 
 from p3d_regression import ConfigError, plugins
 from p3d_regression.activations import builtin, modules, torch_nn
-from p3d_regression.activations.activation import Activation
+from p3d_regression.activations.activation import Activation, with_arguments
 from p3d_regression.activations.final import Entry
 from p3d_regression.activations.ranges import OF_TORCH_NN, Interval
 from p3d_regression.activations.registry import BUILT_IN, TORCH_NN, Registry, registry, resolve
@@ -31,7 +31,7 @@ OFFERS = registry().offers()
 
 
 def example(activation: Activation) -> object:
-    return {"name": activation.name, **activation.example} if activation.example else activation.name
+    return with_arguments(activation.name, activation.example)
 
 
 def refusal(value: object, channels: int = 1) -> str:

@@ -194,7 +194,7 @@ class Activation:
             f"{p.name} ({p.kind}, {'required' if p.required else f'default {p.default}'})"
             for p in self.parameters.values()
         )
-        example = {"name": self.name, **(self.example or {p.name: p.default for p in self.parameters.values()})}
+        example = with_arguments(self.name, self.example or {p.name: p.default for p in self.parameters.values()})
         return f"It takes {takes}. Example:\n  model:\n    final_activation: {as_yaml(example)}"
 
 
@@ -235,6 +235,11 @@ def _kinds(annotation: object) -> tuple[type, ...]:
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     kinds = typing.get_args(annotation) if union else (annotation,)
     return tuple(kinds) if all(kind in _KINDS for kind in kinds) else ()
+
+
+def with_arguments(name: str, arguments: Mapping[str, Scalar]) -> str | dict[str, Scalar]:
+    """An activation as a config says it: a mapping if there are arguments, else the name."""
+    return {"name": name, **arguments} if arguments else name
 
 
 def as_yaml(value: object) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from p3d_regression.activations.activation import Activation, Scalar, as_yaml
+from p3d_regression.activations.activation import Activation, Scalar, as_yaml, with_arguments
 from p3d_regression.activations.ranges import Interval
 from p3d_regression.errors import ConfigError
 
@@ -35,14 +35,15 @@ class Entry:
 
     @property
     def plain(self) -> str | dict[str, Scalar]:
-        return {"name": self.activation.name, **self.arguments} if self.arguments else self.activation.name
+        """What a checkpoint keeps of it."""
+        return with_arguments(self.activation.name, self.arguments)
 
     @property
     def short(self) -> str | dict[str, Scalar]:
         """The same without the arguments that are at their defaults."""
         parameters = self.activation.parameters
         given = {name: value for name, value in self.arguments.items() if value != parameters[name].default}
-        return {"name": self.activation.name, **given} if given else self.activation.name
+        return with_arguments(self.activation.name, given)
 
     def __str__(self) -> str:
         """As a config would say it, in one line; shortened if it is absurdly long."""

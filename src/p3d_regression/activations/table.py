@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from p3d_regression.activations.activation import Activation, as_yaml
+from p3d_regression.activations.activation import Activation, as_yaml, with_arguments
 from p3d_regression.activations.registry import Offer, registry, resolve
 from p3d_regression.errors import ConfigError
 
@@ -24,7 +24,7 @@ def rows() -> list[dict[str, Any]]:
 def _row(offer: Offer) -> dict[str, Any]:
     activation = offer.what
     assert isinstance(activation, Activation)
-    example = {"name": activation.name, **activation.example} if activation.example else activation.name
+    example = with_arguments(activation.name, activation.example)
     use, interval = activation.summary, None
     try:
         # over the channels it needs a second one

@@ -1,6 +1,7 @@
 """The activations of ``torch.nn``: whatever the installed torch has, and reasons for what cannot be used."""
 
 import inspect
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -73,18 +74,25 @@ def _activation(cls: type[nn.Module]) -> Activation | Refused:
 
 
 def _usable(cls: type[nn.Module]) -> Activation:
-    over_channels = "dim" in parameters_of(cls)
     return Activation(
         _name(cls),
-        partial(cls, dim=1) if over_channels else cls,
+        _constructor(cls),
         # a class that this project has not met may produce anything, as far as it knows
         range=OF_TORCH_NN.get(cls.__name__, constant(REAL_LINE)),
         summary=_SUMMARIES.get(cls.__name__, f"torch.nn.{cls.__name__}"),
-        over_channels=over_channels,
+        over_channels=_is_over_channels(cls),
         aliases=_ALIASES.get(cls.__name__, ()),
         example=_required(cls),
         hidden=_HIDDEN,
     )
+
+
+def _is_over_channels(cls: type[nn.Module]) -> bool:
+    return "dim" in parameters_of(cls)
+
+
+def _constructor(cls: type[nn.Module]) -> Callable[..., nn.Module]:
+    return partial(cls, dim=1) if _is_over_channels(cls) else cls
 
 
 def _name(cls: type) -> str:
@@ -104,7 +112,7 @@ def _reason_against(cls: type[nn.Module]) -> str | None:
         return f"it takes {len(inputs) - 1} inputs, and a final activation has one, the last convolution"
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            module = cls(**_required(cls), **({"dim": 1} if "dim" in parameters_of(cls) else {}))
+            module = _constructor(cls)(**_required(cls))
             trained, evaluated = (module.train(mode)(_TRIAL.clone()) for mode in (True, False))
     except Exception as error:
         return f"it does not take the output of a 3D U-Net ({type(error).__name__}: {error})"

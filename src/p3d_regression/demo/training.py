@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,13 +59,12 @@ class Run:
         """Path and text of both configs."""
         train, predict = self.directory / "train.yml", self.directory / "predict.yml"
         lines = FINAL_LAYERS[self.final_layer]
-        model = _MODEL + "".join(f"  {line}\n" for line in lines)
         # JSON's quoting of a string is YAML's, whatever the path holds
         train_file, test_file = json.dumps(str(self.train_file)), json.dumps(str(self.test_file))
         return {
             train: _TRAIN.format(
                 config=train,
-                model=model,
+                model=_model(lines),
                 checkpoint_dir=json.dumps(str(self.last_checkpoint.parent)),
                 iterations=self.iterations,
                 validate_after=math.ceil(self.iterations / 6),
@@ -74,7 +73,7 @@ class Run:
             ),
             predict: _PREDICT.format(
                 config=predict,
-                model=_MODEL + "".join(f"  {_REMEMBERED if 'final_activation' in line else line}\n" for line in lines),
+                model=_model(_REMEMBERED if "final_activation" in line else line for line in lines),
                 checkpoint=json.dumps(str(self.last_checkpoint)),
                 prediction_dir=json.dumps(str(self.predictions.parent)),
                 test_file=test_file,
@@ -102,6 +101,10 @@ class Run:
     def predict(self) -> None:
         """Run ``predict3dunet``; raises :class:`DemoError` where it fails."""
         _run("predict3dunet", self.directory / "predict.yml", lambda line: None)
+
+
+def _model(last_lines: Iterable[str]) -> str:
+    return _MODEL + "".join(f"  {line}\n" for line in last_lines)
 
 
 def _run(command: str, config: Path, watch: Callable[[str], None]) -> None:
