@@ -26,8 +26,8 @@ PATCH_BREAKAGES = {
     "model patcher": ("upstream/model.py", None, "raise RuntimeError('injected')"),
     "one patch": (
         "upstream/patching.py",
-        "    patch = Patch(target",
-        "    raise IndexError('injected')\n    patch = Patch(target",
+        '    patch = Patch(target, "applied", "replaced")',
+        "    raise IndexError('injected')",
     ),
     "value grammar": ("activations/spec.py", None, "import injected_and_missing"),
 }
