@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,9 @@ from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
 from p3d_regression.upstream import commands
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from p3d_regression.checks.phases import Progress
     from p3d_regression.doctor import Diagnosis
 
 
@@ -136,6 +141,99 @@ def run(command: str, arguments: tuple[str, ...]) -> None:
         commands.run(command, arguments)
     except (ConfigError, UnsupportedUpstreamError) as error:
         raise click.ClickException(str(error)) from error
+
+
+@main.command(
+    short_help="Find the traps in a config before training.",
+    context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="CONFIG... [UPSTREAM'S OPTIONS]")
+@click.option("--config", "more_configs", multiple=True, help="A config, as upstream's commands are given it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+@click.option("--no-data", is_flag=True, help="Look at the configs alone: no file that they name is opened.")
+@click.option("--select", multiple=True, metavar="CODES", help="Only these rules: codes, their beginnings, or names.")
+@click.option("--ignore", multiple=True, metavar="CODES", help="Not these.")
+def check(
+    arguments: tuple[str, ...],
+    more_configs: tuple[str, ...],
+    as_json: bool,
+    no_data: bool,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+) -> None:
+    """Check training and prediction configs, and the data that they name.
+
+    Reads every label once, computes what loss and score can reach on them at best, and says what is in the way.
+    Behind the configs stand upstream's own options, such as --loaders.test.file_paths, which override them.
+
+    Exit status: 0 no errors, 1 errors found, 2 something could not be checked.
+    """
+    from p3d_regression.checks import registry, report, run
+
+    options = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
+    configs, overrides = [*more_configs, *arguments[:options]], arguments[options:]
+    if not configs:
+        raise click.UsageError("name the configs to check first, then upstream's options.")
+    try:
+        rules = registry.select(_codes(select), _codes(ignore))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    reports = []
+    with _progress_bar() as progress:
+        for config in configs:
+            reports.append(run.check_file(config, overrides, rules, with_data=not no_data, progress=progress))
+            if reports[-1].case and reports[-1].case.interrupted:
+                break
+    if as_json:
+        click.echo(json.dumps([report.as_dict(found) for found in reports], indent=2, allow_nan=False))
+    else:
+        report.show(reports, _console())
+    sys.exit(max(found.exit_status for found in reports))
+
+
+def _codes(options: tuple[str, ...]) -> list[str]:
+    return [code.strip() for option in options for code in option.split(",") if code.strip()]
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False)
+
+
+@contextmanager
+def _progress_bar() -> "Iterator[Progress]":
+    """For whoever watches; a pipe and a log get none."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    class Shown:
+        def start(self, what: str, voxels: int) -> None:
+            self.task = bar.add_task(what, total=voxels or None)
+
+        def advance(self, voxels: int) -> None:
+            bar.advance(self.task, voxels)
+
+    console = Console(stderr=True)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield Shown()
+
+
+@main.command(short_help="Explain a rule of `check`; without a code, list them.")
+@click.argument("code", required=False)
+def rule(code: str | None) -> None:
+    """Say what a rule finds, why it matters, and how it is mended."""
+    from p3d_regression.checks import docs, registry
+
+    if code is None:
+        for known in registry.rules():
+            click.echo(f"{known.code}  {known.severity:<8}  {known.name}")
+        return
+    try:
+        found = registry.select([code], [])
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    click.echo("\n\n".join(docs.explain(known) for known in found))
 
 
 @main.command(short_help="Train and predict on a brain MRI (two minutes).")

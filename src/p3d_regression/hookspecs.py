@@ -11,6 +11,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from p3d_regression.activations.activation import Activation, Refused
+    from p3d_regression.checks.rule import Rule
 
 #: pluggy's project name, and the entry-point group of plugins.
 PROJECT = "p3d_regression"
@@ -22,3 +23,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def p3d_activations() -> "Iterable[Activation | Refused]":  # type: ignore[empty-body]
     """Return the final activations that a config may name because this plugin is installed."""
+
+
+@hookspec
+def p3d_rules() -> "Iterable[Rule]":  # type: ignore[empty-body]
+    """Return rules for ``p3d-regression check``; their codes start with letters of the plugin's own, not with P3D."""

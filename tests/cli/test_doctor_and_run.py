@@ -36,6 +36,7 @@ class TestDoctor:
             "pytorch3dunet.unet3d.model loading of weights": "applied",
             "pytorch3dunet.unet3d.config.load_config": "applied",
             "pytorch3dunet.unet3d.trainer.create_trainer": "applied",
+            "pytorch3dunet.datasets.utils.get_test_loaders": "applied",
         }
 
     def test_for_a_person(self, plugin: Environment) -> None:

@@ -118,7 +118,7 @@ def check_keys(model_config: Iterable[object]) -> None:
             raise ConfigError(f"model.{key}: upstream ignores this key; did you mean {KEY}? {EXAMPLE}")
 
 
-def check_sections(config: Mapping[object, object]) -> None:
+def check_sections(config: Mapping[Any, object]) -> None:
     """Refuse our key outside the model section: nothing reads it there.
 
     Raises:

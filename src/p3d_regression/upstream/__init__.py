@@ -29,7 +29,12 @@ PATCHERS = {
     MODEL: "p3d_regression.upstream.model",
     "pytorch3dunet.unet3d.config": "p3d_regression.upstream.config",
     "pytorch3dunet.unet3d.trainer": "p3d_regression.upstream.trainer",
+    "pytorch3dunet.datasets.utils": "p3d_regression.upstream.loaders",
 }
+
+#: Its ``check_at_start(config, mode)`` is called when a training or a prediction starts. By name: it stands above
+#: this package, which it asks about upstream.
+CHECKS = "p3d_regression.checks.at_start"
 
 #: Upstream modules that take the builder by name: a last chance to patch what another import hook has hidden.
 USERS = ("pytorch3dunet.unet3d.trainer", "pytorch3dunet.predict")
@@ -130,6 +135,19 @@ def unsupported_builder() -> str:
         "Install a pytorch3dunet that it supports (see `p3d-regression doctor`), or write is_segmentation: false "
         "instead of the key, which builds a model without a final activation."
     )
+
+
+def check_at_start(config: Any, mode: str) -> None:
+    """Check a config that a command of upstream is about to use.
+
+    Args:
+        config: as the command has read it; it stays as it is.
+        mode: ``train`` or ``predict``.
+
+    Raises:
+        ConfigError: it must not be used.
+    """
+    import_module(CHECKS).check_at_start(config, mode)
 
 
 def _patch_with_missed(user: ModuleType) -> None:

@@ -1,7 +1,6 @@
 """``pytorch3dunet.unet3d.model``: its builder understands ``final_activation``, its classes refuse to swallow it."""
 
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from types import ModuleType
@@ -132,18 +131,9 @@ def _recalling(original: AnyFunction, patch: Patch) -> AnyFunction:
 
 
 def _warn_of_contradiction(model_config: Mapping[str, Any], final: "FinalActivation") -> None:
-    segmentation = model_config.get("is_segmentation", True)
-    upstreams = ("sigmoid" if model_config.get("final_sigmoid", True) else "softmax") if segmentation else "none"
-    if final.plain == upstreams or upstreams == "none":
-        return
-    keys = [key for key in ("is_segmentation", "final_sigmoid") if key in model_config]
-    if not keys:
-        return
-    # json.dumps writes true and false as YAML does, and keeps the quotes of a "false" that is a text
-    ignored = " and ".join(f"{key}: {json.dumps(model_config[key], default=repr)}" for key in keys)
-    message = f"model.{KEY}: {final} decides the model's output, {ignored} beside it is ignored"
-    if final.plain == "none":
-        message += "; write is_segmentation: false, which means the same where p3d-regression is not installed"
-    if message not in _warned:
+    from p3d_regression.activations.final import contradiction
+
+    message = f"model.{KEY}: {contradiction(model_config, final)}"
+    if contradiction(model_config, final) and message not in _warned:
         _warned.add(message)
         console().warning(message)

@@ -25,8 +25,8 @@ def main() -> None:
         found["torch"], found["torch_error"] = _import("torch")
         found["supports_autoload"] = hasattr(sys.modules.get("torch"), "_import_device_backends")
         found["pytorch3dunet"], found["pytorch3dunet_error"] = _import("pytorch3dunet")
-        for module in ("model", "config", "trainer"):
-            _, error = _import(f"pytorch3dunet.unet3d.{module}")
+        for module in ("unet3d.model", "unet3d.config", "unet3d.trainer", "datasets.utils"):
+            _, error = _import(f"pytorch3dunet.{module}")
             found["pytorch3dunet_error"] = found["pytorch3dunet_error"] or error
     found["warnings"] = [str(w.message) for w in caught if "p3d-regression" in str(w.message)]
     found["entry_point"] = any(e.name == "p3d_regression" for e in entry_points(group="torch.backends"))

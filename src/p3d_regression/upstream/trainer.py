@@ -1,4 +1,4 @@
-"""``pytorch3dunet.unet3d.trainer``: a pre-trained checkpoint may get a new final activation, a resumed one may not."""
+"""``pytorch3dunet.unet3d.trainer``: its config is checked; a pre-trained checkpoint may get a new final activation."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -6,7 +6,7 @@ from functools import wraps
 from types import ModuleType
 from typing import Any
 
-from p3d_regression import checkpoint
+from p3d_regression import checkpoint, upstream
 from p3d_regression.upstream.patching import AnyFunction, Patch, replace_function
 
 
@@ -19,6 +19,8 @@ def _patch_create_trainer(module: ModuleType) -> Patch:
     def wrap(original: AnyFunction, patch: Patch) -> AnyFunction:
         @wraps(original)
         def create_trainer(config: Any) -> Any:
+            if patch.is_applied:
+                upstream.check_at_start(config, "train")
             allow = patch.is_applied and _starts_from_pre_trained(config)
             with checkpoint.new_head_allowed() if allow else nullcontext():
                 return original(config)

@@ -1,0 +1,216 @@
+"""A config as the rules see it: read without trusting it, with what follows from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from p3d_regression import checkpoint
+from p3d_regression.activations.ranges import REAL_LINE, UNIT, Interval
+from p3d_regression.activations.spec import KEY
+from p3d_regression.checks.rule import Mode
+from p3d_regression.errors import ConfigError
+from p3d_regression.upstream import facts
+
+if TYPE_CHECKING:
+    from p3d_regression.activations.final import FinalActivation
+    from p3d_regression.checks.phases import Phase
+
+#: Losses and metrics of upstream that compare continuous values voxel by voxel.
+REGRESSION_LOSSES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "WeightedSmoothL1Loss")
+REGRESSION_METRICS = ("MSE", "PSNR")
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands between the last convolution and the model's output.
+
+    Attributes:
+        name: as a config would say it.
+        ranges: of the output, per channel.
+        is_ours: whether ``final_activation`` says so; else upstream's own keys do.
+    """
+
+    name: str
+    ranges: tuple[Interval, ...]
+    is_ours: bool
+
+    @property
+    def is_segmentation(self) -> bool:
+        return self.name in ("sigmoid", "softmax")
+
+
+@dataclass
+class Case:
+    """One config.
+
+    Attributes:
+        config: as upstream's command would have it after reading and overriding.
+        mode: which of the two commands it is for.
+        phases: what was found in the files of each phase, by name; empty where they were not looked at.
+        opens_files: whether the checkpoint may be asked what it remembers.
+        interrupted: whether somebody has stopped the reading of volumes.
+    """
+
+    config: Mapping[str, Any]
+    mode: Mode
+    phases: "dict[str, Phase]" = field(default_factory=dict)
+    interrupted: bool = False
+    opens_files: bool = True
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value at a dotted key; the default where anything on the way is missing or no mapping."""
+        value: Any = self.config
+        for name in key.split("."):
+            if not isinstance(value, Mapping) or name not in value:
+                return default
+            value = value[name]
+        return value
+
+    def section(self, key: str) -> Mapping[str, Any]:
+        """The mapping at a dotted key; empty where there is none."""
+        value = self.get(key)
+        return value if isinstance(value, Mapping) else {}
+
+    def steps(self, phase: str, kind: str) -> list[Mapping[str, Any]]:
+        """The transforms of ``raw`` or ``label`` in a phase."""
+        steps = self.get(f"loaders.{phase}.transformer.{kind}")
+        return [step for step in steps if isinstance(step, Mapping)] if isinstance(steps, list) else []
+
+    @property
+    def phase_names(self) -> tuple[str, ...]:
+        return ("train", "val") if self.mode == "train" else ("test",)
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        return self.section("model")
+
+    @property
+    def out_channels(self) -> int | None:
+        channels = self.model.get("out_channels")
+        return channels if isinstance(channels, int) and not isinstance(channels, bool) and channels > 0 else None
+
+    @cached_property
+    def checkpoint_metadata(self) -> Mapping[str, Any] | None:
+        """What the weights that are going to be loaded remember; None where there are none that can be read."""
+        # upstream looks at pre_trained only where resume is not given
+        resumed = self.get("trainer.resume") or self.get("trainer.pre_trained")
+        path = self.get("model_path") if self.mode == "predict" else resumed
+        if not self.opens_files or not isinstance(path, str) or not Path(path).is_file():
+            return None
+        try:
+            return facts.checkpoint_metadata(path)
+        except Exception:
+            return None  # a rule says why
+
+    @cached_property
+    def _resolved(self) -> "FinalActivation | ConfigError | None":
+        if KEY not in self.model:
+            try:
+                return checkpoint.remembered(self.checkpoint_metadata or {}, self.out_channels or 1)
+            except ConfigError:
+                return None  # a rule says so
+        from p3d_regression.activations.registry import resolve
+
+        try:
+            final = resolve(self.model[KEY], self.out_channels or 1)
+            # impossible arguments show here
+            assert final.ranges
+        except ConfigError as error:
+            return error
+        return final
+
+    @property
+    def final(self) -> "FinalActivation | None":
+        """What ``final_activation`` stands for, or a checkpoint brings in its place; None if it is absent or wrong."""
+        return None if isinstance(self._resolved, ConfigError) else self._resolved
+
+    @property
+    def final_error(self) -> ConfigError | None:
+        return self._resolved if isinstance(self._resolved, ConfigError) else None
+
+    @property
+    def uses_our_keys(self) -> bool:
+        """Whether the model is built with a key of this project, or a checkpoint brings one."""
+        return KEY in self.model or self.final is not None
+
+    def flag(self, name: str) -> bool:
+        """``is_segmentation`` or ``final_sigmoid``, as upstream's ``if`` takes it."""
+        cls = facts.model_class(self.model.get("name"))
+        default = facts.default(cls, name) if cls else None
+        return bool(self.model.get(name, True if default is None else default))
+
+    @cached_property
+    def head(self) -> Head:
+        """The model's last layer. Where ``final_activation`` is wrong: as if it were not there."""
+        channels = self.out_channels or 1
+        if self.final is not None:
+            return Head(str(self.final), self.final.ranges, is_ours=True)
+        if not self.flag("is_segmentation"):
+            return Head("none", (REAL_LINE,) * channels, is_ours=False)
+        if self.flag("final_sigmoid"):
+            return Head("sigmoid", (UNIT,) * channels, is_ours=False)
+        return Head("softmax", (UNIT if channels > 1 else Interval(1.0, 1.0),) * channels, is_ours=False)
+
+    def seen_by_loss(self, phase: str) -> tuple[Interval, ...]:
+        """The values that the loss is given, per channel: not the output, if upstream applies its layer after it."""
+        if self.head.is_ours or facts.loss_sees_output(phase):
+            return self.head.ranges
+        return (REAL_LINE,) * len(self.head.ranges)
+
+    def seen_by_score(self, phase: str) -> tuple[Interval, ...]:
+        """The values that the metric is given, per channel."""
+        if self.head.is_ours or facts.score_sees_output(phase):
+            return self.head.ranges
+        return (REAL_LINE,) * len(self.head.ranges)
+
+    @property
+    def loss(self) -> str | None:
+        name = self.get("loss.name")
+        return name if isinstance(name, str) else None
+
+    @property
+    def metric(self) -> str | None:
+        name = self.get("eval_metric.name")
+        return name if isinstance(name, str) else None
+
+    @property
+    def has_regression_loss(self) -> bool:
+        return self.loss in REGRESSION_LOSSES
+
+    @property
+    def has_regression_metric(self) -> bool:
+        return self.metric in REGRESSION_METRICS
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the labels are continuous, as far as the config tells."""
+        if self.mode == "train":
+            return self.has_regression_loss or self.has_regression_metric
+        return not self.head.is_segmentation
+
+    @cached_property
+    def higher_is_better(self) -> bool | None:
+        """Of the metric; None if it is not known."""
+        cls = facts.metric_class(self.metric)
+        if cls is None:
+            return None
+        declared = getattr(cls, "higher_is_better", None)
+        if isinstance(declared, bool):
+            return declared
+        for base in facts.ancestry(cls):
+            if base in _HIGHER_IS_BETTER:
+                return _HIGHER_IS_BETTER[base]
+        return None
+
+
+#: Upstream's metrics, and what they are made from.
+_HIGHER_IS_BETTER = {
+    "DiceCoefficient": True,
+    "MeanIoU": True,
+    "GenericAveragePrecision": True,
+    "PSNR": True,
+    "AdaptedRandError": False,
+    "MSE": False,
+}

@@ -1,0 +1,333 @@
+"""Rules about the files that a config names, and the shapes of what they hold. No volume is read for these."""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+
+from p3d_regression.checks.case import Case
+from p3d_regression.checks.model import unknown
+from p3d_regression.checks.phases import FileLayout, Phase, is_sound, label_channels
+from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.upstream import datasets, facts
+
+family = Family()
+
+
+@family.rule(
+    "P3D401",
+    "unknown-dataset",
+    "error",
+    modes=BOTH,
+    bad="""
+loaders:
+  dataset: StandardHDF5
+""",
+    good="""
+loaders:
+  dataset: StandardHDF5Dataset
+""",
+)
+def unknown_dataset(case: Case) -> Iterator[Found]:
+    """A dataset class or slice builder that upstream does not know, or a phase that does not say where its files are,
+    how they are cut, or what is done to them. Upstream stops with a RuntimeError, KeyError or AssertionError."""
+    loaders = case.section("loaders")
+    if not loaders:
+        return
+    name = loaders.get("dataset") or "StandardHDF5Dataset"
+    if facts.dataset_class(name) is None:
+        yield Found(
+            "loaders.dataset", *unknown(name, facts.dataset_names(), "loaders.dataset", "a dataset of upstream")
+        )
+        return
+    needed = {"file_paths": list, "transformer": dict} | ({"slice_builder": dict} if datasets.is_hdf5(loaders) else {})
+    for phase in case.phase_names:
+        for key, kind in needed.items():
+            value = case.get(f"loaders.{phase}.{key}")
+            if not isinstance(value, kind) or not value:
+                what = "list" if kind is list else "mapping"
+                yield Found(
+                    f"loaders.{phase}.{key}", f"is missing, empty, or not a {what}", f"loaders:\n  {phase}:\n    {key}:"
+                )
+        builder = case.get(f"loaders.{phase}.slice_builder.name")
+        if case.section(f"loaders.{phase}.slice_builder") and builder not in facts.slice_builder_names():
+            key = f"loaders.{phase}.slice_builder.name"
+            yield Found(key, *unknown(builder, facts.slice_builder_names(), key, "a slice builder of upstream"))
+
+
+@family.rule(
+    "P3D402",
+    "training-data-in-validation",
+    "error",
+    bad="""
+loaders:
+  train:
+    file_paths: [data/a.h5]
+  val:
+    file_paths: [data]
+""",
+    good="""
+loaders:
+  train:
+    file_paths: [data/train]
+  val:
+    file_paths: [data/val]
+""",
+)
+def training_data_in_validation(case: Case) -> Iterator[Found]:
+    """Upstream refuses the same path in both phases, but takes a directory that holds the file of the other phase, or
+    another spelling of its path. Then the score is that of voxels which the network has learnt by heart."""
+    paths = {phase: _paths(case, phase) for phase in ("train", "val")}
+    for train in paths["train"]:
+        for val in paths["val"]:
+            if train == val or train in val.parents or val in train.parents:
+                yield Found(
+                    "loaders.val.file_paths",
+                    f"{val} is validated on, and {train} trained with",
+                    "validate on data of its own",
+                )
+                return
+
+
+def _paths(case: Case, phase: str) -> list[Path]:
+    paths = case.get(f"loaders.{phase}.file_paths")
+    return [Path(str(path)).resolve() for path in paths] if isinstance(paths, list) else []
+
+
+@family.rule(
+    "P3D403",
+    "file-unreadable",
+    "error",
+    modes=BOTH,
+    needs="files",
+    bad="""
+loaders:
+  train:
+    file_paths: [no/such/file.h5]
+""",
+    good="""
+loaders:
+  train:
+    file_paths: [train.h5]
+""",
+)
+def file_unreadable(case: Case) -> Iterator[Found]:
+    """A file that is not there, is damaged or cut short (as after a full disk or a broken copy), is no HDF5 file, or a
+    directory without HDF5 files. Upstream finds out one file at a time, after it has read those before it; some
+    versions skip such files, with an error in the log."""
+    for name, phase in case.phases.items():
+        if not phase.is_hdf5 or not isinstance(case.get(f"loaders.{name}.file_paths"), list):
+            continue
+        if not phase.files:
+            yield Found(f"loaders.{name}.file_paths", "no HDF5 file there (.h5, .hdf, .hdf5 or .hd5)", "name the files")
+        for file in phase.files:
+            if file.error is not None:
+                yield Found(f"loaders.{name}.file_paths", f"{file.path}: {file.error}", "mend or remove the path")
+        if phase.failure is not None:
+            yield Found(f"loaders.{name}", f"reading the patches fails: {phase.failure}")
+
+
+@family.rule(
+    "P3D404",
+    "dataset-missing",
+    "error",
+    modes=BOTH,
+    needs="files",
+    bad="""
+loaders:
+  label_internal_path: distance
+""",
+    good="""
+loaders:
+  label_internal_path: label
+""",
+)
+def dataset_missing(case: Case) -> Iterator[Found]:
+    """A file without the raw volume or the labels under the configured path. Upstream stops with a KeyError of h5py."""
+    for phase in case.phases.values():
+        wanted = [("raw_internal_path", phase.raw_path, "raw")]
+        if case.mode == "train":
+            wanted.append(("label_internal_path", phase.label_path, "label"))
+        for file in phase.files:
+            for key, path, kind in wanted:
+                if file.error is None and getattr(file, kind) is None:
+                    yield _missing(f"loaders.{key}", str(path), file)
+        if case.mode == "predict" and case.get("predictor.performance_metric") is not None:
+            for file in phase.files:
+                if file.error is None and file.label is None:
+                    yield _missing("predictor.gt_internal_path", phase.label_path, file)
+
+
+def _missing(key: str, path: str, file: FileLayout) -> Found:
+    nearest = get_close_matches(path, file.datasets, n=1, cutoff=0.4)
+    there = ", ".join(file.datasets) or "no dataset at all"
+    section, _, last = key.partition(".")
+    return Found(
+        key,
+        f"{file.path} has no dataset {path!r}; there is {there}",
+        f"{section}:\n  {last}: {nearest[0]}" if nearest else "",
+    )
+
+
+@family.rule(
+    "P3D405",
+    "shapes-apart",
+    "error",
+    modes=BOTH,
+    needs="files",
+    bad="""
+loaders:
+  label_internal_path: half_label
+""",
+    good="""
+loaders:
+  label_internal_path: label
+""",
+)
+def shapes_apart(case: Case) -> Iterator[Found]:
+    """Volumes that are neither (D, H, W) nor (C, D, H, W), or labels of another size than the raw volume."""
+    for phase in case.phases.values():
+        for file in phase.files:
+            yield from _shapes_of(case, phase, file)
+
+
+def _shapes_of(case: Case, phase: Phase, file: FileLayout) -> Iterator[Found]:
+    allowed = (2, 3, 4) if datasets.takes_2d_volumes() else (3, 4)
+    stored = {"raw_internal_path": (phase.raw_path, file.raw)}
+    if case.mode == "train":
+        stored["label_internal_path"] = (phase.label_path, file.label)
+    for key, (path, volume) in stored.items():
+        if volume and len(volume.shape) not in allowed:
+            said = f"{path} in {file.path} has the shape {volume.shape}"
+            yield Found(
+                f"loaders.{key}", f"{said}; upstream reads (D, H, W) and (C, D, H, W)", "reshape the volume in the file"
+            )
+    if case.mode == "train" and file.raw and file.label and file.raw.spatial != file.label.spatial:
+        said = f"in {file.path} the raw volume has the shape {file.raw.shape}, the labels {file.label.shape}"
+        yield Found("loaders.label_internal_path", said, "resample one of them")
+    channels, wanted = (
+        (file.raw.shape[0] if file.raw and len(file.raw.shape) == 4 else 1),
+        case.model.get("in_channels"),
+    )
+    if file.raw and isinstance(wanted, int) and channels != wanted and len(file.raw.shape) in allowed:
+        said = f"is {wanted}, but the raw volume in {file.path} has the shape {file.raw.shape}"
+        yield Found("model.in_channels", said, f"model:\n  in_channels: {channels}")
+
+
+@family.rule(
+    "P3D406",
+    "patch-larger-than-volume",
+    "error",
+    modes=BOTH,
+    needs="files",
+    bad="""
+loaders:
+  train:
+    slice_builder:
+      patch_shape: [512, 64, 64]
+""",
+    good="""
+loaders:
+  train:
+    slice_builder:
+      patch_shape: [4, 64, 64]
+""",
+)
+def patch_larger_than_volume(case: Case) -> Iterator[Found]:
+    """A patch must fit into every volume of its phase, and upstream wants at least 64 voxels in Y and X. It stops at
+    the first file that is too small, with an assertion."""
+    for name, phase in case.phases.items():
+        key = f"loaders.{name}.slice_builder.patch_shape"
+        patch = case.get(key)
+        if not phase.is_hdf5 or patch is None:
+            continue
+        if not isinstance(patch, list) or len(patch) != 3 or not all(isinstance(n, int) and n > 0 for n in patch):
+            yield Found(key, f"is {patch!r}; it must be three whole numbers, for Z, Y and X")
+            continue
+        if error := datasets.patch_shape_error(case.section(f"loaders.{name}.slice_builder")):
+            yield Found(key, f"is {patch}: {error}", _patch(name, [patch[0], max(64, patch[1]), max(64, patch[2])]))
+        for file in phase.files:
+            size = file.raw.spatial if file.raw else ()
+            if len(size) == 3 and any(p > n for p, n in zip(patch, size, strict=True)):
+                fitting = [min(p, n) for p, n in zip(patch, size, strict=True)]
+                yield Found(key, f"is {patch}, larger than the volume {size} in {file.path}", _patch(name, fitting))
+
+
+def _patch(phase: str, shape: list[int]) -> str:
+    return f"loaders:\n  {phase}:\n    slice_builder:\n      patch_shape: {shape}"
+
+
+@family.rule(
+    "P3D407",
+    "label-channels",
+    "error",
+    needs="files",
+    bad="""
+loss:
+  name: MSELoss
+loaders:
+  batch_size: 2
+  train:
+    transformer:
+      label:
+        - name: ToTensor
+          expand_dims: false
+""",
+    good="""
+loss:
+  name: MSELoss
+loaders:
+  batch_size: 2
+  train:
+    transformer:
+      label:
+        - name: ToTensor
+          expand_dims: true
+""",
+)
+def label_channels_differ(case: Case) -> Iterator[Found]:
+    """The output of the model has the shape (N, C, D, H, W). Labels of the shape (N, D, H, W), as `expand_dims: false`
+    makes them of (D, H, W), are broadcast: the loss compares every sample of the batch with the labels of every other
+    one. It falls, towards a blur, and all that torch says is one warning. Labels with another number of channels
+    than `out_channels` are broadcast too, or crash."""
+    if not case.has_regression_loss or case.out_channels is None:
+        return
+    for name, phase in case.phases.items():
+        if not is_sound(case, name, phase):
+            continue
+        expands = [
+            bool(step.get("expand_dims")) for step in case.steps(name, "label") if step.get("name") == "ToTensor"
+        ]
+        shapes = sorted({file.label.shape for file in phase.files if file.label and len(file.label.shape) in (3, 4)})
+        if phase.statistics and phase.statistics.channels:
+            yield from _channels_of(
+                case, name, bool(phase.statistics.has_channel_axis), label_channels(case, phase.statistics)
+            )
+        elif shapes and expands and _keeps_channels(case, name):
+            shape = shapes[0]
+            channels = shape[0] if len(shape) == 4 else 1
+            skipped = bool(case.get("loss.skip_last_target", False))
+            yield from _channels_of(case, name, len(shape) == 4 or expands[-1], channels - skipped)
+
+
+def _keeps_channels(case: Case, phase: str) -> bool:
+    """Whether no transform makes channels of its own, so that the shape in the file tells."""
+    names = {str(step.get("name")) for step in case.steps(phase, "label")}
+    return not any(name.startswith(("Label", "RandomLabel", "StandardLabel", "Blobs", "Relabel")) for name in names)
+
+
+def _channels_of(case: Case, phase: str, has_axis: bool, channels: int) -> Iterator[Found]:
+    key, wanted = f"loaders.{phase}.transformer.label", case.out_channels
+    if not has_axis:
+        size = case.get("loaders.batch_size", 1)
+        yield Found(
+            key,
+            f"the labels have no channel axis: the loss broadcasts them over the {wanted} output channel(s) and the "
+            f"batch of {size}",
+            "- {name: ToTensor, expand_dims: true}",
+        )
+    elif channels != wanted:
+        yield Found(
+            "model.out_channels",
+            f"is {wanted}, but the labels of {phase} have {channels} channel(s)",
+            f"model:\n  out_channels: {channels}",
+        )

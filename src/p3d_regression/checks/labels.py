@@ -1,0 +1,199 @@
+"""Rules about the values of labels and raw volumes. These read the volumes."""
+
+from collections.abc import Iterator
+
+from p3d_regression.activations.activation import as_yaml
+from p3d_regression.activations.ranges import Interval
+from p3d_regression.activations.spec import KEY
+from p3d_regression.checks.case import Case
+from p3d_regression.checks.phases import Phase
+from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.floor import PsnrLimit
+from p3d_regression.labels import Moments
+
+family = Family()
+
+#: Relative to the size of the labels: what float32 cannot tell apart.
+_ROUNDING = 1e-6
+
+
+@family.rule(
+    "P3D501",
+    "output-cannot-reach-labels",
+    "error",
+    modes=BOTH,
+    needs="volumes",
+    bad="""
+model:
+  final_activation: tanh
+""",
+    good="""
+model:
+  final_activation: none
+""",
+)
+def output_cannot_reach_labels(case: Case) -> Iterator[Found]:
+    """The model's last layer can only say values of its range. Where labels lie outside, loss or score cannot fall
+    below a floor, however long the training: for each voxel it is the loss of the value in the range that is next to
+    its label. The floor is computed from all labels, exactly; beside it the value of the best constant guess."""
+    for name, phase in case.phases.items():
+        if phase.statistics is None or not (case.is_regression or case.mode == "predict"):
+            continue
+        bounds = phase.bounds()
+        reached = False
+        for measured, bound in bounds.items():
+            outside = _outside(case.seen_by_loss(name) if measured == case.loss else case.seen_by_score(name), phase)
+            if not outside or bound.floor is None or bound.constant is None:
+                continue
+            verb = "rise above" if bound.higher_is_better else "fall below"
+            number = f"A constant guess reaches {bound.constant:.6g}."
+            reached = True
+            yield Found(
+                f"model.{KEY}",
+                f"{measured} on {name} cannot {verb} {bound.floor:.6g}: {outside}. {number}",
+                _remedy(phase),
+            )
+        if not reached and not bounds and (outside := _outside(case.head.ranges, phase)):
+            yield Found(f"model.{KEY}", f"the labels of {name} cannot be reached: {outside}", _remedy(phase))
+
+
+def _outside(ranges: tuple[Interval, ...], phase: Phase) -> str | None:
+    """Which labels no output can be, in words."""
+    assert phase.statistics is not None
+    channels = phase.statistics.channels
+    if len(channels) < len(ranges):
+        return None
+    for index, (interval, labels) in enumerate(zip(ranges, channels, strict=False)):
+        slack = _ROUNDING * max(1.0, abs(labels.low), abs(labels.high))
+        if labels.finite and (labels.low < interval.low - slack or labels.high > interval.high + slack):
+            which = "the output" if len(ranges) == 1 else f"output channel {index}"
+            return f"{which} is in {interval}, the labels are in [{labels.low:.6g}, {labels.high:.6g}]"
+    return None
+
+
+def _remedy(phase: Phase) -> str:
+    """The activation that can say these labels."""
+    assert phase.statistics is not None
+    names = ["softplus" if labels.low >= 0 else "none" for labels in phase.statistics.channels]
+    value = names[0] if len(set(names)) == 1 else names
+    return f"model:\n  {KEY}: {as_yaml(value)}"
+
+
+@family.rule(
+    "P3D502",
+    "labels-not-finite",
+    "error",
+    needs="volumes",
+    bad="""
+loaders:
+  label_internal_path: label_with_nan
+""",
+    good="""
+loaders:
+  label_internal_path: label
+""",
+)
+def labels_not_finite(case: Case) -> Iterator[Found]:
+    """One NaN among the labels makes the loss of its batch NaN, and after that step every weight. The training goes
+    on to its end, exit status 0, and predicts NaN everywhere."""
+    for name, phase in case.phases.items():
+        for index, labels in enumerate(phase.statistics.channels if phase.statistics else []):
+            if labels.nan or labels.inf:
+                channel = f" in channel {index}" if phase.statistics and len(phase.statistics.channels) > 1 else ""
+                yield Found(
+                    f"loaders.{name}",
+                    f"the labels hold {_count(labels)}{channel}",
+                    "replace them in the file, or crop the volume",
+                )
+
+
+@family.rule(
+    "P3D503",
+    "raw-not-finite",
+    "error",
+    modes=BOTH,
+    needs="volumes",
+    bad="""
+loaders:
+  raw_internal_path: raw_with_nan
+""",
+    good="""
+loaders:
+  raw_internal_path: raw
+""",
+)
+def raw_not_finite(case: Case) -> Iterator[Found]:
+    """NaN in a raw volume makes the statistics of Standardize NaN, then the whole patch, and in training all
+    weights."""
+    for name, phase in case.phases.items():
+        for file in phase.files:
+            if file.raw_moments and (file.raw_moments.nan or file.raw_moments.inf):
+                said = f"{file.path}: the raw volume holds {_count(file.raw_moments)}"
+                yield Found(f"loaders.{name}.file_paths", said, "replace them in the file, or crop the volume")
+
+
+def _count(moments: Moments) -> str:
+    parts = [f"{n:.0f} {what}" for n, what in ((moments.nan, "NaN"), (moments.inf, "infinite value(s)")) if n]
+    return f"{' and '.join(parts)} of {moments.count:.0f}"
+
+
+@family.rule(
+    "P3D504",
+    "psnr-range",
+    "error",
+    needs="volumes",
+    bad="""
+eval_metric:
+  name: PSNR
+""",
+    good="""
+eval_metric:
+  name: MSE
+""",
+)
+def psnr_range(case: Case) -> Iterator[Found]:
+    """Upstream's PSNR does not know the range of your labels. It takes 1, or 2 in batches with a negative label, and
+    crashes at the first validation if a label is outside -1..1. `data_range` in the config is ignored."""
+    if case.metric != "PSNR":
+        return
+    for name, phase in case.phases.items():
+        for labels in phase.statistics.channels if phase.statistics else []:
+            if labels.finite and (labels.low < -1 or labels.high > 1):
+                said = f"the labels of {name} are in [{labels.low:.6g}, {labels.high:.6g}], outside -1..1: PSNR crashes"
+                yield Found("eval_metric.name", said, _MSE)
+                return
+
+
+_MSE = "eval_metric:\n  name: MSE\ntrainer:\n  eval_score_higher_is_better: false"
+
+
+@family.rule(
+    "P3D505",
+    "psnr-range-changes",
+    "warning",
+    needs="volumes",
+    bad="""
+eval_metric:
+  name: PSNR
+loaders:
+  label_internal_path: partly_negative
+""",
+    good="""
+eval_metric:
+  name: MSE
+loaders:
+  label_internal_path: partly_negative
+""",
+)
+def psnr_range_changes(case: Case) -> Iterator[Found]:
+    """Where some batches hold negative labels and others do not, upstream's PSNR assumes a range of 2 in the first
+    and of 1 in the others: 6 dB more for the same error, depending on what a batch shows."""
+    for name, phase in case.phases.items():
+        limit = phase.limits.get("PSNR")
+        if isinstance(limit, PsnrLimit):
+            negative, batches = limit.batches_with_negative_labels
+            if 0 < negative < batches:
+                said = (
+                    f"{negative} of {batches} batches of {name} hold negative labels: PSNR assumes two different ranges"
+                )
+                yield Found("eval_metric.name", said, _MSE)

@@ -1,0 +1,308 @@
+"""Rules about the ``model`` section: the last layer, and keys that upstream swallows."""
+
+import textwrap
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from p3d_regression.activations.activation import as_yaml
+from p3d_regression.activations.spec import KEY, check_keys, check_sections
+from p3d_regression.checks.case import Case
+from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.errors import ConfigError
+from p3d_regression.upstream import facts
+
+family = Family()
+
+
+@family.rule(
+    "P3D101",
+    "softmax-on-one-channel",
+    "error",
+    modes=BOTH,
+    bad="""
+model:
+  out_channels: 1
+  final_sigmoid: false
+""",
+    good="""
+model:
+  out_channels: 1
+  final_activation: none
+""",
+)
+def softmax_on_one_channel(case: Case) -> Iterator[Found]:
+    """`final_sigmoid: false` does not mean "no final layer": upstream then puts a Softmax over the channels there. Over
+    one channel that is exp(x) / exp(x), which is 1.0 in every voxel, whatever the network has learnt. Training and
+    validation loss are computed before that layer (since pytorch-3dunet 1.9) and look perfect, while the score stands
+    still at one value and every prediction is 1.0."""
+    if not case.head.is_ours and KEY not in case.model and case.head.name == "softmax" and case.out_channels == 1:
+        yield Found(
+            "model.final_sigmoid",
+            "false means a Softmax over the output channels; there is one, so that every prediction is 1.0",
+            _model_line(f"{KEY}: none"),
+        )
+
+
+@family.rule(
+    "P3D102",
+    "unknown-model-key",
+    "error",
+    modes=BOTH,
+    bad="""
+model:
+  fmaps: [8, 16]
+""",
+    good="""
+model:
+  f_maps: [8, 16]
+""",
+)
+def unknown_model_key(case: Case) -> Iterator[Found]:
+    """Upstream's model classes accept any keyword and ignore those that they do not know. A misspelled `f_maps` trains
+    the default network of 16 million parameters; `pool_kernel_size`, which only the base class has, changes nothing."""
+    cls = facts.model_class(case.model.get("name"))
+    if cls is None or not facts.takes_anything(cls):
+        return
+    known = [*facts.arguments(cls), "name", KEY]
+    for key in case.model:
+        if key in known or (isinstance(key, str) and _is_misspelled_key(key)):
+            continue
+        nearest = get_close_matches(str(key), known, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"it knows {', '.join(known)}"
+        line = f"{nearest[0]}: {as_yaml(case.model[key])}" if nearest else ""
+        yield Found(
+            f"model.{key}", f"{cls.__name__} ignores this key; {hint}", _model_line(line) if line else "delete the line"
+        )
+
+
+def _is_misspelled_key(key: str) -> bool:
+    """Whether the builder refuses it, so that another rule says so."""
+    try:
+        check_keys([key])
+    except ConfigError:
+        return True
+    return False
+
+
+@family.rule(
+    "P3D103",
+    "final-activation-not-understood",
+    "error",
+    modes=BOTH,
+    said_by_builder=True,
+    bad="""
+model:
+  final_activation: {softplus: {beta: 2}}
+""",
+    good="""
+model:
+  final_activation: {name: softplus, beta: 2}
+""",
+)
+def final_activation_not_understood(case: Case) -> Iterator[Found]:
+    """A value of `final_activation` that means nothing, arguments that make no sense, `softmax` on one channel, a
+    misspelled key, or the key outside the `model` section. Training stops with the same message."""
+    if case.final_error is not None:
+        yield _found_by(case.final_error)
+    try:
+        check_sections(case.config)
+        check_keys(case.model)
+    except ConfigError as error:
+        yield _found_by(error)
+
+
+def _found_by(error: ConfigError) -> Found:
+    """An error message in its parts: ``key: sentences. Example:`` and lines of YAML."""
+    text, _, lines = str(error).partition("\n")
+    key, _, message = text.partition(": ")
+    return Found(key, message.removesuffix(" Example:").removesuffix(" Write:"), textwrap.dedent(lines))
+
+
+@family.rule(
+    "P3D104",
+    "contradicting-last-layer",
+    "warning",
+    modes=BOTH,
+    said_by_builder=True,
+    bad="""
+model:
+  final_activation: none
+  is_segmentation: true
+""",
+    good="""
+model:
+  final_activation: none
+  is_segmentation: false
+""",
+)
+def contradicting_last_layer(case: Case) -> Iterator[Found]:
+    """`final_activation` decides; `is_segmentation` and `final_sigmoid` beside it are ignored. Where p3d-regression is
+    not installed it is the other way round, and the same config gives another model."""
+    from p3d_regression.activations.final import contradiction
+
+    if case.final is not None and (message := contradiction(case.model, case.final)):
+        yield Found(
+            f"model.{KEY}",
+            message,
+            _model_line("is_segmentation: false") if str(case.final) == "none" else "delete the line",
+        )
+
+
+@family.rule(
+    "P3D105",
+    "last-layer-key-not-boolean",
+    "error",
+    modes=BOTH,
+    bad="""
+model:
+  is_segmentation: "false"
+""",
+    good="""
+model:
+  is_segmentation: false
+""",
+)
+def last_layer_key_not_boolean(case: Case) -> Iterator[Found]:
+    """Upstream asks `if is_segmentation:`. A text is true, also `"false"`, and an empty value is false, without a
+    word."""
+    if KEY in case.model:
+        return
+    for name in ("is_segmentation", "final_sigmoid"):
+        value = case.model.get(name, True)
+        if not isinstance(value, bool):
+            wanted = (
+                value.strip().lower() not in ("false", "no", "off", "0", "none")
+                if isinstance(value, str)
+                else bool(value)
+            )
+            yield Found(
+                f"model.{name}",
+                f"{as_yaml(value)} is not a boolean, and upstream takes it for {str(bool(value)).lower()}",
+                _model_line(f"{name}: {str(wanted).lower()}"),
+            )
+
+
+@family.rule(
+    "P3D106",
+    "regression-behind-segmentation-layer",
+    "error",
+    bad="""
+model:
+  name: UNet3D
+loss:
+  name: MSELoss
+""",
+    good="""
+model:
+  final_activation: none
+loss:
+  name: MSELoss
+""",
+)
+def regression_behind_segmentation_layer(case: Case) -> Iterator[Found]:
+    """Unless told otherwise, upstream's models end in a Sigmoid. Since pytorch-3dunet 1.9 a regression loss is computed
+    before it, so that the loss falls as it should, while score and predictions come after it and lie in 0..1. That
+    is wrong for labels inside 0..1 too: what is predicted is the sigmoid of what was fitted."""
+    if not case.is_regression or KEY in case.model or not case.head.is_segmentation:
+        return
+    which = case.loss if case.has_regression_loss else case.metric
+    key = "is_segmentation" if "is_segmentation" in case.model else "final_sigmoid"
+    said = f"{key}: {as_yaml(case.model[key])} means" if key in case.model else "without a line about it upstream takes"
+    yield Found(
+        f"model.{KEY}",
+        f"{which} compares continuous values, but the output goes through a {case.head.name} ({said} that)",
+        _model_line(f"{KEY}: none"),
+    )
+
+
+#: Losses that apply a sigmoid or softmax of their own.
+_WITH_LOGITS = {
+    "BCEWithLogitsLoss": "sigmoid",
+    "BCEDiceLoss": "sigmoid",
+    "CrossEntropyLoss": "softmax",
+    "WeightedCrossEntropyLoss": "softmax",
+    "DiceLoss": "sigmoid",
+    "GeneralizedDiceLoss": "sigmoid",
+}
+
+
+@family.rule(
+    "P3D107",
+    "activated-output-in-logits-loss",
+    "error",
+    bad="""
+model:
+  final_activation: sigmoid
+loss:
+  name: BCEWithLogitsLoss
+""",
+    good="""
+model:
+  final_activation: none
+loss:
+  name: BCEWithLogitsLoss
+""",
+)
+def activated_output_in_logits_loss(case: Case) -> Iterator[Found]:
+    """With `final_activation` the loss sees the activated output. A loss that applies a sigmoid or softmax of its own
+    then applies a second one: after a sigmoid it cannot become small, since the second one maps 0..1 to 0.5..0.73."""
+    own = _WITH_LOGITS.get(case.loss or "")
+    if case.loss in ("DiceLoss", "GeneralizedDiceLoss"):
+        own = str(case.get("loss.normalization", "sigmoid"))
+    if own in (None, "none") or case.final is None or str(case.final) == "none":
+        return
+    dice = case.loss in ("DiceLoss", "GeneralizedDiceLoss")
+    yield Found(
+        f"model.{KEY}",
+        f"{case.loss} applies a {own} to what {case.final} has made of the output",
+        "loss:\n  normalization: none" if dice else _model_line(f"{KEY}: none"),
+    )
+
+
+@family.rule(
+    "P3D108",
+    "unknown-model",
+    "error",
+    modes=BOTH,
+    bad="""
+model:
+  name: UNet3d
+""",
+    good="""
+model:
+  name: UNet3D
+""",
+)
+def unknown_model(case: Case) -> Iterator[Found]:
+    """A model name that upstream does not know, or a model without channels. Upstream's own message for the first is
+    "Unsupported dataset class". `ResidualUNet2D` can be built, but the trainer feeds it volumes, and it crashes."""
+    name = case.model.get("name")
+    if facts.model_class(name) is None:
+        yield Found("model.name", *unknown(name, facts.model_names(), "model.name", "a model of upstream"))
+    elif name == "ResidualUNet2D" and case.mode == "train":
+        yield Found(
+            "model.name", "upstream's trainer feeds ResidualUNet2D volumes and crashes", _model_line("name: UNet2D")
+        )
+    for key in ("in_channels", "out_channels"):
+        value = case.model.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            said = "is missing" if key not in case.model else f"is {as_yaml(value)}"
+            yield Found(f"model.{key}", f"{said}; it must be a whole number, at least 1", _model_line(f"{key}: 1"))
+
+
+def unknown(name: object, names: list[str], key: str, kind: str) -> tuple[str, str]:
+    """Message and fix for a name that upstream does not know."""
+    nearest = get_close_matches(str(name), names, n=1) or get_close_matches(
+        str(name).lower(), [n.lower() for n in names], n=1
+    )
+    by_lower = {n.lower(): n for n in names}
+    suggestion = by_lower[nearest[0].lower()] if nearest else None
+    said = "is missing" if name is None else f"{as_yaml(name)} is not {kind}"
+    *sections, last = key.split(".")
+    indent = "".join(f"{'  ' * i}{section}:\n" for i, section in enumerate(sections))
+    fix = f"{indent}{'  ' * len(sections)}{last}: {suggestion}" if suggestion else f"one of {', '.join(names)}"
+    return f"{said}; there are {', '.join(names)}", fix
+
+
+def _model_line(line: str) -> str:
+    return f"model:\n  {line}"

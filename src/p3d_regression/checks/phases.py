@@ -1,0 +1,242 @@
+"""What the files of a config hold: looked at once, before the rules that need it."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+
+from p3d_regression.checks.case import Case
+from p3d_regression.floor import Bound, Limit, LossLimit, PsnrLimit, loss_of, squared
+from p3d_regression.labels import Moments, Statistics, Volume, moments_of, scan
+from p3d_regression.upstream import datasets, facts
+
+
+class Progress(Protocol):
+    """Told of the reading of volumes."""
+
+    def start(self, what: str, voxels: int) -> None:
+        """So many voxels are going to be read."""
+
+    def advance(self, voxels: int) -> None:
+        """So many have been read."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A dataset of a file.
+
+    Attributes:
+        shape: of it.
+        dtype: of it.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        return self.shape[-3:]
+
+
+@dataclass
+class FileLayout:
+    """A file of a phase.
+
+    Attributes:
+        path: of it.
+        error: why it cannot be read.
+        datasets: names of what it holds.
+        raw, label: None where they are missing or not wanted.
+        padded: the dataset ``raw_padded`` that upstream's lazy prediction has left there.
+        raw_moments: of the raw volume; None if it was not read, or cannot hold NaN.
+    """
+
+    path: str
+    error: str | None = None
+    datasets: list[str] = field(default_factory=list)
+    raw: Stored | None = None
+    label: Stored | None = None
+    padded: Stored | None = None
+    raw_moments: Moments | None = None
+
+
+@dataclass
+class Phase:
+    """What a phase of a config will read.
+
+    Attributes:
+        files: its files; empty if there are none, or the dataset class does not read HDF5.
+        is_hdf5: whether the dataset class reads HDF5 files.
+        raw_path, label_path: of the datasets in the files.
+        statistics: of the labels that the loss will see; None if they were not read.
+        limits: by the name of the loss or the metric: what can be reached.
+        failure: what upstream or HDF5 has said against the data when they were read.
+    """
+
+    files: list[FileLayout]
+    is_hdf5: bool
+    raw_path: str
+    label_path: str
+    statistics: Statistics | None = None
+    limits: dict[str, Limit] = field(default_factory=dict)
+    failure: str | None = None
+
+    def bounds(self) -> dict[str, Bound]:
+        """What can be reached, by the name of the loss or the metric."""
+        return {name: limit.bound() for name, limit in self.limits.items()}
+
+
+def look(case: Case, *, volumes: bool, progress: Progress) -> None:
+    """Fill ``case.phases`` in.
+
+    Args:
+        case: its config must name a dataset class and, for each phase, the paths of files.
+        volumes: whether to read the volumes as well; else what HDF5 says of them.
+        progress: told of the reading.
+    """
+    for name in case.phase_names:
+        case.phases[name] = _layout(case, name)
+    if not volumes:
+        return
+    try:
+        for name, phase in case.phases.items():
+            _read(case, name, phase, progress)
+    except KeyboardInterrupt:
+        case.interrupted = True
+
+
+def _layout(case: Case, name: str) -> Phase:
+    loaders = case.section("loaders")
+    label_path = str(loaders.get("label_internal_path") or "label")
+    if case.mode == "predict":
+        label_path = str(case.get("predictor.gt_internal_path") or label_path)
+    phase = Phase([], datasets.is_hdf5(loaders), str(loaders.get("raw_internal_path") or "raw"), label_path)
+    section = case.section(f"loaders.{name}")
+    if phase.is_hdf5 and isinstance(section.get("file_paths"), list):
+        phase.files = [_file_layout(path, phase.raw_path, phase.label_path) for path in datasets.files(section)]
+    return phase
+
+
+def _file_layout(path: str, raw: str, label: str | None) -> FileLayout:
+    layout = FileLayout(path)
+    if not Path(path).exists():
+        layout.error = "there is no such file or directory"
+        return layout
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(lambda name, item: layout.datasets.append(name) if isinstance(item, h5py.Dataset) else None)
+            layout.raw, layout.label, layout.padded = (_stored(file, key) for key in (raw, label, "raw_padded"))
+    except (OSError, RuntimeError, KeyError) as error:
+        layout.error = _first_line(error)
+    return layout
+
+
+def _stored(file: h5py.File, key: str | None) -> Stored | None:
+    found = file.get(key) if key else None
+    return Stored(found.shape, found.dtype) if isinstance(found, h5py.Dataset) and found.shape else None
+
+
+def is_sound(case: Case, name: str, phase: Phase) -> bool:
+    """Whether everything that has to be there is, so that its volumes can be read."""
+    if not phase.is_hdf5:
+        return bool(case.get(f"loaders.{name}.file_paths"))
+    needs_label = case.mode == "train"
+    good = all(f.error is None and f.raw and (f.label or not needs_label) for f in phase.files)
+    return bool(phase.files) and good
+
+
+def _read(case: Case, name: str, phase: Phase, progress: Progress) -> None:
+    if not is_sound(case, name, phase):
+        return
+    try:
+        with ExitStack() as stack:
+            volumes = _label_volumes(case, name, phase, stack)
+            if volumes:
+                phase.limits = _limits(case, name)
+                phase.statistics = Statistics()
+                progress.start(f"labels of {name}", sum(volume.voxels for volume in volumes))
+                scan(volumes, list(phase.limits.values()), phase.statistics, progress.advance)
+        _drop_limits_of_other_channels(case, phase)
+        for layout in phase.files:
+            _read_raw(layout, phase.raw_path, progress)
+    except KeyboardInterrupt:
+        _drop_limits_of_other_channels(case, phase)
+        raise
+    except Exception as error:
+        # upstream's and HDF5's own words: a rule makes a finding of them
+        phase.failure, phase.statistics, phase.limits = _first_line(error), None, {}
+
+
+def _label_volumes(case: Case, name: str, phase: Phase, stack: ExitStack) -> list[Volume]:
+    if case.mode == "train":
+        volumes = list(datasets.label_volumes(case.section("loaders"), name, stack))
+        return list(_validated(case, volumes)) if name == "val" else volumes
+    files = [
+        stack.enter_context(h5py.File(f.path, "r")) for f in phase.files if f.label and len(f.label.shape) in (3, 4)
+    ]
+    return [datasets.stored_volume(file.filename, file[phase.label_path]) for file in files]
+
+
+def _validated(case: Case, volumes: Sequence[Volume]) -> Iterator[Volume]:
+    """The patches that a validation looks at: ``validate_iters`` may say that it ends early."""
+    iterations = case.get("trainer.validate_iters")
+    left = math.inf if not isinstance(iterations, int) else (iterations + 1) * _batch_size(case)
+    for volume in volumes:
+        if left < len(volume.patches):
+            volume = replace(volume, patches=volume.patches[: int(left)])
+        left -= len(volume.patches)
+        if volume.patches:
+            yield volume
+
+
+def _batch_size(case: Case) -> int:
+    size = case.get("loaders.batch_size", 1)
+    return size if isinstance(size, int) and size > 0 else 1
+
+
+def _limits(case: Case, name: str) -> dict[str, Limit]:
+    if case.mode != "train":
+        return {}
+    limits: dict[str, Limit] = {}
+    built = facts.loss(case.section("loss"))
+    ignored = case.get("loss.ignore_index")
+    masked = float(ignored) if isinstance(ignored, int | float) and not math.isnan(ignored) else None
+    voxel_loss = loss_of(facts.inner_loss(built.what), masked)
+    if voxel_loss is not None and case.loss:
+        limits[case.loss] = LossLimit(voxel_loss, case.seen_by_loss(name))
+    if case.metric == "MSE":
+        limits["MSE"] = LossLimit(squared(), case.seen_by_score(name))
+    elif case.metric == "PSNR":
+        limits["PSNR"] = PsnrLimit(case.seen_by_score(name), _batch_size(case))
+    return limits
+
+
+def label_channels(case: Case, statistics: Statistics) -> int:
+    """Of the labels that the loss compares with the output."""
+    return len(statistics.channels) - bool(case.get("loss.skip_last_target", False))
+
+
+def _drop_limits_of_other_channels(case: Case, phase: Phase) -> None:
+    if phase.statistics and label_channels(case, phase.statistics) != len(case.head.ranges):
+        phase.limits = {}
+
+
+def _read_raw(layout: FileLayout, key: str, progress: Progress) -> None:
+    assert layout.raw is not None
+    if layout.raw.dtype.kind != "f" or len(layout.raw.shape) not in (3, 4):
+        return
+    with h5py.File(layout.path, "r") as file:
+        volume = datasets.stored_volume(layout.path, file[key])
+        progress.start(f"raw volume {Path(layout.path).name}", volume.voxels)
+        layout.raw_moments = moments_of(volume, progress.advance)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else ""
+    return text if isinstance(error, AssertionError) and text else f"{type(error).__name__}: {text}"

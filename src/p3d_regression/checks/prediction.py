@@ -1,0 +1,263 @@
+"""Rules about prediction configs, and the checkpoint that they name."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from p3d_regression import checkpoint
+from p3d_regression.activations.spec import KEY
+from p3d_regression.checks.case import Case
+from p3d_regression.checks.model import unknown
+from p3d_regression.checks.rule import PREDICT, Family, Found
+from p3d_regression.errors import ConfigError
+from p3d_regression.upstream import facts
+
+family = Family()
+
+
+@family.rule(
+    "P3D601",
+    "checkpoint-unreadable",
+    "error",
+    modes=PREDICT,
+    needs="files",
+    bad="""
+model_path: no/such/checkpoint.pytorch
+""",
+    good="""
+model_path: checkpoints/best_checkpoint.pytorch
+""",
+)
+def checkpoint_unreadable(case: Case) -> Iterator[Found]:
+    """The config names no checkpoint, or one that cannot be read: damaged, of another program, or not there. Upstream
+    builds the model first and then stops with an error of torch."""
+    path = case.get("model_path")
+    if not isinstance(path, str):
+        yield Found("model_path", "is missing", "model_path: checkpoints/best_checkpoint.pytorch")
+    elif not Path(path).is_file():
+        yield Found("model_path", f"{path}: there is no such file")
+    else:
+        try:
+            facts.checkpoint_metadata(path)
+        except Exception as error:
+            lines = str(error).splitlines() or [""]
+            yield Found("model_path", f"{path} is no checkpoint ({type(error).__name__}: {lines[0][:200]})")
+
+
+@family.rule(
+    "P3D602",
+    "checkpoint-contradicts-config",
+    "error",
+    modes=PREDICT,
+    needs="files",
+    bad="""
+model:
+  final_activation: softplus
+model_path: trained_with_none.pytorch
+""",
+    good="""
+model:
+  final_activation: none
+model_path: trained_with_none.pytorch
+""",
+)
+def checkpoint_contradicts_config(case: Case) -> Iterator[Found]:
+    """A checkpoint that was trained with `final_activation` remembers it, and another one in the prediction config is
+    refused. What was trained with upstream's own keys remembers nothing: without `is_segmentation: false` in the
+    prediction config its values are squashed to 0..1 in silence. But upstream has left a copy of the training config
+    in `logs/` beside the checkpoint, and that tells."""
+    if case.checkpoint_metadata is None:
+        return
+    try:
+        kept = checkpoint.remembered(case.checkpoint_metadata, case.out_channels or 1)
+        if kept is not None and case.final is not None:
+            checkpoint.is_new_head(case.final, kept)
+    except ConfigError as error:
+        _, _, message = str(error).partition(": ")
+        yield Found(f"model.{KEY}", message, "delete the line")
+        return
+    if kept is None:
+        yield from _against_training_config(case)
+
+
+def _against_training_config(case: Case) -> Iterator[Found]:
+    found = _training_config(Path(case.get("model_path")))
+    if found is None:
+        return
+    path, config = found
+    trained = Case(config, "train")
+    if not trained.model or trained.head == case.head or trained.final_error or case.final_error:
+        return
+    if trained.head.is_ours and not case.head.is_ours:
+        # trained where the plugin was absent, and the key did nothing: nobody knows
+        return
+    keys = [key for key in (KEY, "is_segmentation", "final_sigmoid") if key in trained.model]
+    lines = "\n".join(f"  {key}: {yaml.safe_dump(trained.model[key]).splitlines()[0]}" for key in keys)
+    yield Found(
+        "model.is_segmentation",
+        f"the model was trained with the last layer {trained.head.name} (says {path}), here it is {case.head.name}",
+        f"model:\n{lines}" if lines else "delete the lines about the last layer",
+    )
+
+
+def _training_config(checkpoint_path: Path) -> tuple[Path, Mapping[str, Any]] | None:
+    """The copy of a training config that upstream has left beside a checkpoint, the newest one."""
+    copies = [p for pattern in ("*.yml", "*.yaml") for p in (checkpoint_path.parent / "logs").glob(f"*/{pattern}")]
+    for path in sorted(copies, key=lambda p: p.parent.name, reverse=True):
+        try:
+            config = yaml.safe_load(path.read_text())
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+        if isinstance(config, Mapping) and isinstance(config.get("trainer"), Mapping):
+            return path, config
+    return None
+
+
+@family.rule(
+    "P3D603",
+    "segmentation-saved",
+    "error",
+    modes=PREDICT,
+    bad="""
+model:
+  final_activation: none
+predictor:
+  save_segmentation: true
+""",
+    good="""
+model:
+  final_activation: none
+predictor:
+  save_segmentation: false
+""",
+)
+def segmentation_saved(case: Case) -> Iterator[Found]:
+    """With `save_segmentation` upstream writes class numbers instead of values: for one channel whether the output is
+    above 0.5, for several the number of the largest one."""
+    if case.is_regression and case.get("predictor.save_segmentation", False):
+        said = "the predictions would be class numbers, not values"
+        yield Found("predictor.save_segmentation", said, "predictor:\n  save_segmentation: false")
+
+
+@family.rule(
+    "P3D604",
+    "segmentation-metric",
+    "error",
+    modes=PREDICT,
+    bad="""
+model:
+  final_activation: none
+predictor:
+  performance_metric: dice
+""",
+    good="""
+model:
+  final_activation: none
+predictor:
+  name: StandardPredictor
+""",
+)
+def segmentation_metric(case: Case) -> Iterator[Found]:
+    """`performance_metric` knows `dice` and `mean_iou`, which compare class numbers. With any other name, or without
+    `gt_internal_path`, an assertion stops upstream after the whole inference."""
+    metric = case.get("predictor.performance_metric")
+    if metric is None:
+        return
+    if metric not in ("dice", "mean_iou"):
+        said = f"{metric!r} is neither dice nor mean_iou: upstream stops after the whole inference"
+        yield Found("predictor.performance_metric", said, "delete the line")
+    elif case.is_regression:
+        yield Found(
+            "predictor.performance_metric", f"{metric} compares class numbers, these are values", "delete the line"
+        )
+    elif case.get("predictor.gt_internal_path") is None:
+        said = "is missing, performance_metric needs it: upstream stops after the whole inference"
+        yield Found("predictor.gt_internal_path", said, "predictor:\n  gt_internal_path: label")
+
+
+@family.rule(
+    "P3D605",
+    "input-file-written",
+    "warning",
+    modes=PREDICT,
+    bad="""
+loaders:
+  dataset: LazyHDF5Dataset
+""",
+    good="""
+loaders:
+  dataset: StandardHDF5Dataset
+""",
+)
+def input_file_written(case: Case) -> Iterator[Found]:
+    """At prediction LazyHDF5Dataset writes the mirror-padded raw volume as `raw_padded` into the input file: the file
+    grows, and it must be writable. A later prediction takes what it finds there, also with another halo."""
+    if case.get("loaders.dataset") == "LazyHDF5Dataset" and facts.lazy_prediction_writes():
+        said = "predict3dunet would write a dataset raw_padded into each input file"
+        yield Found("loaders.dataset", said, "loaders:\n  dataset: StandardHDF5Dataset  # or predict from a copy")
+
+
+@family.rule(
+    "P3D606",
+    "stale-padding",
+    "error",
+    modes=PREDICT,
+    needs="files",
+    bad="""
+loaders:
+  dataset: LazyHDF5Dataset
+  raw_internal_path: padded_before
+""",
+    good="""
+loaders:
+  dataset: StandardHDF5Dataset
+  raw_internal_path: padded_before
+""",
+)
+def stale_padding(case: Case) -> Iterator[Found]:
+    """A `raw_padded` of an earlier prediction is taken as it is. If the halo was another one then, or the raw volume
+    has changed its shape, the predictions are shifted."""
+    if case.get("loaders.dataset") != "LazyHDF5Dataset" or not facts.lazy_prediction_writes():
+        return
+    halo = case.get("loaders.test.slice_builder.halo_shape", [0, 0, 0])
+    if not isinstance(halo, list) or not all(isinstance(n, int) for n in halo) or "test" not in case.phases:
+        return
+    for file in case.phases["test"].files:
+        if file.raw and file.padded:
+            wanted = tuple(n + 2 * h for n, h in zip(file.raw.spatial, halo, strict=False))
+            if file.padded.spatial != wanted:
+                said = (
+                    f"{file.path}: its raw_padded has the shape {file.padded.shape}, for this halo it would be {wanted}"
+                )
+                yield Found(
+                    "loaders.test.file_paths",
+                    said,
+                    f"delete the dataset: h5py.File({file.path!r}, 'a').pop('raw_padded')",
+                )
+
+
+@family.rule(
+    "P3D607",
+    "unknown-predictor",
+    "error",
+    modes=PREDICT,
+    bad="""
+predictor:
+  name: Standard
+""",
+    good="""
+predictor:
+  name: StandardPredictor
+""",
+)
+def unknown_predictor(case: Case) -> Iterator[Found]:
+    """A predictor that upstream does not know, or an option that it ignores."""
+    section = case.section("predictor")
+    name = section.get("name", "StandardPredictor")
+    cls = facts.predictor_class(name)
+    if cls is None:
+        yield Found(
+            "predictor.name", *unknown(name, facts.predictor_names(), "predictor.name", "a predictor of upstream")
+        )

@@ -1,0 +1,116 @@
+"""What ``p3d-regression check`` prints: for a terminal, and as JSON."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from p3d_regression.checks.phases import Phase
+from p3d_regression.checks.run import Report
+from p3d_regression.labels import Moments
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_COLOURS = {"error": "red", "warning": "yellow"}
+
+
+def as_dict(report: Report) -> dict[str, Any]:
+    """One object of the JSON list: ``config``, ``findings``, ``failures``, and ``phases`` where data were read."""
+    found: dict[str, Any] = {
+        "config": report.config,
+        "findings": [finding.as_dict() for finding in report.findings],
+        "failures": report.failures,
+    }
+    phases = {name: phase for name, phase in (report.case.phases if report.case else {}).items() if phase.statistics}
+    if phases:
+        found["phases"] = {name: _phase(phase) for name, phase in phases.items()}
+    return found
+
+
+def _phase(phase: Phase) -> dict[str, Any]:
+    assert phase.statistics is not None
+    bounds = phase.bounds()
+    return {
+        "labels": [_channel(moments) for moments in phase.statistics.channels],
+        "floor": {name: bound.floor for name, bound in bounds.items()},
+        "constant": {name: bound.constant for name, bound in bounds.items()},
+        "floor_per_channel": {name: list(bound.per_channel) for name, bound in bounds.items()},
+        "complete": phase.statistics.complete,
+    }
+
+
+def _channel(moments: Moments) -> dict[str, Any]:
+    return {
+        "count": int(moments.count),
+        "min": _finite(moments.low),
+        "max": _finite(moments.high),
+        "mean": _finite(moments.mean),
+        "std": _finite(moments.std),
+        "nan_count": int(moments.nan),
+        "inf_count": int(moments.inf),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def show(reports: list[Report], console: "Console") -> None:
+    """Print the findings, grouped by file."""
+    from rich.text import Text
+
+    for report in reports:
+        console.print(Text(report.config, "bold"), soft_wrap=True)
+        for failure in report.failures:
+            console.print(Text.assemble("  ", ("could not be checked: ", "red"), failure), soft_wrap=True)
+        if report.findings:
+            _show_findings(report, console)
+        elif not report.failures:
+            console.print(Text("  no findings", "green"))
+        for line in _summaries(report):
+            console.print(Text(f"  {line}"), soft_wrap=True)
+        if report.case and report.case.interrupted:
+            console.print(Text("  interrupted: this is what is known so far", "yellow"))
+    errors, warnings = (sum(f.rule.severity == s for r in reports for f in r.findings) for s in _COLOURS)
+    console.print(f"{errors} error(s), {warnings} warning(s). `p3d-regression rule CODE` explains a rule.")
+
+
+def _show_findings(report: Report, console: "Console") -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    if not console.is_terminal or console.width < 100:
+        # for grep, and where columns would be too narrow to paste from
+        for finding in report.findings:
+            colour = _COLOURS[finding.rule.severity]
+            head = Text.assemble(
+                "  ", (f"{finding.rule.code} {finding.rule.severity}", colour), f" {finding.found.key}: "
+            )
+            console.print(head + Text(f"{finding.found.message} [{finding.rule.name}]"), soft_wrap=True)
+            for line in finding.found.fix.splitlines():
+                console.print(Text(f"      {line}", "cyan"), soft_wrap=True)
+        return
+    table = Table("rule", "key", "finding", "fix", box=box.SIMPLE_HEAD, pad_edge=False)
+    for finding in report.findings:
+        rule, found = finding.rule, finding.found
+        cells = [Text(f"{rule.code}\n{rule.severity}", _COLOURS[rule.severity]), *map(Text, (found.key, found.message))]
+        table.add_row(*cells, Text(found.fix, "cyan", no_wrap=True))
+    console.print(table)
+
+
+def _summaries(report: Report) -> list[str]:
+    """What the volumes hold, and what can be reached on them."""
+    lines = []
+    for name, phase in (report.case.phases if report.case else {}).items():
+        if phase.statistics is None:
+            continue
+        for index, labels in enumerate(phase.statistics.channels):
+            channel = f" channel {index}" if len(phase.statistics.channels) > 1 else ""
+            values = f"{labels.low:.6g} to {labels.high:.6g}, mean {labels.mean:.6g}, std {labels.std:.6g}"
+            lines.append(f"{name}{channel}: {labels.count:.0f} labels of {values}")
+        for measure, bound in phase.bounds().items():
+            if bound.constant is not None:
+                limit = "at most" if bound.higher_is_better else "at least"
+                floor = "without limit" if bound.floor is None else f"{limit} {bound.floor:.6g}"
+                lines.append(f"{name} {measure}: {floor}; the best constant reaches {bound.constant:.6g}")
+    return lines

@@ -1,0 +1,140 @@
+"""What a rule is, and what it finds."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import yaml
+
+from p3d_regression.activations.activation import as_yaml
+
+if TYPE_CHECKING:
+    from p3d_regression.checks.case import Case
+
+Severity = Literal["error", "warning"]
+Mode = Literal["train", "predict"]
+
+#: For which configs a rule is meant, where it is not training configs alone.
+BOTH: tuple[Mode, ...] = ("train", "predict")
+PREDICT: tuple[Mode, ...] = ("predict",)
+
+#: What a rule looks at: the config alone; files that it names, without reading volumes; or the volumes.
+Needs = Literal["config", "files", "volumes"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a rule has found in one config.
+
+    Attributes:
+        key: where in the config, such as ``model.final_sigmoid``.
+        message: with the user's own values; one or two sentences.
+        fix: lines of YAML, ready to be pasted, or a sentence where no line would do.
+    """
+
+    key: str
+    message: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One way in which a config goes wrong.
+
+    Attributes:
+        code: stable, letters and three digits; ``P3D`` is this project's own.
+        name: in words with hyphens.
+        severity: ``error`` if what comes out would be wrong or nothing would come out, else ``warning``.
+        check: returns what it finds in a :class:`~p3d_regression.checks.case.Case`.
+        why: what happens in upstream, and why nobody notices; Markdown.
+        bad: lines of a config that it finds.
+        good: the same lines, mended.
+        modes: for which configs it is meant.
+        needs: what it reads.
+        said_by_builder: whether the training itself says so, so that it is not said twice when one starts.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    check: "Callable[[Case], Iterable[Found]]"
+    why: str
+    bad: str
+    good: str
+    modes: tuple[Mode, ...] = ("train",)
+    needs: Needs = "config"
+    said_by_builder: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Z][A-Z0-9]*[0-9]{3}", self.code):
+            raise ValueError(f"rule {self.code!r}: a code is upper case letters and three digits, such as ABC101")
+        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name):
+            raise ValueError(f"rule {self.code}: the name {self.name!r} is not words with hyphens")
+        if self.severity not in ("error", "warning"):
+            raise ValueError(f"rule {self.code}: the severity {self.severity!r} is neither error nor warning")
+        if self.needs not in ("config", "files", "volumes"):
+            raise ValueError(f"rule {self.code}: it needs {self.needs!r}, not config, files or volumes")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A rule, and what it has found."""
+
+    rule: Rule
+    found: Found
+
+    def as_dict(self) -> dict[str, str]:
+        return {
+            "code": self.rule.code,
+            "name": self.rule.name,
+            "severity": self.rule.severity,
+            "key": self.found.key,
+            "message": self.found.message,
+            "fix": self.found.fix,
+        }
+
+    def __str__(self) -> str:
+        """In one line, for a log."""
+        fix = f". Fix: {_in_one_line(self.found.fix)}" if self.found.fix else ""
+        return f"{self.rule.code} {self.rule.name}: {self.found.key}: {self.found.message}{fix}"
+
+
+def _in_one_line(fix: str) -> str:
+    """Lines of YAML as YAML in one line; a sentence as it is."""
+    try:
+        value = yaml.safe_load(fix)
+    except yaml.YAMLError:
+        return " ".join(fix.split())
+    return as_yaml(value).removeprefix("{").removesuffix("}") if isinstance(value, dict) else fix
+
+
+class Family:
+    """Collects the rules of one file, in its order."""
+
+    def __init__(self) -> None:
+        self.rules: list[Rule] = []
+
+    def rule(
+        self,
+        code: str,
+        name: str,
+        severity: Severity,
+        *,
+        bad: str,
+        good: str,
+        modes: tuple[Mode, ...] = ("train",),
+        needs: Needs = "config",
+        said_by_builder: bool = False,
+    ) -> "Callable[[Callable[[Case], Iterable[Found]]], Callable[[Case], Iterable[Found]]]":
+        """Make a rule of a function; its docstring is the reason."""
+
+        def add(check: "Callable[[Case], Iterable[Found]]") -> "Callable[[Case], Iterable[Found]]":
+            why = inspect.cleandoc(check.__doc__ or "")
+            self.rules.append(
+                Rule(code, name, severity, check, why, bad.strip("\n"), good.strip("\n"), modes, needs, said_by_builder)
+            )
+            return check
+
+        return add

@@ -1,0 +1,148 @@
+"""Runs rules on a config."""
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from p3d_regression.checks.case import Case
+from p3d_regression.checks.phases import Progress, look
+from p3d_regression.checks.rule import Finding, Mode, Needs, Rule
+from p3d_regression.errors import ConfigError
+from p3d_regression.upstream import commands, facts
+
+logger = logging.getLogger(__name__)
+
+_DEPTHS: tuple[Needs, ...] = ("config", "files", "volumes")
+
+
+@dataclass
+class Report:
+    """What is known of one config file.
+
+    Attributes:
+        config: its path, as given.
+        findings: in the order of the rules.
+        failures: what could not be done: the file is no config, or a rule broke.
+        case: the config itself; None if it is none.
+    """
+
+    config: str
+    findings: list[Finding] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    case: Case | None = None
+
+    @property
+    def exit_status(self) -> int:
+        """0 no errors, 1 errors, 2 it could not be checked, or not to the end."""
+        if self.failures or (self.case and self.case.interrupted):
+            return 2
+        return int(any(finding.rule.severity == "error" for finding in self.findings))
+
+
+def check_file(
+    path: str, overrides: Sequence[str], rules: Sequence[Rule], *, with_data: bool, progress: Progress
+) -> Report:
+    """Check a config file of either command.
+
+    Args:
+        path: of the YAML file.
+        overrides: options of upstream's command that change the config, as on its command line.
+        rules: which.
+        with_data: whether to look at the files that the config names.
+        progress: told of the reading of volumes.
+    """
+    report = Report(path)
+    try:
+        config = read(path, overrides)
+        report.case = Case(config, mode_of(config), opens_files=with_data)
+    except ConfigError as error:
+        report.failures.append(str(error))
+        return report
+    depth: Needs = "volumes" if with_data else "config"
+    if with_data and _names_data(report.case):
+        look(report.case, volumes=any(rule.needs == "volumes" for rule in rules), progress=progress)
+    report.findings, broken = apply(rules, report.case, depth)
+    report.failures = [in_words(code, error) for code, error in broken.items()]
+    return report
+
+
+def in_words(code: str, error: Exception) -> str:
+    """That a rule broke, and how."""
+    return f"the rule {code} broke ({type(error).__name__}: {error})"
+
+
+def _names_data(case: Case) -> bool:
+    """Whether the config says enough to look at its data; if not, a rule says what is missing."""
+    loaders = case.section("loaders")
+    if not loaders or facts.dataset_class(loaders.get("dataset") or "StandardHDF5Dataset") is None:
+        return False
+    return all(isinstance(case.get(f"loaders.{phase}.file_paths"), list) for phase in case.phase_names)
+
+
+def apply(rules: Sequence[Rule], case: Case, depth: Needs) -> tuple[list[Finding], dict[str, Exception]]:
+    """What the rules find that need no more than ``depth``, and what those that broke raised, by code."""
+    findings: list[Finding] = []
+    broken: dict[str, Exception] = {}
+    for rule in rules:
+        if case.mode in rule.modes and _DEPTHS.index(rule.needs) <= _DEPTHS.index(depth):
+            try:
+                findings += [Finding(rule, found) for found in rule.check(case)]
+            except Exception as error:
+                logger.debug("rule %s", rule.code, exc_info=True)
+                broken[rule.code] = error
+    return findings, broken
+
+
+def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a config, as upstream's command would.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, is no mapping, or does not fit the overrides.
+    """
+    try:
+        config: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"is not YAML: {' '.join(str(error).split())}") from error
+    if config is None:
+        raise ConfigError("is empty")
+    if not isinstance(config, dict):
+        raise ConfigError(f"is a {type(config).__name__}, not a mapping with the sections model, loaders, ...")
+    return commands.overridden(path, overrides) if overrides else config
+
+
+def mode_of(config: Mapping[str, Any]) -> Mode:
+    """Which command a config is for.
+
+    Raises:
+        ConfigError: for none of them.
+    """
+    loaders = config.get("loaders")
+    phases = loaders if isinstance(loaders, Mapping) else {}
+    if "trainer" in config or "train" in phases:
+        return "train"
+    if "model_path" in config or "test" in phases:
+        return "predict"
+    raise ConfigError(
+        "is neither a training config (no trainer, no loaders.train) nor a prediction config (no model_path, no "
+        "loaders.test)"
+    )
+
+
+def check_config(
+    config: Mapping[str, Any], mode: Mode, rules: Sequence[Rule]
+) -> tuple[Case, list[Finding], dict[str, Exception]]:
+    """Check a config that a command is about to use, without its data. The config stays as it is.
+
+    Returns:
+        The config as the rules saw it, what they found, and what those that broke raised, by code.
+    """
+    case = Case(copy.deepcopy(dict(config)), mode)
+    findings, broken = apply([rule for rule in rules if not rule.said_by_builder], case, "config")
+    return case, findings, broken

@@ -1,0 +1,408 @@
+"""Rules about loss, metric, optimizer, scheduler and trainer."""
+
+import math
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from p3d_regression.activations.activation import as_yaml
+from p3d_regression.checks.case import Case
+from p3d_regression.checks.model import unknown
+from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.upstream import facts
+
+family = Family()
+
+
+@family.rule(
+    "P3D201",
+    "missing-section",
+    "error",
+    modes=BOTH,
+    bad="""
+loss:
+""",
+    good="""
+loss:
+  name: MSELoss
+""",
+)
+def missing_section(case: Case) -> Iterator[Found]:
+    """Upstream needs these sections, and stops with an assertion or a KeyError without them, some only after the data
+    were read."""
+    needed = ("model", "loaders", "loss", "eval_metric", "optimizer", "trainer")
+    for name in needed if case.mode == "train" else ("model", "loaders"):
+        if not case.section(name):
+            said = "is missing" if case.get(name) is None else f"is {as_yaml(case.get(name))}, which is no mapping"
+            yield Found(name, f"this section {said}", f"{name}:\n  {_FIRST_LINE.get(name, 'name: ...')}")
+
+
+_FIRST_LINE = {
+    "model": "name: UNet3D",
+    "loaders": "dataset: StandardHDF5Dataset",
+    "loss": "name: MSELoss",
+    "eval_metric": "name: MSE",
+    "optimizer": "learning_rate: 0.0002",
+    "trainer": "checkpoint_dir: checkpoints",
+}
+
+
+@family.rule(
+    "P3D202",
+    "score-direction",
+    "error",
+    bad="""
+eval_metric:
+  name: MSE
+trainer:
+  eval_score_higher_is_better: true
+""",
+    good="""
+eval_metric:
+  name: MSE
+trainer:
+  eval_score_higher_is_better: false
+""",
+)
+def score_direction(case: Case) -> Iterator[Found]:
+    """`eval_score_higher_is_better` is true unless the config says otherwise. With an error as metric upstream then
+    keeps the worst model as `best_checkpoint`, and nothing in the log looks wrong."""
+    better = case.higher_is_better
+    said = bool(case.get("trainer.eval_score_higher_is_better", True))
+    if better is None or said == better:
+        return
+    how = "is" if "eval_score_higher_is_better" in case.section("trainer") else "is missing, which means"
+    what = "an error: lower is better" if said else "a score: higher is better"
+    yield Found(
+        "trainer.eval_score_higher_is_better",
+        f"{how} {str(said).lower()}, but {case.metric} is {what}; best_checkpoint would be the worst model",
+        f"trainer:\n  eval_score_higher_is_better: {str(better).lower()}",
+    )
+
+
+@family.rule(
+    "P3D203",
+    "scheduler-direction",
+    "error",
+    bad="""
+eval_metric:
+  name: MSE
+lr_scheduler:
+  name: ReduceLROnPlateau
+  mode: max
+""",
+    good="""
+eval_metric:
+  name: MSE
+lr_scheduler:
+  name: ReduceLROnPlateau
+  mode: min
+""",
+)
+def scheduler_direction(case: Case) -> Iterator[Found]:
+    """`ReduceLROnPlateau` is given the score of each validation. In the wrong mode it takes every improvement for none
+    and lowers the learning rate until upstream ends the training, below 1e-6, in the middle of its progress."""
+    better = case.higher_is_better
+    if case.get("lr_scheduler.name") != "ReduceLROnPlateau" or better is None:
+        return
+    mode, wanted = case.get("lr_scheduler.mode", "min"), "max" if better else "min"
+    if mode != wanted:
+        how = "is" if "mode" in case.section("lr_scheduler") else "is missing, which means"
+        what = "grows" if better else "falls"
+        yield Found(
+            "lr_scheduler.mode",
+            f"{how} {as_yaml(mode)}, but {case.metric} {what} as the model gets better",
+            f"lr_scheduler:\n  mode: {wanted}",
+        )
+
+
+@family.rule(
+    "P3D204",
+    "unknown-loss",
+    "error",
+    bad="""
+loss:
+  name: MSE
+""",
+    good="""
+loss:
+  name: MSELoss
+""",
+)
+def unknown_loss(case: Case) -> Iterator[Found]:
+    """A loss that upstream does not know, or one that lacks an option or cannot use its value. Upstream stops with a
+    bare RuntimeError, KeyError or TypeError."""
+    section = case.section("loss")
+    built = facts.loss(section) if section else None
+    if built is None or built.error is None:
+        return
+    if case.loss not in facts.loss_names():
+        yield Found("loss.name", *unknown(section.get("name"), facts.loss_names(), "loss.name", "a loss of upstream"))
+    else:
+        yield Found("loss", f"upstream cannot build {case.loss} of these options ({built.error})", "")
+
+
+@family.rule(
+    "P3D205",
+    "ignored-loss-option",
+    "warning",
+    bad="""
+loss:
+  name: SmoothL1Loss
+  beta: 0.1
+""",
+    good="""
+loss:
+  name: SmoothL1Loss
+""",
+)
+def ignored_loss_option(case: Case) -> Iterator[Found]:
+    """Upstream hands its losses a few options only, and drops the others: `beta` and `reduction` of SmoothL1Loss,
+    `weight` of all regression losses. The training runs with another loss than the config says."""
+    section = case.section("loss")
+    built = facts.loss(section)
+    if built.error is not None:
+        return
+    for key in [*built.unread, *facts.swallowed_weights(section)]:
+        if section.get(key) is not None:
+            yield Found(f"loss.{key}", f"upstream ignores this option of {case.loss}", "delete the line")
+
+
+@family.rule(
+    "P3D206",
+    "ignore-index-counts",
+    "warning",
+    bad="""
+loss:
+  name: MSELoss
+  ignore_index: -1
+""",
+    good="""
+loss:
+  name: MSELoss
+""",
+)
+def ignore_index_counts(case: Case) -> Iterator[Found]:
+    """With a regression loss, voxels of this label get the loss 0 and are still counted in the mean: with half of them
+    ignored the loss, and its gradient, is half of what it should be. The metric does not ignore them at all: it
+    compares the output with the label itself."""
+    value = case.get("loss.ignore_index")
+    if case.has_regression_loss and _is_number(value) and not math.isnan(value):
+        yield Found(
+            "loss.ignore_index",
+            f"{case.loss} averages over ignored voxels too, and {case.metric} compares them with {as_yaml(value)}",
+            "crop the volumes so that no voxel has to be ignored, or mind the scale of the loss",
+        )
+
+
+@family.rule(
+    "P3D207",
+    "ignore-index-nan",
+    "error",
+    bad="""
+loss:
+  name: MSELoss
+  ignore_index: .nan
+""",
+    good="""
+loss:
+  name: MSELoss
+""",
+)
+def ignore_index_nan(case: Case) -> Iterator[Found]:
+    """Upstream looks for labels that are equal to `ignore_index`. NaN is not equal to itself: nothing is ignored, the
+    first NaN in the labels makes the loss NaN, and then every weight."""
+    value = case.get("loss.ignore_index")
+    if _is_number(value) and math.isnan(value):
+        yield Found(
+            "loss.ignore_index",
+            "NaN is not equal to itself, so that no voxel is ignored",
+            "write a number into these voxels of the label volume, and: loss: {ignore_index: that number}",
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@family.rule(
+    "P3D208",
+    "unknown-metric",
+    "error",
+    bad="""
+eval_metric:
+  name: MSELoss
+""",
+    good="""
+eval_metric:
+  name: MSE
+""",
+)
+def unknown_metric(case: Case) -> Iterator[Found]:
+    """A metric that upstream does not know. It stops with an AttributeError."""
+    if case.section("eval_metric") and facts.metric_class(case.get("eval_metric.name")) is None:
+        found = unknown(case.get("eval_metric.name"), facts.metric_names(), "eval_metric.name", "a metric of upstream")
+        yield Found("eval_metric.name", *found)
+
+
+@family.rule(
+    "P3D209",
+    "ignored-metric-option",
+    "warning",
+    bad="""
+eval_metric:
+  name: PSNR
+  data_range: 100
+""",
+    good="""
+eval_metric:
+  name: PSNR
+""",
+)
+def ignored_metric_option(case: Case) -> Iterator[Found]:
+    """Upstream's PSNR and MSE accept any option and use none. `data_range` above all: PSNR takes the range of the
+    labels for 1 or 2, whatever the config says."""
+    cls = facts.metric_class(case.metric)
+    if cls is None or not case.has_regression_metric:
+        return
+    for key, value in case.section("eval_metric").items():
+        if key != "name" and key not in facts.arguments(cls) and value is not None:
+            yield Found(f"eval_metric.{key}", f"upstream's {case.metric} ignores this option", "delete the line")
+
+
+@family.rule(
+    "P3D210",
+    "unknown-optimizer",
+    "error",
+    bad="""
+optimizer:
+  name: adamw
+  learning_rate: 0.0002
+""",
+    good="""
+optimizer:
+  name: AdamW
+  learning_rate: 0.0002
+""",
+)
+def unknown_optimizer(case: Case) -> Iterator[Found]:
+    """Upstream takes Adam for every optimizer that it does not know, without a word. Options that it cannot use, such
+    as a `learning_rate: 1e-3`, which YAML reads as a text (write 0.001 or 1.0e-3), stop it with a bare TypeError."""
+    section = case.section("optimizer")
+    if not section:
+        return
+    built, name = facts.optimizer(section), section.get("name", "Adam")
+    if built.error is not None:
+        texts = [key for key, value in section.items() if key != "name" and _is_number_as_text(value)]
+        hint = f"; YAML reads {as_yaml(section[texts[0]])} as a text" if texts else ""
+        fix = f"optimizer:\n  {texts[0]}: {as_yaml(float(section[texts[0]]))}" if texts else ""
+        yield Found(
+            f"optimizer.{texts[0]}" if texts else "optimizer", f"upstream cannot use this ({built.error}){hint}", fix
+        )
+    elif type(built.what).__name__ != name:
+        used = type(built.what).__name__
+        message, fix = unknown(name, facts.optimizer_names(), "optimizer.name", "an optimizer of upstream")
+        yield Found("optimizer.name", f"{message}; it would silently use {used}", fix)
+
+
+def _is_number_as_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+@family.rule(
+    "P3D211",
+    "ignored-optimizer-option",
+    "error",
+    bad="""
+optimizer:
+  name: Adam
+  lr: 0.0002
+""",
+    good="""
+optimizer:
+  name: Adam
+  learning_rate: 0.0002
+""",
+)
+def ignored_optimizer_option(case: Case) -> Iterator[Found]:
+    """Upstream looks for a few options of each optimizer and ignores the others. `lr` is torch's name; upstream's is
+    `learning_rate`, and without it the rate is 0.001."""
+    section = case.section("optimizer")
+    if not section:
+        return
+    for key in facts.optimizer(section).unread:
+        if key == "name":
+            continue
+        nearest = "learning_rate" if key == "lr" else next(iter(get_close_matches(key, _OPTIONS, n=1)), None)
+        fix = (
+            f"optimizer:\n  {nearest}: {as_yaml(section[key])}"
+            if nearest and nearest not in section
+            else "delete the line"
+        )
+        yield Found(
+            f"optimizer.{key}", f"upstream ignores this option{f'; did you mean {nearest}?' if nearest else ''}", fix
+        )
+
+
+_OPTIONS = ["learning_rate", "weight_decay", "betas", "momentum", "nesterov", "alpha", "rho"]
+
+
+@family.rule(
+    "P3D212",
+    "unknown-scheduler",
+    "error",
+    bad="""
+lr_scheduler:
+  name: StepLr
+  step_size: 10
+""",
+    good="""
+lr_scheduler:
+  name: StepLR
+  step_size: 10
+""",
+)
+def unknown_scheduler(case: Case) -> Iterator[Found]:
+    """A scheduler that `torch.optim.lr_scheduler` does not have, or with arguments that it does not take. Upstream
+    stops with an AttributeError or a TypeError, after all data were read."""
+    section = case.section("lr_scheduler")
+    built = facts.scheduler(section) if section else None
+    if built is None or built.error is None:
+        return
+    if section.get("name") not in facts.scheduler_names():
+        found = unknown(section.get("name"), facts.scheduler_names(), "lr_scheduler.name", "a scheduler of torch")
+        yield Found("lr_scheduler.name", *found)
+    else:
+        yield Found("lr_scheduler", f"torch cannot build {section['name']} of these options ({built.error})")
+
+
+@family.rule(
+    "P3D213",
+    "unknown-trainer-key",
+    "error",
+    bad="""
+trainer:
+  max_num_iteration: 1000
+""",
+    good="""
+trainer:
+  max_num_iterations: 1000
+""",
+)
+def unknown_trainer_key(case: Case) -> Iterator[Found]:
+    """A key of the `trainer` section that upstream does not take, or one that it needs and does not find. It stops
+    with a TypeError, after all data were read and the model was built."""
+    section, known = case.section("trainer"), facts.trainer_parameters()
+    if not section or not known:
+        return
+    for key in section:
+        if key not in known:
+            nearest = get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
+            fix = f"trainer:\n  {nearest[0]}: {as_yaml(section[key])}" if nearest else "delete the line"
+            yield Found(f"trainer.{key}", f"upstream's trainer does not take this key; {hint}", fix)
+    for key in ("checkpoint_dir", "max_num_epochs", "max_num_iterations"):
+        if key in known and key not in section:
+            yield Found(f"trainer.{key}", "upstream's trainer needs this key", f"trainer:\n  {key}: ...")

@@ -1,0 +1,281 @@
+"""Rules about what is done to raw volumes and labels on their way into the network."""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from p3d_regression.activations.activation import as_yaml
+from p3d_regression.checks.case import Case
+from p3d_regression.checks.model import unknown
+from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.upstream import facts
+
+family = Family()
+
+#: What upstream puts into the arguments of every transform.
+_OWN_ARGUMENTS = ("name", "random_state", "pmin", "pmax", "mean", "std")
+
+
+def _label(*steps: str) -> str:
+    """Lines of a config: the label transforms of training."""
+    lines = "".join(f"\n        - {step}" for step in steps)
+    return f"loaders:\n  train:\n    transformer:\n      label:{lines}"
+
+
+_GOOD_LABEL = _label("name: ToTensor\n          expand_dims: true")
+
+
+def _all_steps(case: Case) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Phase, kind and step of every transform."""
+    for phase in case.phase_names:
+        for kind in ("raw", "label") if case.mode == "train" else ("raw",):
+            for index, step in enumerate(case.steps(phase, kind)):
+                yield f"loaders.{phase}.transformer.{kind}[{index}]", kind, step
+
+
+def _label_steps(case: Case) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The label transforms of a regression."""
+    if case.mode == "train" and case.is_regression:
+        for key, kind, step in _all_steps(case):
+            if kind == "label":
+                yield key, step
+
+
+def _step(step: Mapping[str, Any], **changes: object) -> str:
+    """A transform with other arguments, ready to be pasted."""
+    return f"- {as_yaml({**step, **changes})}"
+
+
+@family.rule(
+    "P3D301",
+    "unknown-transform",
+    "error",
+    modes=BOTH,
+    bad=_label("name: Totensor\n          expand_dims: true"),
+    good=_GOOD_LABEL,
+)
+def unknown_transform(case: Case) -> Iterator[Found]:
+    """A transform that upstream does not have. It stops with an AttributeError, after the statistics of the raw volume
+    were taken."""
+    for key, _, step in _all_steps(case):
+        if facts.transform_class(step.get("name")) is None:
+            message, fix = unknown(step.get("name"), facts.transform_names(), "name", "a transform of upstream")
+            yield Found(key, message, fix)
+
+
+@family.rule(
+    "P3D302",
+    "ignored-transform-argument",
+    "error",
+    modes=BOTH,
+    bad=_label("name: RandomRotate\n          spline_order: 3", "name: ToTensor\n          expand_dims: true"),
+    good=_label("name: RandomRotate\n          order: 3", "name: ToTensor\n          expand_dims: true"),
+)
+def ignored_transform_argument(case: Case) -> Iterator[Found]:
+    """Upstream's transforms accept any argument and ignore those that they do not know: `spline_order` belongs to
+    ElasticDeformation, `order` to RandomRotate."""
+    for key, _, step in _all_steps(case):
+        cls = facts.transform_class(step.get("name"))
+        if cls is None:
+            continue
+        known = [name for name in facts.arguments(cls) if name not in ("random_state", "kwargs")]
+        for argument in step:
+            if argument in _OWN_ARGUMENTS or argument in known:
+                continue
+            nearest = get_close_matches(str(argument), known, n=1, cutoff=0.5)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(known) or 'none'}"
+            fixed = {
+                (nearest[0] if nearest and k == argument else k): v for k, v in step.items() if nearest or k != argument
+            }
+            yield Found(f"{key}.{argument}", f"{cls.__name__} ignores this argument; {hint}", f"- {as_yaml(fixed)}")
+
+
+@family.rule(
+    "P3D303",
+    "labels-scaled-patch-by-patch",
+    "warning",
+    bad=_label("name: Normalize", "name: ToTensor\n          expand_dims: true"),
+    good=_label(
+        "name: Normalize\n          min_value: 0\n          max_value: 1000",
+        "name: ToTensor\n          expand_dims: true",
+    ),
+)
+def labels_scaled_patch_by_patch(case: Case) -> Iterator[Found]:
+    """Without numbers of their own, Normalize, Standardize, PercentileNormalizer and `ToTensor: {normalize: true}`
+    scale each patch by its own values. The same label then means something else in every patch, and predictions
+    cannot be scaled back."""
+    by_raw = bool(case.get("loaders.global_normalization", False))
+    for key, step in _label_steps(case):
+        match step.get("name"):
+            case "Normalize" if step.get("min_value") is None or step.get("max_value") is None:
+                fix = _step(step, min_value=0, max_value=1000) + "  # with the bounds of your labels"
+            case "Standardize" if step.get("mean") is None and not by_raw:
+                fix = _step(step, mean=0.0, std=1.0) + "  # with the mean and std of your labels"
+            case "PercentileNormalizer":
+                fix = "- {name: Normalize, min_value: 0, max_value: 1000}  # with the bounds of your labels"
+            case "ToTensor" if step.get("normalize"):
+                fix = _step(step, normalize=False)
+            case _:
+                continue
+        yield Found(key, f"{step['name']} scales the labels of each patch by its own values", fix)
+
+
+@family.rule(
+    "P3D304",
+    "labels-standardised-by-raw",
+    "error",
+    bad="loaders:\n  global_normalization: true\n"
+    + _label("name: Standardize", "name: ToTensor\n          expand_dims: true")[9:],
+    good="loaders:\n  global_normalization: true\n"
+    + _label(
+        "name: Standardize\n          mean: 12.5\n          std: 30.0", "name: ToTensor\n          expand_dims: true"
+    )[9:],
+)
+def labels_standardised_by_raw(case: Case) -> Iterator[Found]:
+    """With `global_normalization`, Standardize gets mean and standard deviation of the whole volume, and that is always
+    the raw volume, for the labels too."""
+    if not case.get("loaders.global_normalization", False):
+        return
+    for key, step in _label_steps(case):
+        if step.get("name") == "Standardize" and step.get("mean") is None:
+            fix = _step(step, mean=0.0, std=1.0) + "  # with the mean and std of your labels"
+            yield Found(
+                key, "Standardize uses the mean and std of the raw volume (global_normalization) for the labels", fix
+            )
+
+
+@family.rule(
+    "P3D305",
+    "labels-clipped",
+    "error",
+    bad=_label("name: RandomContrast", "name: ToTensor\n          expand_dims: true"),
+    good=_GOOD_LABEL,
+)
+def labels_clipped(case: Case) -> Iterator[Found]:
+    """RandomContrast clips to -1..1, RandomGammaCorrection rescales to 0..1, both at random: now and then the labels
+    of a patch are other values altogether. They are meant for raw volumes."""
+    for key, step in _label_steps(case):
+        if step.get("name") in ("RandomContrast", "RandomGammaCorrection"):
+            yield Found(
+                key,
+                f"{step['name']} changes the values of the labels, at random",
+                "delete it from the label transforms",
+            )
+
+
+@family.rule(
+    "P3D306",
+    "labels-interpolated-nearest",
+    "warning",
+    bad=_label("name: RandomRotate", "name: ToTensor\n          expand_dims: true"),
+    good=_label("name: RandomRotate\n          order: 3", "name: ToTensor\n          expand_dims: true"),
+)
+def labels_interpolated_nearest(case: Case) -> Iterator[Found]:
+    """RandomRotate and ElasticDeformation move labels to the nearest voxel unless told otherwise, as class numbers need
+    it. Continuous labels get steps: for a distance map the mean error is about 0.7 voxels. The RandomScaler behind
+    `random_scale` cannot be told otherwise."""
+    for key, step in _label_steps(case):
+        argument = {"RandomRotate": "order", "ElasticDeformation": "spline_order"}.get(str(step.get("name")))
+        if argument and step.get(argument, 0) == 0:
+            yield Found(
+                f"{key}.{argument}", f"{step['name']} moves labels to the nearest voxel", _step(step, **{argument: 3})
+            )
+    if case.is_regression and case.get("loaders.random_scale") is not None:
+        yield Found("loaders.random_scale", "the scaler moves labels to the nearest voxel, always", "delete the line")
+
+
+@family.rule(
+    "P3D307",
+    "labels-cast-to-integer",
+    "error",
+    bad=_label("name: ToTensor\n          expand_dims: true\n          dtype: int64"),
+    good=_GOOD_LABEL,
+)
+def labels_cast_to_integer(case: Case) -> Iterator[Found]:
+    """An integer `dtype`, which segmentation configs have for cross-entropy, cuts everything behind the decimal point
+    off the labels. Labels that are stored as whole numbers, as counts are, lose nothing."""
+    for key, step in _label_steps(case):
+        phase = case.phases.get(key.split(".")[1])
+        stored = [file.label.dtype.kind for file in phase.files if file.label] if phase else []
+        if _casts_to_integer(step) and not (stored and all(kind in "iub" for kind in stored)):
+            fix = _step({k: v for k, v in step.items() if k != "dtype"}) if step["name"] == "ToTensor" else ""
+            yield Found(key, "casts the labels to whole numbers", fix or "- {name: ToTensor, expand_dims: true}")
+
+
+def _casts_to_integer(step: Mapping[str, Any]) -> bool:
+    if step.get("name") in ("LabelToTensor", "Relabel"):
+        return True
+    try:
+        return step.get("name") == "ToTensor" and np.dtype(step.get("dtype", np.float32)).kind in "iub"
+    except TypeError:
+        return False
+
+
+#: Random transforms that move voxels, and their arguments that decide where to.
+_GEOMETRY = {
+    "RandomFlip": ("axis_prob",),
+    "RandomRotate90": (),
+    "RandomRotate": ("angle_spectrum", "axes"),
+    "ElasticDeformation": ("alpha", "sigma", "execution_probability", "apply_3d"),
+    "CropToFixed": ("size", "centered"),
+}
+
+
+@family.rule(
+    "P3D308",
+    "labels-moved-apart",
+    "error",
+    bad="""
+loaders:
+  train:
+    transformer:
+      raw:
+        - name: Standardize
+        - name: RandomFlip
+        - name: ToTensor
+          expand_dims: true
+      label:
+        - name: ToTensor
+          expand_dims: true
+""",
+    good="""
+loaders:
+  train:
+    transformer:
+      raw:
+        - name: Standardize
+        - name: RandomFlip
+        - name: ToTensor
+          expand_dims: true
+      label:
+        - name: RandomFlip
+        - name: ToTensor
+          expand_dims: true
+""",
+)
+def labels_moved_apart(case: Case) -> Iterator[Found]:
+    """Transforms that flip, rotate, deform or crop draw the same random numbers for raw volume and labels, if they
+    stand in both lists, in the same order and with the same arguments. Otherwise the labels of a patch belong to
+    another place of it, and the network learns what is left: blur."""
+    for phase in case.phase_names if case.mode == "train" else ():
+        raw, label = (
+            [_geometry(step) for step in case.steps(phase, kind) if step.get("name") in _GEOMETRY]
+            for kind in ("raw", "label")
+        )
+        if raw != label:
+            said = [", ".join(as_yaml(step) for step in steps) or "none" for steps in (raw, label)]
+            yield Found(
+                f"loaders.{phase}.transformer",
+                f"raw volume and labels are moved differently: {said[0]} and {said[1]}",
+                f"label:  # among its other transforms\n  - {said[0].replace(', {', chr(10) + '  - {')}" if raw else "",
+            )
+
+
+def _geometry(step: Mapping[str, Any]) -> dict[str, Any]:
+    cls = facts.transform_class(step["name"])
+    default = {name: facts.default(cls, name) for name in _GEOMETRY[step["name"]]} if cls else {}
+    # what is at its default says nothing, whether it is written or not
+    given = {name: step[name] for name in default if name in step and step[name] != default[name]}
+    return {"name": step["name"], **given}

@@ -1,0 +1,315 @@
+"""Exact statistics of label volumes that are larger than memory, gathered block by block.
+
+Knows nothing of pytorch3dunet: a :class:`Volume` says where the patches lie, how to read them and what is done to them.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+#: Voxels of one block. Larger ones would not be read faster.
+_BLOCK = 2**21
+
+#: Called with the number of voxels (of overlapping patches: counted once) that have just been read.
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How often each voxel of a block counts: the product of a number for its plane, its row, and its column.
+
+    Patches that overlap show the same voxel to the loss several times.
+    """
+
+    z: Array
+    y: Array
+    x: Array
+
+    @classmethod
+    def ones(cls, shape: Sequence[int]) -> "Weights":
+        return cls(*(np.ones(n) for n in shape))
+
+    @cached_property
+    def total(self) -> float:
+        return float(self.z.sum() * self.y.sum() * self.x.sum())
+
+    @cached_property
+    def dense(self) -> Array | None:
+        """The weight of each voxel; None where all are 1."""
+        if all((axis == 1).all() for axis in (self.z, self.y, self.x)):
+            return None
+        dense: Array = self.z[:, None, None] * self.y[:, None] * self.x
+        return dense
+
+    def sum(self, values: Array) -> float:
+        """The weighted sum of float64 values of shape (D, H, W)."""
+        return float(self.z @ ((values @ self.x) @ self.y))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Labels of one channel.
+
+    Attributes:
+        values: shape (D, H, W), in the units of the labels.
+        weights: how often each of them counts.
+    """
+
+    values: Array
+    weights: Weights
+
+    @cached_property
+    def low(self) -> float:
+        """The smallest value; NaN if there is one."""
+        return float(self.values.min())
+
+    @cached_property
+    def high(self) -> float:
+        return float(self.values.max())
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @cached_property
+    def doubles(self) -> Array:
+        """The values as float64."""
+        return self.values.astype(np.float64)
+
+
+@dataclass
+class Moments:
+    """Count, mean, variance and range of values, merged from parts.
+
+    After Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", The American Statistician 37 (1983).
+
+    Attributes:
+        count: of all values; those that are NaN or infinite count here and in ``nan`` and ``inf`` only.
+        mean: of the finite ones, like all that follows.
+        m2: sum of squared deviations from the mean.
+    """
+
+    count: float = 0.0
+    mean: float = math.nan
+    m2: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+    nan: float = 0.0
+    inf: float = 0.0
+
+    @classmethod
+    def of(cls, block: Block) -> "Moments":
+        if not block.is_finite:
+            return cls._of_finite_part(block)
+        n, values = block.weights.total, block.doubles
+        mean = block.weights.sum(values) / n
+        deviations = values - mean
+        # the second term is zero but for rounding
+        m2 = block.weights.sum(deviations * deviations) - block.weights.sum(deviations) ** 2 / n
+        return cls(n, mean, max(m2, 0.0), block.low, block.high)
+
+    @classmethod
+    def _of_finite_part(cls, block: Block) -> "Moments":
+        values, weights = block.doubles, block.weights
+        good = np.isfinite(values)
+        nan = weights.sum(np.isnan(values).astype(np.float64))
+        found = cls(weights.total, nan=nan, inf=weights.sum((~good).astype(np.float64)) - nan)
+        if good.any():
+            n = weights.sum(good.astype(np.float64))
+            found.mean = weights.sum(np.where(good, values, 0.0)) / n
+            found.m2 = weights.sum(np.where(good, values - found.mean, 0.0) ** 2)
+            found.low, found.high = float(values[good].min()), float(values[good].max())
+        return found
+
+    @property
+    def finite(self) -> float:
+        """How many values are neither NaN nor infinite."""
+        return self.count - self.nan - self.inf
+
+    @property
+    def variance(self) -> float:
+        return self.m2 / self.finite if self.finite else math.nan
+
+    @property
+    def std(self) -> float:
+        """The standard deviation of all these values, not an estimate from a sample."""
+        return math.sqrt(self.variance) if self.finite else math.nan
+
+    def merge(self, other: "Moments") -> None:
+        ours, theirs = self.finite, other.finite
+        if theirs:
+            n = ours + theirs
+            difference = other.mean - self.mean if ours else 0.0
+            self.mean = self.mean + difference * theirs / n if ours else other.mean
+            self.m2 += other.m2 + difference**2 * ours * theirs / n
+            self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.count += other.count
+        self.nan += other.nan
+        self.inf += other.inf
+
+
+class Measure(Protocol):
+    """A loss or a metric that is followed through the labels."""
+
+    #: whether it has to be told where one patch ends and the next one begins
+    by_patch: bool
+
+    def add(self, channel: int, block: Block, moments: Moments) -> None:
+        """Take in a block and its moments."""
+
+    def end_patch(self) -> None:
+        """The blocks since the last call were one patch."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """The labels of one file, as upstream cuts and transforms them.
+
+    Attributes:
+        path: of the file.
+        patches: what ``read`` takes, one per patch in upstream's order: slices of a dataset of shape (D, H, W) or
+            (C, D, H, W), or whatever else it is that the patches are known by.
+        read: returns a part of the dataset.
+        transform: from what is read to what the loss sees: shape (D, H, W) or (C, D, H, W).
+        shape: of the dataset; None if the patches are not slices of one.
+        chunks: as it is stored; None if that is not in chunks.
+        voxelwise: whether ``transform`` looks at each voxel on its own, so that it can be applied to other parts than
+            patches.
+    """
+
+    path: str
+    patches: Sequence[Any]
+    read: Callable[[Any], Array]
+    transform: Callable[[Array], Array]
+    shape: tuple[int, ...] | None = None
+    chunks: tuple[int, ...] | None = None
+    voxelwise: bool = False
+
+    @property
+    def voxels(self) -> int:
+        """To be read, as :data:`Tick` counts them; 0 where that is not known."""
+        if self.shape is None:
+            return 0
+        if self._covers is not None:
+            return math.prod(self.shape)
+        return sum(math.prod(s.stop - s.start for s in patch) for patch in self.patches)
+
+    @cached_property
+    def _covers(self) -> Weights | None:
+        """How often the patches cover each voxel; None if that is no product over the axes, or must not be used."""
+        if not self.voxelwise or self.shape is None or not self.patches:
+            return None
+        axes = [sorted({(p[axis].start, p[axis].stop) for p in self.patches}) for axis in (-3, -2, -1)]
+        if math.prod(map(len, axes)) != len(self.patches):
+            return None
+        weights = [np.zeros(n) for n in self.shape[-3:]]
+        for weight, spans in zip(weights, axes, strict=True):
+            for start, stop in spans:
+                weight[start:stop] += 1
+        return Weights(*weights)
+
+    def blocks(self, *, by_patch: bool = False) -> Iterator[tuple[Array, Weights, int]]:
+        """Transformed labels with their weights, and how many voxels have been read for them.
+
+        Args:
+            by_patch: whether each block has to be one patch.
+        """
+        covers = None if by_patch else self._covers
+        if covers is None:
+            for patch in self.patches:
+                read = self.read(patch)
+                values = self.transform(read)
+                yield values, Weights.ones(values.shape[-3:]), read.size
+            return
+        for box in self.boxes():
+            z, y, x = box[-3:]
+            weights = Weights(covers.z[z], covers.y[y], covers.x[x])
+            read = self.read(box)
+            if weights.total:
+                yield self.transform(read), weights, read.size
+
+    def boxes(self) -> Iterator[tuple[slice, ...]]:
+        """Parts of the dataset along the borders of its chunks, so that each of these is read once."""
+        assert self.shape is not None
+        channels, shape = self.shape[:-3], self.shape[-3:]
+        step = list((self.chunks or (1, 1, 1))[-3:])
+        for axis in (2, 1, 0):
+            room = _BLOCK // max(1, math.prod(channels) * math.prod(step))
+            step[axis] *= max(1, min(room, -(-shape[axis] // step[axis])))
+        starts = [range(0, n, size) for n, size in zip(shape, step, strict=True)]
+        for corner in product(*starts):
+            spatial = [slice(c, min(c + size, n)) for c, size, n in zip(corner, step, shape, strict=True)]
+            yield (*(slice(0, n) for n in channels), *spatial)
+
+
+@dataclass
+class Statistics:
+    """What is known of the labels of some volumes.
+
+    Attributes:
+        channels: moments of each channel, without the measures' own view.
+        has_channel_axis: whether the loss sees (N, C, D, H, W); None before anything was read.
+        complete: whether everything has been read.
+    """
+
+    channels: list[Moments] = field(default_factory=list)
+    has_channel_axis: bool | None = None
+    complete: bool = False
+
+
+def scan(volumes: Sequence[Volume], measures: Sequence[Measure], statistics: Statistics, tick: Tick) -> None:
+    """Read the volumes once and fill ``statistics`` and ``measures`` in, which hold what is known at any time.
+
+    Memory: a few blocks of about two million voxels, or two patches.
+    """
+    by_patch = any(measure.by_patch for measure in measures)
+    for volume in volumes:
+        for values, weights, read in _ahead(volume.blocks(by_patch=by_patch)):
+            _take_in(values, weights, measures, statistics)
+            if by_patch:
+                for measure in measures:
+                    measure.end_patch()
+            tick(read)
+    statistics.complete = True
+
+
+def _take_in(values: Array, weights: Weights, measures: Sequence[Measure], statistics: Statistics) -> None:
+    statistics.has_channel_axis = values.ndim == 4
+    channels = values if values.ndim == 4 else values[None]
+    for index, channel in enumerate(channels):
+        block = Block(channel, weights)
+        moments = Moments.of(block)
+        if index == len(statistics.channels):
+            statistics.channels.append(Moments())
+        statistics.channels[index].merge(moments)
+        for measure in measures:
+            measure.add(index, block, moments)
+
+
+def _ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """The same items, the next one being made while the last one is used: reading decompresses on another core."""
+    nothing = object()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(next, items, nothing)
+        while (item := coming.result()) is not nothing:
+            coming = pool.submit(next, items, nothing)
+            yield item
+
+
+def moments_of(volume: Volume, tick: Tick) -> Moments:
+    """Of a whole dataset, as it is stored, every voxel once."""
+    moments = Moments()
+    for values in _ahead(volume.read(box) for box in volume.boxes()):
+        for channel in values if values.ndim == 4 else values[None]:
+            moments.merge(Moments.of(Block(channel, Weights.ones(channel.shape))))
+        tick(values.size)
+    return moments

@@ -1,0 +1,134 @@
+"""Every rule, with the two configs of its own documentation: it finds the one and not the other."""
+
+import copy
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from p3d_regression import checkpoint
+from p3d_regression.activations.registry import resolve
+from p3d_regression.checks import docs
+from p3d_regression.checks.builtin import FAMILIES
+from p3d_regression.checks.registry import rules
+from p3d_regression.checks.rule import Rule
+from p3d_regression.checks.run import check_file
+from support.checks import Silent, merged
+from support.environments import ROOT
+from support.lab import prediction_config, training_config, write_config, write_volumes
+
+OWN = [rule for _, family in FAMILIES.values() for rule in family.rules]
+
+#: Rules of configs that upstream runs to the end must not stand in each other's way.
+BASE: dict[str, Any] = {"loss": {"name": "MSELoss"}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Volumes, and what the examples of the rules name beside them."""
+    directory = tmp_path_factory.mktemp("rules")
+    write_volumes(directory)
+    for name in ("train", "val"):
+        with h5py.File(directory / f"{name}.h5", "a") as file:
+            raw, label = file["raw"][()], file["label"][()]
+            file["half_label"] = label[:, ::2, ::2]
+            file["label_with_nan"] = np.where(raw > 0.99, np.nan, label)
+            file["raw_with_nan"] = np.where(raw > 0.99, np.nan, raw)
+            partly = np.abs(label) / 100
+            partly[:, :, :32] -= 0.5 if name == "train" else 0
+            file["partly_negative"] = partly
+            file["padded_before"] = raw
+            file["raw_padded"] = np.pad(raw, 1)
+    model = torch.nn.Conv3d(1, 1, 1)
+    state = model.state_dict()
+    state._metadata[""][checkpoint.STAMP] = checkpoint.stamp(resolve("none", 1))
+    torch.save({"model_state_dict": state}, directory / "trained_with_none.pytorch")
+    (directory / "checkpoints").mkdir()
+    torch.save({"model_state_dict": model.state_dict()}, directory / "checkpoints" / "best_checkpoint.pytorch")
+    return directory
+
+
+def config_of(rule: Rule, lines: str, data: Path) -> dict[str, Any]:
+    mode = rule.modes[0]
+    model = {"name": "UNet3D"}
+    base = training_config(data, model) if mode == "train" else prediction_config(data, model)
+    if mode == "predict":
+        base["model_path"] = str(data / "checkpoints" / "best_checkpoint.pytorch")
+    return _rooted(merged(base, yaml.safe_load(lines)), data)
+
+
+def _rooted(config: Any, data: Path) -> Any:
+    """The paths of the examples are those of the directory."""
+    match config:
+        case dict():
+            return {key: _rooted(value, data) for key, value in config.items()}
+        case list():
+            return [_rooted(value, data) for value in config]
+        case str() if re.fullmatch(r"[a-z_/]+\.(h5|pytorch)|data(/[a-z]+)?", config) and not config.startswith("/"):
+            return str(data / config)
+    return config
+
+
+def codes(config: Mapping[str, Any], directory: Path, **options: Any) -> set[str]:
+    path = write_config(directory / "config.yml", config)
+    report = check_file(str(path), [], rules(), with_data=True, progress=Silent())
+    assert report.failures == []
+    return {finding.rule.code for finding in report.findings}
+
+
+@pytest.mark.parametrize("rule", OWN, ids=lambda rule: rule.code)
+class TestEveryRule:
+    def test_finds_its_bad_example(self, rule: Rule, data: Path, tmp_path: Path) -> None:
+        assert rule.code in codes(config_of(rule, rule.bad, data), tmp_path)
+
+    def test_does_not_find_its_good_example(self, rule: Rule, data: Path, tmp_path: Path) -> None:
+        assert rule.code not in codes(config_of(rule, rule.good, data), tmp_path)
+
+    def test_says_where_what_and_how(self, rule: Rule, data: Path, tmp_path: Path) -> None:
+        path = write_config(tmp_path / "config.yml", config_of(rule, rule.bad, data))
+        report = check_file(str(path), [], [rule], with_data=True, progress=Silent())
+        for finding in report.findings:
+            found = finding.as_dict()
+            assert found.keys() == {"code", "name", "severity", "key", "message", "fix"}
+            assert re.fullmatch(r"[a-z_0-9.]+(\[\d+\][a-z_.]*)?", found["key"], re.IGNORECASE)
+            assert found["message"]
+            assert "\n" not in found["message"]
+            assert "\n" not in str(finding)
+
+    def test_is_explained(self, rule: Rule) -> None:
+        assert len(rule.why) > 60
+        assert rule.bad != rule.good
+        assert docs.explain(rule).startswith(f"### {rule.code} {rule.name}\n")
+
+
+def test_codes_and_names_are_unique() -> None:
+    assert len({rule.code for rule in OWN}) == len({rule.name for rule in OWN}) == len(OWN)
+    assert [rule.code for rule in OWN] == sorted(rule.code for rule in OWN)
+
+
+def test_the_page_of_rules_is_current() -> None:
+    made = docs.rules_page()
+    assert (ROOT / "docs" / "rules.md").read_text() == made, "python -m p3d_regression.checks.docs > docs/rules.md"
+
+
+@pytest.mark.parametrize("mode", ["train", "predict"])
+def test_a_good_config_gives_no_finding(mode: str, data: Path, tmp_path: Path) -> None:
+    model = {"name": "UNet3D", "final_activation": "none"}
+    config = training_config(data, model) if mode == "train" else prediction_config(data, model)
+    config["model_path"] = str(data / "trained_with_none.pytorch")
+    assert codes(config, tmp_path) == set()
+
+
+def test_the_config_stays_as_it_is(data: Path) -> None:
+    from p3d_regression.checks.run import check_config
+
+    config = training_config(data, {"name": "UNet3D"}) | {"lr_scheduler": {"name": "StepLR", "step_size": 3}}
+    before = copy.deepcopy(config)
+    check_config(config, "train", rules())
+    assert config == before
