@@ -16,8 +16,11 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-#: Voxels of one block. Larger ones would not be read faster.
+#: Voxels that are read at once. More would not be read faster.
 _BLOCK = 2**21
+
+#: Voxels that are computed with at once: what fits into a processor's cache.
+_PIECE = 2**18
 
 #: Called with the number of voxels (of overlapping patches: counted once) that have just been read.
 Tick = Callable[[int], None]
@@ -205,7 +208,7 @@ class Volume:
 
     @cached_property
     def _covers(self) -> Weights | None:
-        """How often the patches cover each voxel; None if that is no product over the axes, or must not be used."""
+        """How often the patches cover each voxel; None if that is no product over the axes, or not at all."""
         if not self.voxelwise or self.shape is None or not self.patches:
             return None
         axes = [sorted({(p[axis].start, p[axis].stop) for p in self.patches}) for axis in (-3, -2, -1)]
@@ -215,7 +218,8 @@ class Volume:
         for weight, spans in zip(weights, axes, strict=True):
             for start, stop in spans:
                 weight[start:stop] += 1
-        return Weights(*weights)
+        # voxels between patches must not count, also where they are NaN
+        return Weights(*weights) if all(weight.all() for weight in weights) else None
 
     def blocks(self, *, by_patch: bool = False) -> Iterator[tuple[Array, Weights, int]]:
         """Transformed labels with their weights, and how many voxels have been read for them.
@@ -234,8 +238,7 @@ class Volume:
             z, y, x = box[-3:]
             weights = Weights(covers.z[z], covers.y[y], covers.x[x])
             read = self.read(box)
-            if weights.total:
-                yield self.transform(read), weights, read.size
+            yield self.transform(read), weights, read.size
 
     def boxes(self) -> Iterator[tuple[slice, ...]]:
         """Parts of the dataset along the borders of its chunks, so that each of these is read once."""
@@ -284,15 +287,28 @@ def scan(volumes: Sequence[Volume], measures: Sequence[Measure], statistics: Sta
 
 def _take_in(values: Array, weights: Weights, measures: Sequence[Measure], statistics: Statistics) -> None:
     statistics.has_channel_axis = values.ndim == 4
-    channels = values if values.ndim == 4 else values[None]
-    for index, channel in enumerate(channels):
-        block = Block(channel, weights)
-        moments = Moments.of(block)
+    for index, channel in enumerate(_channels(values)):
         if index == len(statistics.channels):
             statistics.channels.append(Moments())
-        statistics.channels[index].merge(moments)
-        for measure in measures:
-            measure.add(index, block, moments)
+        for block in _pieces(channel, weights):
+            moments = Moments.of(block)
+            statistics.channels[index].merge(moments)
+            for measure in measures:
+                measure.add(index, block, moments)
+
+
+def _channels(values: Array) -> Array:
+    """With a channel axis, also where there was none."""
+    return values if values.ndim == 4 else values[None]
+
+
+def _pieces(channel: Array, weights: Weights) -> Iterator[Block]:
+    depth, height, width = channel.shape
+    rows = max(1, min(height, _PIECE // width))
+    planes = max(1, _PIECE // (width * height)) if rows == height else 1
+    for z, y in product(range(0, depth, planes), range(0, height, rows)):
+        part = (slice(z, z + planes), slice(y, y + rows))
+        yield Block(channel[part], Weights(weights.z[part[0]], weights.y[part[1]], weights.x))
 
 
 def _ahead(items: Iterator[Any]) -> Iterator[Any]:
@@ -309,7 +325,8 @@ def moments_of(volume: Volume, tick: Tick) -> Moments:
     """Of a whole dataset, as it is stored, every voxel once."""
     moments = Moments()
     for values in _ahead(volume.read(box) for box in volume.boxes()):
-        for channel in values if values.ndim == 4 else values[None]:
-            moments.merge(Moments.of(Block(channel, Weights.ones(channel.shape))))
+        for channel in _channels(values):
+            for block in _pieces(channel, Weights.ones(channel.shape)):
+                moments.merge(Moments.of(block))
         tick(values.size)
     return moments
