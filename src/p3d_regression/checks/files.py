@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
+from p3d_regression.activations.activation import as_yaml
 from p3d_regression.checks.case import Case
 from p3d_regression.checks.model import unknown
 from p3d_regression.checks.phases import FileLayout, Phase, is_sound, label_channels
@@ -15,7 +16,7 @@ family = Family()
 
 @family.rule(
     "P3D401",
-    "unknown-dataset",
+    "loaders-not-understood",
     "error",
     modes=BOTH,
     bad="""
@@ -27,7 +28,7 @@ loaders:
   dataset: StandardHDF5Dataset
 """,
 )
-def unknown_dataset(case: Case) -> Iterator[Found]:
+def loaders_not_understood(case: Case) -> Iterator[Found]:
     """A dataset class or slice builder that upstream does not know, or a phase that does not say where its files are,
     how they are cut, or what is done to them. Upstream stops with a RuntimeError, KeyError or AssertionError."""
     loaders = case.section("loaders")
@@ -39,11 +40,19 @@ def unknown_dataset(case: Case) -> Iterator[Found]:
             "loaders.dataset", *unknown(name, facts.dataset_names(), "loaders.dataset", "a dataset of upstream")
         )
         return
-    needed = {"file_paths": list, "transformer": dict} | ({"slice_builder": dict} if datasets.is_hdf5(loaders) else {})
+    for key, least in (("batch_size", 1), ("num_workers", 0)):
+        value = loaders.get(key, 1)
+        if not isinstance(value, int) or value < least:
+            yield Found(
+                f"loaders.{key}", f"{as_yaml(value)} is not a whole number, at least {least}", f"loaders:\n  {key}: 1"
+            )
+    needed: dict[str, type] = {"file_paths": list, "transformer": dict, "transformer.raw": list}
+    needed |= {"transformer.label": list} if case.mode == "train" else {}
+    needed |= {"slice_builder": dict} if datasets.is_hdf5(loaders) else {}
     for phase in case.phase_names:
         for key, kind in needed.items():
             value = case.get(f"loaders.{phase}.{key}")
-            if not isinstance(value, kind) or not value:
+            if not isinstance(value, kind) or (not value and key in ("file_paths", "slice_builder")):
                 what = "list" if kind is list else "mapping"
                 yield Found(
                     f"loaders.{phase}.{key}", f"is missing, empty, or not a {what}", f"loaders:\n  {phase}:\n    {key}:"

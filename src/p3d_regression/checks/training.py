@@ -1,7 +1,7 @@
 """Rules about loss, metric, optimizer, scheduler and trainer."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
 from p3d_regression.activations.activation import as_yaml
@@ -29,11 +29,13 @@ loss:
 def missing_section(case: Case) -> Iterator[Found]:
     """Upstream needs these sections, and stops with an assertion or a KeyError without them, some only after the data
     were read."""
-    needed = ("model", "loaders", "loss", "eval_metric", "optimizer", "trainer")
-    for name in needed if case.mode == "train" else ("model", "loaders"):
-        if not case.section(name):
-            said = "is missing" if case.get(name) is None else f"is {as_yaml(case.get(name))}, which is no mapping"
-            yield Found(name, f"this section {said}", f"{name}:\n  {_FIRST_LINE.get(name, 'name: ...')}")
+    needed: tuple[str, ...] = ("model", "loaders", "loss", "eval_metric", "optimizer", "trainer")
+    needed = needed if case.mode == "train" else needed[:2]
+    for name in (*needed, "lr_scheduler", "predictor"):
+        value = case.get(name)
+        if (name in needed and not case.section(name)) or not (value is None or isinstance(value, Mapping)):
+            said = "is missing or empty" if not value else f"is {as_yaml(value)}, which is no mapping"
+            yield Found(name, f"this section {said}", f"{name}:\n  {_FIRST_LINE[name]}")
 
 
 _FIRST_LINE = {
@@ -43,6 +45,8 @@ _FIRST_LINE = {
     "eval_metric": "name: MSE",
     "optimizer": "learning_rate: 0.0002",
     "trainer": "checkpoint_dir: checkpoints",
+    "lr_scheduler": "name: ReduceLROnPlateau",
+    "predictor": "name: StandardPredictor",
 }
 
 
@@ -196,7 +200,7 @@ def ignore_index_counts(case: Case) -> Iterator[Found]:
 
 @family.rule(
     "P3D207",
-    "ignore-index-nan",
+    "ignore-index-matches-nothing",
     "error",
     bad="""
 loss:
@@ -212,12 +216,14 @@ def ignore_index_nan(case: Case) -> Iterator[Found]:
     """Upstream looks for labels that are equal to `ignore_index`. NaN is not equal to itself: nothing is ignored, the
     first NaN in the labels makes the loss NaN, and then every weight."""
     value = case.get("loss.ignore_index")
-    if _is_number(value) and math.isnan(value):
-        yield Found(
-            "loss.ignore_index",
-            "NaN is not equal to itself, so that no voxel is ignored",
-            "write a number into these voxels of the label volume, and: loss: {ignore_index: that number}",
-        )
+    if value is None or (_is_number(value) and not math.isnan(value)):
+        return
+    why = "NaN is not equal to itself, so that no voxel is ignored" if _is_number(value) else "is not a number"
+    yield Found(
+        "loss.ignore_index",
+        why,
+        "write a number into these voxels of the label volume, and: loss: {ignore_index: that number}",
+    )
 
 
 def _is_number(value: object) -> bool:

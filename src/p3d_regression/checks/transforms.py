@@ -261,7 +261,7 @@ def labels_moved_apart(case: Case) -> Iterator[Found]:
     another place of it, and the network learns what is left: blur."""
     for phase in case.phase_names if case.mode == "train" else ():
         raw, label = (
-            [_geometry(step) for step in case.steps(phase, kind) if step.get("name") in _GEOMETRY]
+            [_geometry(step) for step in case.steps(phase, kind) if str(step.get("name")) in _GEOMETRY]
             for kind in ("raw", "label")
         )
         if raw != label:

@@ -1,0 +1,169 @@
+"""The labels that the scan sees against those that upstream's own loaders hand to the loss."""
+
+import copy
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from p3d_regression.checks.case import Case
+from p3d_regression.checks.phases import look
+from p3d_regression.labels import Statistics, scan
+from p3d_regression.upstream.datasets import label_volumes
+from support.checks import Silent, merged
+from support.lab import training_config
+
+SHAPE = (10, 70, 90)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two files to train with, one to validate with; labels that are 0 in places, as FilterSliceBuilder looks at."""
+    directory = tmp_path_factory.mktemp("volumes")
+    for seed, name in enumerate(["train", "second", "val"]):
+        rng = np.random.default_rng(seed)
+        shape = SHAPE if name != "second" else (8, 64, 64)
+        with h5py.File(directory / f"{name}.h5", "w") as file:
+            label = rng.normal(3, 40, shape).astype(np.float32)
+            label[:, 40:] = 0
+            file["raw"] = rng.normal(100, 20, shape).astype(np.float32)
+            file.create_dataset("label", data=label, chunks=(4, 32, 32), compression="gzip")
+            file["two"] = np.stack([label, label**2])
+            file["counts"] = rng.integers(0, 200, shape, dtype=np.uint8)
+            file["two_raw"] = np.stack([file["raw"][()]] * 2)
+    return directory
+
+
+def config_of(data: Path, **loaders: Any) -> dict[str, Any]:
+    config = training_config(data, {"name": "UNet3D"})
+    for phase in ("train", "val"):
+        config["loaders"][phase]["slice_builder"] |= {"patch_shape": [4, 64, 64], "stride_shape": [2, 3, 16]}
+    return merged(config, {"loaders": loaders})
+
+
+def label(*steps: dict[str, Any], **slice_builder: Any) -> dict[str, Any]:
+    steps = steps or ({"name": "ToTensor", "expand_dims": True},)
+    return {"transformer": {"label": list(steps)}, "slice_builder": slice_builder}
+
+
+TO_TENSOR = {"name": "ToTensor", "expand_dims": True}
+FILTER = {"name": "FilterSliceBuilder", "threshold": 0.5, "slack_acceptance": 0.2}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "overlapping": {},
+    "lazy": {"dataset": "LazyHDF5Dataset"},
+    "not overlapping": {"train": label(stride_shape=[4, 64, 64])},
+    "gaps": {"train": label(patch_shape=[2, 64, 64], stride_shape=[5, 70, 70])},
+    "filtered": {"train": label(**FILTER)},
+    "filtered, lazy": {"dataset": "LazyHDF5Dataset", "train": label(**FILTER)},
+    "two channels": {"label_internal_path": "two"},
+    "two channels of raw": {"raw_internal_path": "two_raw"},
+    "no channel axis": {"train": label({"name": "ToTensor", "expand_dims": False})},
+    "counts": {"label_internal_path": "counts"},
+    "integers": {"train": label({"name": "ToTensor", "expand_dims": True, "dtype": "int64"})},
+    "scaled by numbers": {"train": label({"name": "Normalize", "min_value": -100, "max_value": 60}, TO_TENSOR)},
+    "scaled patch by patch": {"train": label({"name": "Normalize"}, TO_TENSOR)},
+    "standardised patch by patch": {"train": label({"name": "Standardize"}, TO_TENSOR)},
+    "standardised by raw": {"global_normalization": True, "train": label({"name": "Standardize"}, TO_TENSOR)},
+    "normalised by raw does not touch labels": {"global_normalization": True},
+    "boundaries": {"label_internal_path": "counts", "train": label({"name": "StandardLabelToBoundary"}, TO_TENSOR)},
+}
+
+
+def upstreams_labels(loaders: dict[str, Any]) -> np.ndarray:
+    """Of all patches, without augmentation; shape (N, C, D, H, W) or (N, D, H, W)."""
+    from pytorch3dunet.datasets import hdf5
+
+    cls = getattr(hdf5, loaders["dataset"])
+    datasets = cls.create_datasets(copy.deepcopy(loaders), "train")
+    return np.stack([np.asarray(labels) for dataset in datasets for _, labels in dataset])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_same_labels_as_upstreams_loaders(data: Path, name: str) -> None:
+    loaders = config_of(data, **VARIANTS[name])["loaders"]
+    loaders["train"]["file_paths"].append(str(data / "second.h5"))
+    theirs = upstreams_labels(loaders)
+    before, ours = copy.deepcopy(loaders), Statistics()
+    with ExitStack() as stack:
+        scan(list(label_volumes(loaders, "train", stack)), [], ours, lambda voxels: None)
+    assert loaders == before
+    assert ours.has_channel_axis == (theirs.ndim == 5)
+    channels = np.moveaxis(theirs, 1, 0) if theirs.ndim == 5 else theirs[None]
+    assert len(ours.channels) == len(channels)
+    for moments, values in zip(ours.channels, channels, strict=True):
+        assert moments.count == values.size
+        assert (moments.low, moments.high) == (values.min(), values.max())
+        assert moments.mean == pytest.approx(values.mean(dtype=np.float64), rel=1e-6, abs=1e-6)
+        assert moments.std == pytest.approx(values.std(dtype=np.float64), rel=1e-6)
+
+
+def test_random_augmentation_is_left_out(data: Path) -> None:
+    steps = [
+        {"name": "RandomFlip"},
+        {"name": "RandomRotate90"},
+        {"name": "RandomRotate", "order": 3},
+        {"name": "ElasticDeformation", "spline_order": 3, "execution_probability": 1.0},
+        {"name": "RandomContrast", "execution_probability": 1.0},
+        {"name": "AdditiveGaussianNoise", "execution_probability": 1.0},
+        {"name": "CropToFixed", "size": [64, 64]},
+        TO_TENSOR,
+    ]
+    plain, augmented = (
+        config_of(data, train=label(*s), random_scale=r)["loaders"] for s, r in (((), None), (steps, 1))
+    )
+    with ExitStack() as stack:
+        found = []
+        for loaders in (plain, augmented):
+            found.append(Statistics())
+            scan(list(label_volumes(loaders, "train", stack)), [], found[-1], lambda voxels: None)
+    assert found[0].channels == found[1].channels
+
+
+@pytest.mark.parametrize(("validate_iters", "patches"), [(None, 36), (0, 2), (3, 8), (1000, 36)])
+def test_validation_may_end_early(data: Path, validate_iters: int | None, patches: int) -> None:
+    config = config_of(data, batch_size=2)
+    config["trainer"]["validate_iters"] = validate_iters
+    case = Case(config, "train")
+    look(case, volumes=True, progress=Silent())
+    theirs = upstreams_labels({**config["loaders"], "train": config["loaders"]["val"]})
+    assert len(theirs) == 36
+    statistics = case.phases["val"].statistics
+    assert statistics.channels[0].count == theirs[:patches].size
+    assert statistics.channels[0].mean == pytest.approx(theirs[:patches].mean(dtype=np.float64), rel=1e-6)
+
+
+def test_the_volumes_are_not_loaded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the labels nor, with ``global_normalization``, the raw volume."""
+    from pytorch3dunet.datasets import hdf5
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("upstream would read a whole volume")
+
+    monkeypatch.setattr(hdf5, "calculate_stats", lambda image, skip=False: refuse() if not skip else dict.fromkeys("x"))
+    for method in ("get_raw_patch", "get_label_patch"):
+        monkeypatch.setattr(hdf5.StandardHDF5Dataset, method, refuse)
+    loaders = config_of(data, global_normalization=True)["loaders"]
+    with ExitStack() as stack:
+        scan(list(label_volumes(loaders, "train", stack)), [], Statistics(), lambda voxels: None)
+
+
+def test_images_of_the_2d_dataset(tmp_path: Path) -> None:
+    import imageio
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (3, 64, 64), dtype=np.uint8)
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for index, image in enumerate(images):
+            imageio.imwrite(tmp_path / kind / f"{index}.png", image)
+    phase = {"file_paths": [str(tmp_path)], "transformer": {"raw": [TO_TENSOR], "label": [TO_TENSOR]}}
+    found = Statistics()
+    with ExitStack() as stack:
+        volumes = list(label_volumes({"dataset": "DSB2018Dataset", "train": phase}, "train", stack))
+        scan(volumes, [], found, lambda voxels: None)
+    assert found.channels[0].count == images.size
+    assert found.channels[0].mean == pytest.approx(images.mean())
