@@ -9,6 +9,7 @@ import pytest
 
 from support.environments import ROOT, Environment, build_wheel, install_to
 from support.lab import Job, Lab
+from support.plugins import write_plugin
 
 BUILD = """
     import p3d_regression
@@ -31,15 +32,6 @@ SQUARE = """
     def p3d_activations():
         return [Activation("square", Square, range=Interval(0.0), summary="squared")]
 """
-
-
-def write_plugin(site: Path, name: str, source: str) -> None:
-    """Install a package with one module by hand: the files that pip would write."""
-    (site / f"{name}.py").write_text(textwrap.dedent(source))
-    metadata = site / f"{name}-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(f"[p3d_regression]\n{name} = {name}\n")
 
 
 @pytest.fixture

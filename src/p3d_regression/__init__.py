@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from p3d_regression.activations.activation import Activation
     from p3d_regression.activations.ranges import Interval
+    from p3d_regression.checks.rule import Found, Rule
     from p3d_regression.errors import CheckpointMismatchError, ConfigError, UnsupportedUpstreamError
     from p3d_regression.hookspecs import hookimpl
     from p3d_regression.upstream import activate, deactivate, is_active
@@ -21,7 +22,9 @@ __all__ = [
     "Activation",
     "CheckpointMismatchError",
     "ConfigError",
+    "Found",
     "Interval",
+    "Rule",
     "UnsupportedUpstreamError",
     "activate",
     "deactivate",
@@ -34,7 +37,9 @@ _HOME = {
     "Activation": "p3d_regression.activations.activation",
     "CheckpointMismatchError": "p3d_regression.errors",
     "ConfigError": "p3d_regression.errors",
+    "Found": "p3d_regression.checks.rule",
     "Interval": "p3d_regression.activations.ranges",
+    "Rule": "p3d_regression.checks.rule",
     "UnsupportedUpstreamError": "p3d_regression.errors",
     "activate": "p3d_regression.upstream",
     "deactivate": "p3d_regression.upstream",

@@ -21,7 +21,6 @@ _ROUNDING = 1e-6
     "P3D501",
     "output-cannot-reach-labels",
     "error",
-    modes=BOTH,
     needs="volumes",
     bad="""
 model:
@@ -37,24 +36,20 @@ def output_cannot_reach_labels(case: Case) -> Iterator[Found]:
     below a floor, however long the training: for each voxel it is the loss of the value in the range that is next to
     its label. The floor is computed from all labels, exactly; beside it the value of the best constant guess."""
     for name, phase in case.phases.items():
-        if phase.statistics is None or not (case.is_regression or case.mode == "predict"):
+        if phase.statistics is None or not case.is_regression:
             continue
-        bounds = phase.bounds()
-        reached = False
-        for measured, bound in bounds.items():
-            outside = _outside(case.seen_by_loss(name) if measured == case.loss else case.seen_by_score(name), phase)
-            if not outside or bound.floor is None or bound.constant is None:
-                continue
-            verb = "rise above" if bound.higher_is_better else "fall below"
-            number = f"A constant guess reaches {bound.constant:.6g}."
-            reached = True
-            yield Found(
-                f"model.{KEY}",
-                f"{measured} on {name} cannot {verb} {bound.floor:.6g}: {outside}. {number}",
-                _remedy(phase),
-            )
-        if not reached and not bounds and (outside := _outside(case.head.ranges, phase)):
-            yield Found(f"model.{KEY}", f"the labels of {name} cannot be reached: {outside}", _remedy(phase))
+        limits, seen = [], case.head.ranges
+        for measured, bound in phase.bounds().items():
+            ranges = case.seen_by_loss(name) if measured == case.loss else case.seen_by_score(name)
+            if _outside(ranges, phase) and bound.floor is not None and bound.constant is not None:
+                verb = "rise above" if bound.higher_is_better else "fall below"
+                limits.append(
+                    f"{measured} cannot {verb} {bound.floor:.6g} (a constant guess reaches {bound.constant:.6g})"
+                )
+                seen = ranges
+        if outside := _outside(seen, phase):
+            said = "; ".join(limits) or "some labels cannot be reached"
+            yield Found(f"model.{KEY}", f"on {name} {said}: {outside}", _remedy(phase))
 
 
 def _outside(ranges: tuple[Interval, ...], phase: Phase) -> str | None:

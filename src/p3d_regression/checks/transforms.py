@@ -207,10 +207,12 @@ def labels_cast_to_integer(case: Case) -> Iterator[Found]:
 def _casts_to_integer(step: Mapping[str, Any]) -> bool:
     if step.get("name") in ("LabelToTensor", "Relabel"):
         return True
-    try:
-        return step.get("name") == "ToTensor" and np.dtype(step.get("dtype", np.float32)).kind in "iub"
-    except TypeError:
+    if step.get("name") != "ToTensor" or not isinstance(step.get("dtype"), str):
         return False
+    try:
+        return np.dtype(step["dtype"]).kind in "iub"
+    except TypeError:
+        return False  # upstream says so when it reads the first patch
 
 
 #: Random transforms that move voxels, and their arguments that decide where to.
