@@ -15,7 +15,7 @@ PAGES = ["README.md", "docs/final-activation.md"]
 def documented(page: str) -> list[str]:
     """Every value that a page puts behind the key, and in the first table of the page on activations."""
     text = (ROOT / page).read_text()
-    values = re.findall(r"final_activation: ((?:\[[^]\n]*\]|\{[^}\n]*\}|[\w-]+))", text)
+    values = re.findall(r"(?<!model\.)final_activation: ((?:\[[^]\n]*\]|\{[^}\n]*\}|[\w-]+))", text)
     rows = re.search(r"\| your labels are .*?\n\n", text, re.DOTALL)
     if rows:
         values += [row.split("|")[2].strip(" `") for row in rows[0].strip().splitlines()[2:]]

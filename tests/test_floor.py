@@ -163,3 +163,45 @@ class TestPsnr:
         limit = PsnrLimit([UNIT], 1)
         follow(limit, labels_of(shape=(1, 6, 8, 10)))
         assert limit.bound().floor is limit.bound().constant is None
+
+    def test_a_patch_that_is_computed_with_in_pieces(self) -> None:
+        labels = (labels_of(shape=(2, 6, 8, 10)) / 40).clip(-1, 1)
+        whole, pieces = PsnrLimit([UNIT] * 2, 2), PsnrLimit([UNIT] * 2, 2)
+        follow(whole, labels, parts=3)
+        for part in np.array_split(labels, 3, axis=1):
+            for channel, values in enumerate(part):
+                for piece in np.array_split(values, 4, axis=1):
+                    block = Block(piece, Weights.ones(piece.shape))
+                    pieces.add(channel, block, Moments.of(block))
+            pieces.end_patch()
+        assert pieces.bound().floor == pytest.approx(whole.bound().floor)
+        assert pieces.bound().constant == pytest.approx(whole.bound().constant)
+
+    def test_shuffled_no_order_of_the_patches_is_better(self) -> None:
+        rng = np.random.default_rng(0)
+        patches = [np.clip(scale * rng.normal(size=(1, 2, 4, 4)), -1, 1) for scale in (0.01, 0.3, 0.02, 0.5, 0.9, 0.1)]
+        limit = PsnrLimit([Interval(0.0, 0.05)], 2, in_order=False)
+        follow(limit, np.concatenate(patches, axis=1), parts=6)
+        for order in ([0, 1, 2, 3, 4, 5], [0, 2, 1, 3, 4, 5], [5, 3, 1, 4, 2, 0]):
+            batches = [
+                torch.from_numpy(np.stack([patches[i], patches[j]]))
+                for i, j in zip(order[::2], order[1::2], strict=True)
+            ]
+            reached = np.mean([PSNR()(batch.clamp(0.0, 0.05).float(), batch.float()) for batch in batches])
+            assert reached <= limit.bound().floor
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7])
+def test_labels_are_compared_in_their_own_precision(value: float) -> None:
+    """0.1 is no float32 number: torch ignores the label that is next to it, and weights likewise."""
+    labels = np.full((1, 2, 3, 4), value, np.float32)
+    labels[0, 0] = 0.9
+    target = torch.from_numpy(labels)[None]
+    ignoring = LossLimit(voxel_loss(nn.L1Loss(), value), [Interval(0.0, 0.0)])
+    follow(ignoring, labels, parts=1)
+    upstreams = MaskingLossWrapper(nn.L1Loss(), value)(torch.zeros_like(target), target)
+    assert ignoring.bound().floor == pytest.approx(upstreams.item())
+    module = WeightedSmoothL1Loss(threshold=value, initial_weight=5.0)
+    weighting = LossLimit(voxel_loss(module), [Interval(0.0, 0.0)])
+    follow(weighting, labels, parts=1)
+    assert weighting.bound().floor == pytest.approx(module(torch.zeros_like(target), target).item())

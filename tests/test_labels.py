@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import product
 
 import numpy as np
@@ -11,14 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from p3d_regression import labels as labels_module
-from p3d_regression.labels import Block, Moments, Statistics, Volume, Weights, moments_of, scan
+from p3d_regression.labels import Block, Moments, Statistics, Volume, VolumeError, Weights, moments_of, scan
 
 
 def volume_of(data: np.ndarray, patches: Sequence[tuple[slice, ...]], *, voxelwise: bool = True, chunks=None) -> Volume:
     return Volume(
         path="labels.h5",
         patches=patches,
-        read=lambda part: data[part],
+        opened=lambda: nullcontext(data.__getitem__),
         transform=lambda values: values,
         shape=data.shape,
         chunks=chunks,
@@ -127,7 +128,7 @@ class TestScan:
             return data[part]
 
         patches = patches_of(SHAPE, PATCH, (1, 1, 1))
-        volume = Volume("", patches, read, lambda values: values, SHAPE, (2, 4, 8), voxelwise=True)
+        volume = Volume("", patches, lambda: nullcontext(read), lambda values: values, SHAPE, (2, 4, 8), voxelwise=True)
         statistics_of(volume)
         assert (reads == 1).all()
 
@@ -146,7 +147,7 @@ class TestScan:
             volume = volume_of(data, patches_of(SHAPE, PATCH, (2, 2, 2)), voxelwise=voxelwise)
             ticks: list[int] = []
             scan([volume], [], Statistics(), ticks.append)
-            assert sum(ticks) == volume.voxels
+            assert sum(ticks) == volume.voxels()
 
     def test_interrupted_it_keeps_what_it_knows(self) -> None:
         data = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
@@ -165,9 +166,42 @@ class TestScan:
         def read(part):
             raise OSError("unable to read the chunk")
 
-        volume = Volume("", [(slice(0, 1),) * 3], read, lambda values: values, (1, 1, 1))
-        with pytest.raises(OSError, match="unable to read the chunk"):
+        one = [(slice(0, 1),) * 3]
+        volume = Volume("labels.h5", one, lambda: nullcontext(read), lambda values: values, (1, 1, 1))
+        with pytest.raises(VolumeError, match=r"labels\.h5: OSError: unable to read the chunk"):
             scan([volume], [], Statistics(), lambda voxels: None)
+
+    @pytest.mark.parametrize("ends", ["well", "badly", "early"])
+    def test_a_file_is_open_while_it_is_read(self, ends: str) -> None:
+        data = np.zeros(SHAPE, np.float32)
+        events: list[str] = []
+
+        @contextmanager
+        def opened():
+            events.append("open")
+            yield data.__getitem__
+            events.append("closed")
+
+        def tick(voxels: int) -> None:
+            if ends == "early":
+                raise KeyboardInterrupt
+
+        def transform(values):
+            if ends == "badly":
+                raise ValueError("no")
+            return values
+
+        volume = Volume("", patches_of(SHAPE, PATCH, PATCH), opened, transform, SHAPE)
+        with nullcontext() if ends == "well" else pytest.raises((VolumeError, KeyboardInterrupt)):
+            scan([volume, volume], [], Statistics(), tick)
+        # the one after the other
+        assert events == ["open", "closed"] * (2 if ends == "well" else 1) or events == ["open"]
+
+    def test_values_beyond_all_measure(self) -> None:
+        data = np.full(SHAPE, 1e200)
+        data[0] = -1e200
+        moments = statistics_of(volume_of(data, patches_of(SHAPE, PATCH, PATCH)))
+        assert (moments.low, moments.high) == (-1e200, 1e200)
 
 
 def test_moments_of_a_stored_volume() -> None:

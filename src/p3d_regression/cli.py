@@ -1,5 +1,6 @@
 """The command ``p3d-regression``: parse, call, print."""
 
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -168,27 +169,44 @@ def check(
 
     Exit status: 0 no errors, 1 errors found, 2 something could not be checked.
     """
-    from p3d_regression.checks import registry, report, run
-
     options = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
     configs, overrides = [*more_configs, *arguments[:options]], arguments[options:]
     if not configs:
         raise click.UsageError("name the configs to check first, then upstream's options.")
     try:
-        rules = registry.select(_codes(select), _codes(ignore))
+        sys.exit(_check(configs, overrides, _codes(select), _codes(ignore), as_json=as_json, with_data=not no_data))
+    except KeyboardInterrupt:
+        click.echo("interrupted before anything was known", err=True)
+        sys.exit(2)
+
+
+def _check(
+    configs: list[str],
+    overrides: tuple[str, ...],
+    select: list[str],
+    ignore: list[str],
+    *,
+    as_json: bool,
+    with_data: bool,
+) -> int:
+    from p3d_regression.checks import registry, report, run
+
+    try:
+        rules = registry.select(select, ignore)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    reports = []
+    reports: list[run.Report] = []
     with _progress_bar() as progress:
         for config in configs:
-            reports.append(run.check_file(config, overrides, rules, with_data=not no_data, progress=progress))
-            if reports[-1].case and reports[-1].case.interrupted:
-                break
+            if any(found.interrupted for found in reports):
+                reports.append(run.Report(config, failures=["interrupted before it"]))
+            else:
+                reports.append(run.check_file(config, overrides, rules, with_data=with_data, progress=progress))
     if as_json:
         click.echo(json.dumps([report.as_dict(found) for found in reports], indent=2, allow_nan=False))
     else:
         report.show(reports, _console())
-    sys.exit(max(found.exit_status for found in reports))
+    return max(found.exit_status for found in reports)
 
 
 def _codes(options: tuple[str, ...]) -> list[str]:
@@ -198,6 +216,9 @@ def _codes(options: tuple[str, ...]) -> list[str]:
 def _console() -> "Console":
     from rich.console import Console
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # a path may hold what a plain terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     return Console(highlight=False, markup=False)
 
 

@@ -157,10 +157,11 @@ class LossLimit:
         if self._loss.is_plain:
             return None
         dense = np.ones_like(block.doubles) if block.weights.dense is None else block.weights.dense.copy()
+        # compared as torch does: in the precision of the labels
         if self._loss.factor is not None:
-            dense *= self._loss.factor(block.doubles)
+            dense *= self._loss.factor(block.values)
         if self._loss.ignored is not None:
-            dense[block.doubles == self._loss.ignored] = 0.0
+            dense[block.values == block.values.dtype.type(self._loss.ignored)] = 0.0
         return dense
 
     def end_patch(self) -> None:
@@ -174,10 +175,15 @@ class LossLimit:
             kept.counted.m2 if kept.sketch is None else kept.sketch.least(self._loss) for kept in self._channels
         ]
         return Bound(
-            floor=math.fsum(kept.shortfall for kept in self._channels) / n,
-            constant=math.fsum(constants) / n,
+            floor=_finite(sum(kept.shortfall for kept in self._channels) / n),
+            constant=_finite(sum(constants) / n),
             per_channel=tuple(kept.shortfall / kept.seen.count for kept in self._channels),
         )
+
+
+def _finite(value: float) -> float | None:
+    """None where numbers have become too large to be told."""
+    return value if math.isfinite(value) else None
 
 
 def _distance(values: Array, interval: Interval) -> Array:
@@ -198,82 +204,98 @@ def _weighted(block: Block, dense: Array) -> Moments:
     return Moments(n, mean, float((dense * (block.doubles - mean) ** 2).sum()), block.low, block.high)
 
 
-@dataclass(frozen=True)
-class _PatchChannel:
-    moments: Moments
-    shortfall: float
+@dataclass
+class _Batch:
+    """What was seen of a batch.
+
+    Attributes:
+        channels: moments of each.
+        shortfall: sum of the squared distances to the range, of all channels.
+        patches: how many.
+    """
+
+    channels: list[Moments] = field(default_factory=list)
+    shortfall: float = 0.0
+    patches: int = 0
 
 
 class PsnrLimit:
     """Follows upstream's PSNR through the labels: 10 log10(R^2 / MSE) of each batch, averaged over them.
 
     R is what upstream takes for the range of the labels, batch by batch: 2, or 1 where none of them is negative. Labels
-    outside -1..1 crash it. Batches are taken in the order of the patches, as in validation.
+    outside -1..1 crash it.
 
     Args:
         ranges: of the output, per channel.
         batch_size: of the loader.
+        in_order: whether batches are made of consecutive patches, as in validation. Where they are shuffled, patches
+            are taken one by one: an average over them is not less than one over batches, whichever these are.
     """
 
     by_patch = True
 
-    def __init__(self, ranges: Sequence[Interval], batch_size: int) -> None:
+    def __init__(self, ranges: Sequence[Interval], batch_size: int, *, in_order: bool = True) -> None:
         self._ranges = ranges
-        self._batch_size = batch_size
-        self._patch: list[_PatchChannel] = []
-        self._patches: list[list[_PatchChannel]] = []
+        self._mixes = batch_size > 1 and not in_order
+        self._batch_size = batch_size if in_order else 1
+        self._batches: list[_Batch] = []
         self._channels: list[Moments] = []
+        self._ended = True
 
     def add(self, channel: int, block: Block, moments: Moments) -> None:
         if channel >= len(self._ranges):
             return
-        if channel == len(self._channels):
-            self._channels.append(Moments())
-        self._channels[channel].merge(moments)
-        shortfall = block.weights.sum(_distance(block.doubles, self._ranges[channel]) ** 2) if block.is_finite else 0.0
-        self._patch.append(_PatchChannel(moments, shortfall))
+        if self._ended:
+            if not self._batches or self._batches[-1].patches == self._batch_size:
+                self._batches.append(_Batch())
+            self._ended = False
+        batch = self._batches[-1]
+        for kept in (self._channels, batch.channels):
+            if channel == len(kept):
+                kept.append(Moments())
+            kept[channel].merge(moments)
+        if block.is_finite:
+            distance = _distance(block.doubles, self._ranges[channel])
+            batch.shortfall += block.weights.sum(distance * distance)
 
     def end_patch(self) -> None:
-        self._patches.append(self._patch)
-        self._patch = []
+        if not self._ended:
+            self._batches[-1].patches += 1
+            self._ended = True
 
     @property
     def batches_with_negative_labels(self) -> tuple[int, int]:
-        """How many batches upstream takes R = 2 for, and how many there are."""
-        batches = self._batches()
-        return sum(_low(batch) < 0 for batch in batches), len(batches)
+        """How many batches upstream takes R = 2 for, and how many there are; of patches, where they are shuffled."""
+        return sum(_low(batch) < 0 for batch in self._batches), len(self._batches)
 
     def bound(self) -> Bound:
-        batches = self._batches()
-        if not batches or any(m.nan or m.inf or m.low < -1 or m.high > 1 for m in self._channels):
+        if not self._batches or any(m.nan or m.inf or m.low < -1 or m.high > 1 for m in self._channels):
             return Bound(None, None, higher_is_better=True)
-        constants = [moments.mean for moments in self._channels]
-        ceiling = [_psnr(batch, lambda i, part: part.shortfall) for batch in batches]
-        constant = [
-            _psnr(batch, lambda i, part: part.moments.m2 + part.moments.count * (part.moments.mean - constants[i]) ** 2)
-            for batch in batches
-        ]
-        weights = [len(batch) for batch in batches]
-        return Bound(_mean(ceiling, weights), _mean(constant, weights), higher_is_better=True)
-
-    def _batches(self) -> list[list[list[_PatchChannel]]]:
-        size = self._batch_size
-        return [self._patches[i : i + size] for i in range(0, len(self._patches), size)]
-
-
-def _low(batch: list[list[_PatchChannel]]) -> float:
-    return min(part.moments.low for patch in batch for part in patch)
+        means = [moments.mean for moments in self._channels]
+        widest = 2.0 if self._mixes and any(_low(batch) < 0 for batch in self._batches) else 1.0
+        ceilings, constants = [], []
+        for batch in self._batches:
+            span = max(widest, 2.0 if _low(batch) < 0 else 1.0)
+            pairs = zip(batch.channels, means, strict=True)
+            squares = math.fsum(m.m2 + m.count * (m.mean - mean) ** 2 for m, mean in pairs)
+            n = sum(moments.count for moments in batch.channels)
+            ceilings.append(_psnr(span, batch.shortfall / n))
+            constants.append(_psnr(span, squares / n))
+        patches = [batch.patches for batch in self._batches]
+        return Bound(_mean(ceilings, patches), _mean(constants, patches), higher_is_better=True)
 
 
-def _psnr(batch: list[list[_PatchChannel]], squares: Callable[[int, _PatchChannel], float]) -> float:
-    n = sum(part.moments.count for patch in batch for part in patch)
-    mse = math.fsum(squares(i, part) for patch in batch for i, part in enumerate(patch)) / n
-    span = 2.0 if _low(batch) < 0 else 1.0
+def _low(batch: _Batch) -> float:
+    return min(moments.low for moments in batch.channels)
+
+
+def _psnr(span: float, mse: float) -> float:
     return 10 * math.log10(span**2 / mse) if mse > 0 else math.inf
 
 
 def _mean(values: list[float], weights: list[int]) -> float | None:
-    mean = sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
+    total = sum(weights)
+    mean = sum(v * w for v, w in zip(values, weights, strict=True)) / total if total else math.nan
     return mean if math.isfinite(mean) else None
 
 

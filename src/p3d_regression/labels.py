@@ -4,8 +4,9 @@ Knows nothing of pytorch3dunet: a :class:`Volume` says where the patches lie, ho
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -24,6 +25,13 @@ _PIECE = 2**18
 
 #: Called with the number of voxels (of overlapping patches: counted once) that have just been read.
 Tick = Callable[[int], None]
+
+#: Opens what a volume is read from; inside, what it gives returns a part: an array of shape (D, H, W) or (C, D, H, W).
+Opened = Callable[[], AbstractContextManager[Callable[[Any], Array]]]
+
+
+class VolumeError(RuntimeError):
+    """A volume cannot be read or transformed; the message names its file."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +124,9 @@ class Moments:
         n, values = block.weights.total, block.doubles
         mean = block.weights.sum(values) / n
         deviations = values - mean
-        # the second term is zero but for rounding
-        m2 = block.weights.sum(deviations * deviations) - block.weights.sum(deviations) ** 2 / n
+        # what is subtracted is zero but for rounding
+        rest = block.weights.sum(deviations)
+        m2 = block.weights.sum(deviations * deviations) - rest * rest / n
         return cls(n, mean, max(m2, 0.0), block.low, block.high)
 
     @classmethod
@@ -153,7 +162,7 @@ class Moments:
             n = ours + theirs
             difference = other.mean - self.mean if ours else 0.0
             self.mean = self.mean + difference * theirs / n if ours else other.mean
-            self.m2 += other.m2 + difference**2 * ours * theirs / n
+            self.m2 += other.m2 + difference * difference * ours * theirs / n
             self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self.count += other.count
         self.nan += other.nan
@@ -179,9 +188,9 @@ class Volume:
 
     Attributes:
         path: of the file.
-        patches: what ``read`` takes, one per patch in upstream's order: slices of a dataset of shape (D, H, W) or
+        patches: what is read, one per patch in upstream's order: slices of a dataset of shape (D, H, W) or
             (C, D, H, W), or whatever else it is that the patches are known by.
-        read: returns a part of the dataset.
+        opened: opens the file for as long as it is read.
         transform: from what is read to what the loss sees: shape (D, H, W) or (C, D, H, W).
         shape: of the dataset; None if the patches are not slices of one.
         chunks: as it is stored; None if that is not in chunks.
@@ -191,19 +200,19 @@ class Volume:
 
     path: str
     patches: Sequence[Any]
-    read: Callable[[Any], Array]
+    opened: Opened
     transform: Callable[[Array], Array]
     shape: tuple[int, ...] | None = None
     chunks: tuple[int, ...] | None = None
     voxelwise: bool = False
 
-    @property
-    def voxels(self) -> int:
+    def voxels(self, *, by_patch: bool = False) -> int:
         """To be read, as :data:`Tick` counts them; 0 where that is not known."""
         if self.shape is None:
             return 0
-        if self._covers is not None:
-            return math.prod(self.shape)
+        if self._covers is not None and not by_patch:
+            channels = math.prod(part.stop - part.start for part in self._channels)
+            return int(channels * math.prod(self.shape[-3:]))
         return sum(math.prod(s.stop - s.start for s in patch) for patch in self.patches)
 
     @cached_property
@@ -221,37 +230,49 @@ class Volume:
         # voxels between patches must not count, also where they are NaN
         return Weights(*weights) if all(weight.all() for weight in weights) else None
 
-    def blocks(self, *, by_patch: bool = False) -> Iterator[tuple[Array, Weights, int]]:
+    def blocks(self, *, by_patch: bool = False) -> Generator[tuple[Array, Weights, int], None, None]:
         """Transformed labels with their weights, and how many voxels have been read for them.
 
         Args:
             by_patch: whether each block has to be one patch.
         """
         covers = None if by_patch else self._covers
-        if covers is None:
-            for patch in self.patches:
-                read = self.read(patch)
-                values = self.transform(read)
-                yield values, Weights.ones(values.shape[-3:]), read.size
-            return
-        for box in self.boxes():
-            z, y, x = box[-3:]
-            weights = Weights(covers.z[z], covers.y[y], covers.x[x])
-            read = self.read(box)
-            yield self.transform(read), weights, read.size
+        with self.opened() as read:
+            if covers is None:
+                for patch in self.patches:
+                    part = read(patch)
+                    values = self.transform(part)
+                    yield values, Weights.ones(values.shape[-3:]), part.size
+                return
+            for box in self.boxes():
+                part, (z, y, x) = read(box), box[-3:]
+                yield self.transform(part), Weights(covers.z[z], covers.y[y], covers.x[x]), part.size
+
+    def stored(self) -> Generator[Array, None, None]:
+        """The whole dataset in parts, as it is stored, every voxel once."""
+        with self.opened() as read:
+            for box in self.boxes():
+                yield read(box)
+
+    @property
+    def _channels(self) -> tuple[slice, ...]:
+        """What the patches take of the channels of a dataset of shape (C, D, H, W)."""
+        assert self.shape is not None
+        # upstream may take them from the raw volume, which may have fewer or more
+        return tuple(slice(*s.indices(n)[:2]) for s, n in zip(self.patches[0][:-3], self.shape[:-3], strict=True))
 
     def boxes(self) -> Iterator[tuple[slice, ...]]:
         """Parts of the dataset along the borders of its chunks, so that each of these is read once."""
         assert self.shape is not None
-        channels, shape = self.shape[:-3], self.shape[-3:]
+        shape, channels = self.shape[-3:], self._channels
         step = list((self.chunks or (1, 1, 1))[-3:])
         for axis in (2, 1, 0):
-            room = _BLOCK // max(1, math.prod(channels) * math.prod(step))
+            room = _BLOCK // max(1, math.prod(c.stop - c.start for c in channels) * math.prod(step))
             step[axis] *= max(1, min(room, -(-shape[axis] // step[axis])))
         starts = [range(0, n, size) for n, size in zip(shape, step, strict=True)]
         for corner in product(*starts):
             spatial = [slice(c, min(c + size, n)) for c, size, n in zip(corner, step, shape, strict=True)]
-            yield (*(slice(0, n) for n in channels), *spatial)
+            yield (*channels, *spatial)
 
 
 @dataclass
@@ -276,13 +297,24 @@ def scan(volumes: Sequence[Volume], measures: Sequence[Measure], statistics: Sta
     """
     by_patch = any(measure.by_patch for measure in measures)
     for volume in volumes:
-        for values, weights, read in _ahead(volume.blocks(by_patch=by_patch)):
-            _take_in(values, weights, measures, statistics)
-            if by_patch:
-                for measure in measures:
-                    measure.end_patch()
-            tick(read)
+        with _named(volume), np.errstate(over="ignore", invalid="ignore"):
+            for values, weights, read in _ahead(volume.blocks(by_patch=by_patch)):
+                _take_in(values, weights, measures, statistics)
+                if by_patch:
+                    for measure in measures:
+                        measure.end_patch()
+                tick(read)
     statistics.complete = True
+
+
+@contextmanager
+def _named(volume: Volume) -> Iterator[None]:
+    """Errors say which file it was."""
+    try:
+        yield
+    except Exception as error:
+        lines = str(error).splitlines() or [""]
+        raise VolumeError(f"{volume.path}: {type(error).__name__}: {lines[0]}") from error
 
 
 def _take_in(values: Array, weights: Weights, measures: Sequence[Measure], statistics: Statistics) -> None:
@@ -311,10 +343,10 @@ def _pieces(channel: Array, weights: Weights) -> Iterator[Block]:
         yield Block(channel[part], Weights(weights.z[part[0]], weights.y[part[1]], weights.x))
 
 
-def _ahead(items: Iterator[Any]) -> Iterator[Any]:
+def _ahead(items: Generator[Any, None, None]) -> Iterator[Any]:
     """The same items, the next one being made while the last one is used: reading decompresses on another core."""
     nothing = object()
-    with ThreadPoolExecutor(max_workers=1) as pool:
+    with closing(items), ThreadPoolExecutor(max_workers=1) as pool:
         coming = pool.submit(next, items, nothing)
         while (item := coming.result()) is not nothing:
             coming = pool.submit(next, items, nothing)
@@ -324,9 +356,10 @@ def _ahead(items: Iterator[Any]) -> Iterator[Any]:
 def moments_of(volume: Volume, tick: Tick) -> Moments:
     """Of a whole dataset, as it is stored, every voxel once."""
     moments = Moments()
-    for values in _ahead(volume.read(box) for box in volume.boxes()):
-        for channel in _channels(values):
-            for block in _pieces(channel, Weights.ones(channel.shape)):
-                moments.merge(Moments.of(block))
-        tick(values.size)
+    with _named(volume), np.errstate(over="ignore", invalid="ignore"):
+        for values in _ahead(volume.stored()):
+            for channel in _channels(values):
+                for block in _pieces(channel, Weights.ones(channel.shape)):
+                    moments.merge(Moments.of(block))
+            tick(values.size)
     return moments

@@ -41,6 +41,10 @@ class TestNoConfig:
             ("model:\n\tname: UNet3D\n", "is not YAML: while scanning for the next token"),
             ("- a\n- b\n", "is a list, not a mapping"),
             ("just words\n", "is a str, not a mapping"),
+            ("trainer: {a: 2020-99-99}\n", "is not YAML: month must be in 1..12"),
+            ("a: !!int abc\n", "is not YAML: invalid literal"),
+            (f"a: {'9' * 5000}\n", "is not YAML: Exceeds the limit"),
+            ("[" * 3000, "is not YAML: maximum recursion depth"),
             ("model: {name: UNet3D}\n", "is neither a training config"),
             ("loaders: 5\n", "is neither a training config"),
         ],
@@ -131,9 +135,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "5-D labels": (five_dimensions, "P3D405", "(1, 1, 4, 64, 96)"),
     "labels of another size": (other_size, "P3D405", "(4, 63, 96)"),
     "a group": (a_group, "P3D404", "has no dataset 'label'; there is raw"),
-    "a single number": (a_number, "P3D404", "has no dataset 'label'"),
+    "a single number": (a_number, "P3D404", "is empty, or a single number"),
     "no labels": (without_labels, "P3D404", "has no dataset 'label'; there is raw"),
-    "texts": (texts, "P3D403", "reading the patches fails"),
+    "texts": (texts, "P3D309", "breaks on the first patch"),
     "no voxels": (no_voxels, "P3D406", "larger than the volume (0, 64, 64)"),
 }
 
@@ -168,7 +172,7 @@ def test_chunks_that_cannot_be_read(data: Path) -> None:
     (report,) = json.loads(result.stdout)
     (found,) = report["findings"]
     assert found["code"] == "P3D403"
-    assert "reading the patches fails: OSError" in found["message"]
+    assert f"upstream cannot read this: {data / 'train.h5'}: OSError" in found["message"]
     assert report["phases"].keys() == {"val"}
 
 
@@ -255,6 +259,21 @@ def test_ctrl_c_ends_with_what_is_known(data: Path) -> None:
         {"loaders": {"raw_internal_path": 5, "label_internal_path": []}},
         {"loaders": {"dataset": 7}},
         {"loaders": {"batch_size": "two"}},
+        {"loaders": {"train": {"file_paths": ["a" * 5000]}}},
+        {"loaders": {"train": {"file_paths": ["a\0b"]}}},
+        {"loaders": {"train": {"slice_builder": {"stride_shape": [4, -1, 64]}}}},
+        {"loaders": {"train": {"transformer": {"label": [{"name": "ToTensor"}]}}}},
+        {
+            "loaders": {
+                "train": {"transformer": {"label": [{"name": "ToTensor", "expand_dims": True, "dtype": "int99"}]}}
+            }
+        },
+        {"loaders": {"val": {"transformer": {"raw": [{"name": "Standardize"}]}}}},
+        {"loaders": {"val": {"transformer": {"raw": [{"name": "Standardize", "mean": 3}]}}}},
+        {"lr_scheduler": {}},
+        {"trainer": {"max_num_iterations": "10"}},
+        {"model": {"out_channels": 10**20}},
+        {"loss": {"squeeze_channel": True}},
     ],
     ids=str,
 )
@@ -266,3 +285,49 @@ def test_a_section_of_another_kind_is_an_error_that_is_explained(data: Path, cha
     (report,) = json.loads(result.stdout)
     assert report["failures"] == []
     assert result.exit_code == 1
+
+
+def test_pictures_that_are_not_there(data: Path) -> None:
+    config = training_config(data, MODEL)
+    config["loaders"]["dataset"] = "DSB2018Dataset"
+    result = check(write_config(data / "train.yml", config), "--json")
+    (report,) = json.loads(result.stdout)
+    assert "P3D403" in {found["code"] for found in report["findings"]}
+
+
+def test_labels_too_large_for_a_number(data: Path) -> None:
+    with h5py.File(data / "train.h5", "a") as file:
+        label = file["label"][()].astype(np.float64)
+        del file["label"]
+        file["label"] = label * 1e160
+    config = training_config(data, MODEL)
+    for phase in ("train", "val"):
+        config["loaders"][phase]["transformer"]["label"][0]["dtype"] = "float64"
+    (report,) = json.loads(check(write_config(data / "train.yml", config), "--json").stdout)
+    assert report["phases"]["train"]["constant"]["MSE"] is None
+    assert report["phases"]["train"]["labels"][0]["std"] is None
+
+
+def test_the_second_of_three_configs_is_interrupted(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from p3d_regression.checks import phases
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    paths = [write_config(data / f"{index}.yml", training_config(data, MODEL)) for index in range(3)]
+    real = phases.datasets.label_volumes
+    calls: list[object] = []
+
+    def volumes(loaders: Mapping[str, Any], phase: str) -> Any:
+        calls.append(phase)
+        return interrupt() if len(calls) == 4 else real(loaders, phase)
+
+    monkeypatch.setattr(phases.datasets, "label_volumes", volumes)
+    result = check(*paths, "--json")
+    assert result.exit_code == 2
+    first, second, third = json.loads(result.stdout)
+    assert (first["interrupted"], second["interrupted"]) == (False, True)
+    assert first["phases"].keys() == {"train", "val"}
+    assert second["phases"].keys() == {"train"}
+    assert third["failures"] == ["interrupted before it"]
+    assert len(calls) == 4

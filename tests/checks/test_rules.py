@@ -132,3 +132,31 @@ def test_the_config_stays_as_it_is(data: Path) -> None:
     before = copy.deepcopy(config)
     check_config(config, "train", rules())
     assert config == before
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "overlap"),
+    [
+        ("exp", "exp/val", False),
+        ("exp/train", "exp", False),
+        ("exp/a.h5", "exp", True),
+        ("exp", "exp/a.hdf5", True),
+        ("exp", "exp/a.txt", False),
+        ("exp", "exp", True),
+        ("exp", "exp/../exp", True),
+        ("a.h5", "b.h5", False),
+    ],
+)
+def test_only_what_upstream_finds_in_a_directory_overlaps(train: str, val: str, overlap: bool, tmp_path: Path) -> None:
+    paths = {phase: {"file_paths": [str(tmp_path / path)]} for phase, path in (("train", train), ("val", val))}
+    config = merged(training_config(tmp_path, {"name": "UNet3D"}), {"loaders": paths})
+    assert ("P3D402" in codes(config, tmp_path)) == overlap
+
+
+def test_a_fix_does_not_contradict_itself(data: Path, tmp_path: Path) -> None:
+    """What is pasted in place of ``final_sigmoid: false`` leaves no other finding about the last layer."""
+    config = training_config(data, {"name": "UNet3D", "final_sigmoid": False})
+    assert {"P3D101", "P3D106", "P3D501"} <= codes(config, tmp_path)
+    del config["model"]["final_sigmoid"]
+    config["model"]["final_activation"] = "none"
+    assert codes(config, tmp_path) == set()

@@ -3,17 +3,19 @@
 Installed from PyPI, where a fork carries that version, into a directory that shadows the newer one.
 """
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from support.activations import ROWS, assert_one_function, trained_with
 from support.environments import Environment, fork_environment
-from support.lab import Job, Lab, prediction_config, suit_the_fork, training_config, write_config
+from support.lab import Job, Lab, prediction_config, suit_the_fork, training_config, write_config, write_volumes
 from support.preforked import Preforked
 
 
@@ -96,3 +98,42 @@ class TestADifferentConfig:
         result = fork.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
         assert result.returncode == 0, result.stderr
         assert "final activation none from the config, on pre-trained weights" in result.stdout
+
+
+class TestChecks:
+    def reports(self, fork: Environment, *arguments: object) -> list[dict]:
+        result = fork.run("p3d-regression", "check", "--json", *arguments)
+        assert "Traceback" not in result.stderr
+        return json.loads(result.stdout)
+
+    def test_labels_and_floors_by_the_rules_of_this_version(self, fork: Environment, tmp_path: Path) -> None:
+        """Its validation loss is computed after the last layer, its training loss before."""
+        write_volumes(tmp_path)
+        config = training_config(tmp_path, {"name": "UNet3D", "final_sigmoid": False})
+        suit_the_fork(config)
+        (report,) = self.reports(fork, write_config(tmp_path / "train.yml", config))
+        assert report["failures"] == []
+        assert {finding["code"] for finding in report["findings"]} == {"P3D101", "P3D106", "P3D501"}
+        with h5py.File(tmp_path / "val.h5") as file:
+            floor = ((file["label"][()].astype(float) - 1) ** 2).mean()
+        assert report["phases"]["val"]["floor"] == pytest.approx({"MSELoss": floor, "MSE": floor})
+        assert report["phases"]["train"]["floor"] == {"MSELoss": 0, "MSE": 0}
+
+    def test_files_that_it_would_skip(self, fork: Environment, tmp_path: Path) -> None:
+        """With an error in its log, which must not get into the JSON."""
+        write_volumes(tmp_path)
+        config = training_config(tmp_path, {"name": "UNet3D", "final_activation": "none"})
+        config["loaders"]["train"]["slice_builder"]["patch_shape"] = [4, 65, 64]
+        suit_the_fork(config)
+        (report,) = self.reports(fork, write_config(tmp_path / "train.yml", config))
+        assert {"P3D403", "P3D406"} <= {finding["code"] for finding in report["findings"]}
+
+    def test_at_the_start_of_a_training(self, fork: Environment, tmp_path: Path) -> None:
+        write_volumes(tmp_path)
+        for model, code in (({"final_activation": "none"}, 1), ({}, 0)):
+            config = training_config(tmp_path, {"name": "UNet3D", **model})
+            del config["trainer"]["eval_score_higher_is_better"]
+            suit_the_fork(config)
+            result = fork.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
+            assert (result.returncode != 0) == code
+            assert "P3D202 score-direction" in (result.stderr if code else result.stdout)

@@ -12,8 +12,12 @@ from pathlib import Path
 from support.environments import Environment
 
 _SERVER = """
-import json, os, runpy, sys
+import json, os, runpy, sys, threading
 import pytorch3dunet.train, pytorch3dunet.predict
+import torch
+
+# the first optimizer of a process loads torch's compiler
+torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
 for line in sys.stdin:
     script, *arguments = json.loads(line)
@@ -32,6 +36,10 @@ for line in sys.stdin:
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
+            # upstream does not close its event writer, and nothing waits for its thread here
+            for thread in threading.enumerate():
+                if type(thread).__name__ == "_AsyncWriterThread":
+                    thread.stop()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)

@@ -1,7 +1,6 @@
 """The labels that the scan sees against those that upstream's own loaders hand to the loss."""
 
 import copy
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.create_dataset("label", data=label, chunks=(4, 32, 32), compression="gzip")
             file["two"] = np.stack([label, label**2])
             file["counts"] = rng.integers(0, 200, shape, dtype=np.uint8)
+            file["one"] = label[None]
             file["two_raw"] = np.stack([file["raw"][()]] * 2)
     return directory
 
@@ -60,6 +60,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "filtered": {"train": label(**FILTER)},
     "filtered, lazy": {"dataset": "LazyHDF5Dataset", "train": label(**FILTER)},
     "two channels": {"label_internal_path": "two"},
+    "more channels than raw": {"raw_internal_path": "one", "label_internal_path": "two"},
+    "fewer channels than raw": {"raw_internal_path": "two_raw", "label_internal_path": "one"},
+    "cropped": {"train": label({"name": "CropToFixed", "size": [70, 20], "centered": True}, TO_TENSOR)},
     "two channels of raw": {"raw_internal_path": "two_raw"},
     "no channel axis": {"train": label({"name": "ToTensor", "expand_dims": False})},
     "counts": {"label_internal_path": "counts"},
@@ -88,8 +91,7 @@ def test_same_labels_as_upstreams_loaders(data: Path, name: str) -> None:
     loaders["train"]["file_paths"].append(str(data / "second.h5"))
     theirs = upstreams_labels(loaders)
     before, ours = copy.deepcopy(loaders), Statistics()
-    with ExitStack() as stack:
-        scan(list(label_volumes(loaders, "train", stack)), [], ours, lambda voxels: None)
+    scan(label_volumes(loaders, "train"), [], ours, lambda voxels: None)
     assert loaders == before
     assert ours.has_channel_axis == (theirs.ndim == 5)
     channels = np.moveaxis(theirs, 1, 0) if theirs.ndim == 5 else theirs[None]
@@ -109,17 +111,14 @@ def test_random_augmentation_is_left_out(data: Path) -> None:
         {"name": "ElasticDeformation", "spline_order": 3, "execution_probability": 1.0},
         {"name": "RandomContrast", "execution_probability": 1.0},
         {"name": "AdditiveGaussianNoise", "execution_probability": 1.0},
-        {"name": "CropToFixed", "size": [64, 64]},
         TO_TENSOR,
     ]
     plain, augmented = (
         config_of(data, train=label(*s), random_scale=r)["loaders"] for s, r in (((), None), (steps, 1))
     )
-    with ExitStack() as stack:
-        found = []
-        for loaders in (plain, augmented):
-            found.append(Statistics())
-            scan(list(label_volumes(loaders, "train", stack)), [], found[-1], lambda voxels: None)
+    found = [Statistics(), Statistics()]
+    for loaders, statistics in zip((plain, augmented), found, strict=True):
+        scan(label_volumes(loaders, "train"), [], statistics, lambda voxels: None)
     assert found[0].channels == found[1].channels
 
 
@@ -143,12 +142,12 @@ def test_the_volumes_are_not_loaded(data: Path, monkeypatch: pytest.MonkeyPatch)
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("upstream would read a whole volume")
 
+    refuse.__module__ = hdf5.__name__  # as if it were upstream's own method
     monkeypatch.setattr(hdf5, "calculate_stats", lambda image, skip=False: refuse() if not skip else dict.fromkeys("x"))
     for method in ("get_raw_patch", "get_label_patch"):
         monkeypatch.setattr(hdf5.StandardHDF5Dataset, method, refuse)
     loaders = config_of(data, global_normalization=True)["loaders"]
-    with ExitStack() as stack:
-        scan(list(label_volumes(loaders, "train", stack)), [], Statistics(), lambda voxels: None)
+    scan(label_volumes(loaders, "train"), [], Statistics(), lambda voxels: None)
 
 
 def test_images_of_the_2d_dataset(tmp_path: Path) -> None:
@@ -162,8 +161,63 @@ def test_images_of_the_2d_dataset(tmp_path: Path) -> None:
             imageio.imwrite(tmp_path / kind / f"{index}.png", image)
     phase = {"file_paths": [str(tmp_path)], "transformer": {"raw": [TO_TENSOR], "label": [TO_TENSOR]}}
     found = Statistics()
-    with ExitStack() as stack:
-        volumes = list(label_volumes({"dataset": "DSB2018Dataset", "train": phase}, "train", stack))
-        scan(volumes, [], found, lambda voxels: None)
+    volumes = label_volumes({"dataset": "DSB2018Dataset", "train": phase}, "train")
+    scan(volumes, [], found, lambda voxels: None)
     assert found.channels[0].count == images.size
     assert found.channels[0].mean == pytest.approx(images.mean())
+
+
+def test_a_random_crop_is_taken_in_the_middle_and_pads_as_it_would(data: Path) -> None:
+    def crop(**arguments: Any) -> dict[str, Any]:
+        step = {"name": "CropToFixed", "size": [200, 20], **arguments}
+        return config_of(data, train=label(step, TO_TENSOR))["loaders"]
+
+    found = [Statistics(), Statistics()]
+    for loaders, statistics in zip((crop(), crop(centered=True)), found, strict=True):
+        scan(label_volumes(loaders, "train"), [], statistics, lambda voxels: None)
+    assert found[0].channels == found[1].channels
+    assert found[0].channels[0].count == 36 * 4 * 200 * 20
+
+
+def test_half_precision_labels_standardised_by_raw(data: Path) -> None:
+    """numpy computes in the type of the statistics."""
+    loaders = config_of(data, global_normalization=True, train=label({"name": "Standardize"}, TO_TENSOR))["loaders"]
+    with h5py.File(data / "half.h5", "w") as file, h5py.File(data / "train.h5") as other:
+        file["raw"], file["label"] = other["raw"][()], other["label"][()].astype(np.float16)
+    loaders["train"]["file_paths"] = [str(data / "half.h5")]
+    theirs, ours = upstreams_labels(loaders), Statistics()
+    scan(label_volumes(loaders, "train"), [], ours, lambda voxels: None)
+    assert ours.channels[0].high == pytest.approx(theirs.max(), rel=1e-6)
+    assert ours.channels[0].mean == pytest.approx(theirs.mean(dtype=np.float64), rel=1e-5)
+
+
+def test_a_dataset_class_with_labels_of_its_own_is_asked_for_them(data: Path, monkeypatch) -> None:
+    from pytorch3dunet.datasets import hdf5
+
+    class Doubled(hdf5.StandardHDF5Dataset):
+        def get_label_patch(self, idx):
+            return 2 * super().get_label_patch(idx)
+
+    loaders = config_of(data)["loaders"]
+    plain, doubled = Statistics(), Statistics()
+    scan(label_volumes(loaders, "train"), [], plain, lambda voxels: None)
+    monkeypatch.setattr(hdf5, "Doubled", Doubled, raising=False)
+    scan(label_volumes({**loaders, "dataset": "Doubled"}, "train"), [], doubled, lambda voxels: None)
+    assert doubled.channels[0].mean == pytest.approx(2 * plain.channels[0].mean)
+
+
+def test_many_files_are_not_open_at_once(data: Path, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    for index in range(60):
+        (tmp_path / f"{index}.h5").symlink_to(data / "train.h5")
+    loaders = config_of(data)["loaders"]
+    loaders["train"]["file_paths"] = [str(tmp_path)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 64
+    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 20, hard))
+    try:
+        found = Statistics()
+        scan(label_volumes(loaders, "train"), [], found, lambda voxels: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found.channels[0].count == 60 * 36 * 4 * 64 * 64

@@ -1,6 +1,6 @@
 """A config as the rules see it: read without trusting it, with what follows from it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 #: Losses and metrics of upstream that compare continuous values voxel by voxel.
 REGRESSION_LOSSES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "WeightedSmoothL1Loss")
 REGRESSION_METRICS = ("MSE", "PSNR")
+
+
+#: A model with more could not be built, and its list of ranges would fill the memory.
+_MOST_CHANNELS = 2**16
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,21 @@ class Case:
         steps = self.get(f"loaders.{phase}.transformer.{kind}")
         return [step for step in steps if isinstance(step, Mapping)] if isinstance(steps, list) else []
 
+    def gaps(self, phase: str, *, is_hdf5: bool) -> Iterator[tuple[str, str]]:
+        """Keys of a phase that upstream needs and that are missing or of another kind; which kind it has to be."""
+        kinds: dict[str, type] = {"file_paths": list, "transformer": dict, "transformer.raw": list}
+        kinds |= {"transformer.label": list} if self.mode == "train" else {}
+        kinds |= {"slice_builder": dict} if is_hdf5 else {}
+        for key, kind in kinds.items():
+            place = f"loaders.{phase}.{key}"
+            value: Any = self.get(place)
+            if not isinstance(value, kind) or (not value and key in ("file_paths", "slice_builder")):
+                yield place, "list" if kind is list else "mapping"
+            elif isinstance(value, list) and key.startswith("transformer."):
+                yield from (
+                    (f"{place}[{i}]", "mapping") for i, step in enumerate(value) if not isinstance(step, Mapping)
+                )
+
     @property
     def phase_names(self) -> tuple[str, ...]:
         return ("train", "val") if self.mode == "train" else ("test",)
@@ -89,7 +108,9 @@ class Case:
     @property
     def out_channels(self) -> int | None:
         channels = self.model.get("out_channels")
-        return channels if isinstance(channels, int) and not isinstance(channels, bool) and channels > 0 else None
+        if not isinstance(channels, int) or isinstance(channels, bool):
+            return None
+        return channels if 0 < channels <= _MOST_CHANNELS else None
 
     @cached_property
     def checkpoint_metadata(self) -> Mapping[str, Any] | None:

@@ -23,6 +23,45 @@ rules that look at the config alone also run by themselves when a training or a 
 [README](../README.md#find-the-trap-before-training).
 """
 
+_TAIL = """\
+## Your own rules: plugins
+
+A package with an entry point in the group `p3d_regression` adds rules through the pluggy hook `p3d_rules`. It is found
+as [plugins with activations](final-activation.md#your-own-plugins) are, and may be one of them.
+
+```python
+from p3d_regression import Found, Rule, hookimpl
+
+
+def voxel_size(case):
+    if case.mode == "train" and case.get("loaders.raw_internal_path", "raw").startswith("native/"):
+        yield Found(
+            "loaders.raw_internal_path",
+            "volumes below native/ are not resampled to 1 mm",
+            "loaders:\\n  raw_internal_path: resampled/raw",
+        )
+
+
+@hookimpl
+def p3d_rules():
+    return [
+        Rule(
+            "LAB101",
+            "voxel-size",
+            "error",
+            voxel_size,
+            why="The networks of this lab expect voxels of 1 mm.",
+            bad="loaders:\\n  raw_internal_path: native/raw",
+            good="loaders:\\n  raw_internal_path: resampled/raw",
+        )
+    ]
+```
+
+A rule is given a `Case`: `case.get("a.dotted.key", default)`, `case.mode`, `case.head` (the last layer with its
+ranges), and with `needs="files"` or `needs="volumes"` what was found in the files, `case.phases`. One that raises costs
+a message and no training. Codes that start with `P3D` are this project's own.
+"""
+
 
 def rules_page() -> str:
     """The text of docs/rules.md."""
@@ -32,7 +71,7 @@ def rules_page() -> str:
     for title, family in FAMILIES.values():
         parts.append(f"## {title}")
         parts += [explain(rule) for rule in family.rules]
-    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+    return "\n\n".join(part.strip("\n") for part in [*parts, _TAIL]) + "\n"
 
 
 def explain(rule: Rule) -> str:

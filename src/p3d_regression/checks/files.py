@@ -1,12 +1,13 @@
 """Rules about the files that a config names, and the shapes of what they hold. No volume is read for these."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
 from p3d_regression.activations.activation import as_yaml
 from p3d_regression.checks.case import Case
-from p3d_regression.checks.model import unknown
+from p3d_regression.checks.model import nested, unknown
 from p3d_regression.checks.phases import FileLayout, Phase, is_sound, label_channels
 from p3d_regression.checks.rule import BOTH, Family, Found
 from p3d_regression.upstream import datasets, facts
@@ -46,17 +47,10 @@ def loaders_not_understood(case: Case) -> Iterator[Found]:
             yield Found(
                 f"loaders.{key}", f"{as_yaml(value)} is not a whole number, at least {least}", f"loaders:\n  {key}: 1"
             )
-    needed: dict[str, type] = {"file_paths": list, "transformer": dict, "transformer.raw": list}
-    needed |= {"transformer.label": list} if case.mode == "train" else {}
-    needed |= {"slice_builder": dict} if datasets.is_hdf5(loaders) else {}
     for phase in case.phase_names:
-        for key, kind in needed.items():
-            value = case.get(f"loaders.{phase}.{key}")
-            if not isinstance(value, kind) or (not value and key in ("file_paths", "slice_builder")):
-                what = "list" if kind is list else "mapping"
-                yield Found(
-                    f"loaders.{phase}.{key}", f"is missing, empty, or not a {what}", f"loaders:\n  {phase}:\n    {key}:"
-                )
+        for place, kind in case.gaps(phase, is_hdf5=datasets.is_hdf5(loaders)):
+            fix = nested(place, "") if "[" not in place else "- {name: ToTensor, expand_dims: true}"
+            yield Found(place, f"is missing, empty, or not a {kind}", fix)
         builder = case.get(f"loaders.{phase}.slice_builder.name")
         if case.section(f"loaders.{phase}.slice_builder") and builder not in facts.slice_builder_names():
             key = f"loaders.{phase}.slice_builder.name"
@@ -85,21 +79,26 @@ loaders:
 def training_data_in_validation(case: Case) -> Iterator[Found]:
     """Upstream refuses the same path in both phases, but takes a directory that holds the file of the other phase, or
     another spelling of its path. Then the score is that of voxels which the network has learnt by heart."""
-    paths = {phase: _paths(case, phase) for phase in ("train", "val")}
-    for train in paths["train"]:
-        for val in paths["val"]:
-            if train == val or train in val.parents or val in train.parents:
-                yield Found(
-                    "loaders.val.file_paths",
-                    f"{val} is validated on, and {train} trained with",
-                    "validate on data of its own",
-                )
+    for train in _paths(case, "train"):
+        for val in _paths(case, "val"):
+            if train == val or _holds(train, val) or _holds(val, train):
+                said = f"{val} is validated on, and {train} trained with"
+                yield Found("loaders.val.file_paths", said, "validate on data of its own")
                 return
+
+
+def _holds(directory: Path, file: Path) -> bool:
+    """Whether upstream finds a file in a directory: by the ending, and not in directories below."""
+    return file.parent == directory and file.suffix in (".h5", ".hdf", ".hdf5", ".hd5")
 
 
 def _paths(case: Case, phase: str) -> list[Path]:
     paths = case.get(f"loaders.{phase}.file_paths")
-    return [Path(str(path)).resolve() for path in paths] if isinstance(paths, list) else []
+    found = []
+    for path in paths if isinstance(paths, list) else []:
+        with suppress(OSError, ValueError):  # where it is none, another rule says so
+            found.append(Path(str(path)).resolve())
+    return found
 
 
 @family.rule(
@@ -120,19 +119,18 @@ loaders:
 """,
 )
 def file_unreadable(case: Case) -> Iterator[Found]:
-    """A file that is not there, is damaged or cut short (as after a full disk or a broken copy), is no HDF5 file, or a
-    directory without HDF5 files. Upstream finds out one file at a time, after it has read those before it; some
-    versions skip such files, with an error in the log."""
+    """A file that is not there, is damaged or cut short (as after a full disk or a broken copy), is no HDF5 file, or
+    a directory without HDF5 files. A training stops when it comes to it, or in an epoch; some versions skip such
+    files, with an error in the log. A prediction stops after the files before it, and one of an empty directory ends
+    with exit status 0 and writes nothing."""
     for name, phase in case.phases.items():
-        if not phase.is_hdf5 or not isinstance(case.get(f"loaders.{name}.file_paths"), list):
-            continue
-        if not phase.files:
+        if phase.failure is not None:
+            yield Found(f"loaders.{name}", f"upstream cannot read this: {phase.failure}", "mend or remove the file")
+        elif phase.is_hdf5 and not phase.files and isinstance(case.get(f"loaders.{name}.file_paths"), list):
             yield Found(f"loaders.{name}.file_paths", "no HDF5 file there (.h5, .hdf, .hdf5 or .hd5)", "name the files")
         for file in phase.files:
             if file.error is not None:
                 yield Found(f"loaders.{name}.file_paths", f"{file.path}: {file.error}", "mend or remove the path")
-        if phase.failure is not None:
-            yield Found(f"loaders.{name}", f"reading the patches fails: {phase.failure}")
 
 
 @family.rule(
@@ -159,22 +157,21 @@ def dataset_missing(case: Case) -> Iterator[Found]:
         for file in phase.files:
             for key, path, kind in wanted:
                 if file.error is None and getattr(file, kind) is None:
-                    yield _missing(f"loaders.{key}", str(path), file)
+                    yield _missing(f"loaders.{key}", str(path), file, phase)
         if case.mode == "predict" and case.get("predictor.performance_metric") is not None:
             for file in phase.files:
                 if file.error is None and file.label is None:
-                    yield _missing("predictor.gt_internal_path", phase.label_path, file)
+                    yield _missing("predictor.gt_internal_path", phase.label_path, file, phase)
 
 
-def _missing(key: str, path: str, file: FileLayout) -> Found:
-    nearest = get_close_matches(path, file.datasets, n=1, cutoff=0.4)
-    there = ", ".join(file.datasets) or "no dataset at all"
-    section, _, last = key.partition(".")
-    return Found(
-        key,
-        f"{file.path} has no dataset {path!r}; there is {there}",
-        f"{section}:\n  {last}: {nearest[0]}" if nearest else "",
-    )
+def _missing(key: str, path: str, file: FileLayout, phase: Phase) -> Found:
+    # not the raw volume for the labels, nor the other way round
+    others = [name for name in file.datasets if name not in (phase.raw_path, phase.label_path)]
+    nearest = get_close_matches(path, others, n=1, cutoff=0.4)
+    if path in file.datasets:
+        return Found(key, f"the dataset {path!r} of {file.path} is empty, or a single number", "mend the file")
+    said = f"{file.path} has no dataset {path!r}; there is {', '.join(file.datasets) or 'none at all'}"
+    return Found(key, said, nested(key, nearest[0]) if nearest else "")
 
 
 @family.rule(
@@ -249,9 +246,14 @@ def patch_larger_than_volume(case: Case) -> Iterator[Found]:
         patch = case.get(key)
         if not phase.is_hdf5 or patch is None:
             continue
-        if not isinstance(patch, list) or len(patch) != 3 or not all(isinstance(n, int) and n > 0 for n in patch):
-            yield Found(key, f"is {patch!r}; it must be three whole numbers, for Z, Y and X")
+        stride = f"loaders.{name}.slice_builder.stride_shape"
+        wrong = [place for place in (key, stride) if not _is_shape(case.get(place))]
+        for place in wrong:
+            yield Found(place, f"is {case.get(place)!r}; it must be three whole numbers, at least 1, for Z, Y and X")
+        if wrong:
             continue
+        if case.model.get("name") == "UNet2D" and patch[0] != 1:
+            yield Found(key, f"is {patch}, but UNet2D takes single planes", _patch(name, [1, *patch[1:]]))
         if error := datasets.patch_shape_error(case.section(f"loaders.{name}.slice_builder")):
             yield Found(key, f"is {patch}: {error}", _patch(name, [patch[0], max(64, patch[1]), max(64, patch[2])]))
         for file in phase.files:
@@ -259,6 +261,10 @@ def patch_larger_than_volume(case: Case) -> Iterator[Found]:
             if len(size) == 3 and any(p > n for p, n in zip(patch, size, strict=True)):
                 fitting = [min(p, n) for p, n in zip(patch, size, strict=True)]
                 yield Found(key, f"is {patch}, larger than the volume {size} in {file.path}", _patch(name, fitting))
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(n, int) and n > 0 for n in value)
 
 
 def _patch(phase: str, shape: list[int]) -> str:
@@ -294,10 +300,11 @@ loaders:
 """,
 )
 def label_channels_differ(case: Case) -> Iterator[Found]:
-    """The output of the model has the shape (N, C, D, H, W). Labels of the shape (N, D, H, W), as `expand_dims: false`
-    makes them of (D, H, W), are broadcast: the loss compares every sample of the batch with the labels of every other
-    one. It falls, towards a blur, and all that torch says is one warning. Labels with another number of channels
-    than `out_channels` are broadcast too, or crash."""
+    """The output of the model has the shape (N, C, D, H, W). Labels of the shape (N, D, H, W), as `expand_dims:
+    false` makes them of (D, H, W), are broadcast: the loss compares every sample of the batch with the labels of
+    every other one, and all that torch says is one warning. MSE and PSNR stop the training at the first score; where
+    none is taken of these labels (`skip_train_validation`), it goes on towards a blur. Labels with another number of
+    channels than `out_channels` stop it too."""
     if not case.has_regression_loss or case.out_channels is None:
         return
     for name, phase in case.phases.items():
@@ -314,6 +321,10 @@ def label_channels_differ(case: Case) -> Iterator[Found]:
         elif shapes and expands and _keeps_channels(case, name):
             shape = shapes[0]
             channels = shape[0] if len(shape) == 4 else 1
+            for file in phase.files:
+                if file.raw and file.label and len(file.raw.shape) == len(file.label.shape) == 4:
+                    # upstream then takes as many of them as the raw volume has
+                    channels = min(file.raw.shape[0], file.label.shape[0])
             skipped = bool(case.get("loss.skip_last_target", False))
             yield from _channels_of(case, name, len(shape) == 4 or expands[-1], channels - skipped)
 

@@ -49,6 +49,7 @@ def output_cannot_reach_labels(case: Case) -> Iterator[Found]:
                 seen = ranges
         if outside := _outside(seen, phase):
             said = "; ".join(limits) or "some labels cannot be reached"
+            said += "" if phase.statistics.complete else " (on what was read so far)"
             yield Found(f"model.{KEY}", f"on {name} {said}: {outside}", _remedy(phase))
 
 
@@ -90,7 +91,8 @@ loaders:
 )
 def labels_not_finite(case: Case) -> Iterator[Found]:
     """One NaN among the labels makes the loss of its batch NaN, and after that step every weight. The training goes
-    on to its end, exit status 0, and predicts NaN everywhere."""
+    on to its end, exit status 0, and predicts NaN everywhere. Among the labels to validate with it makes every score
+    NaN, and no best checkpoint is kept."""
     for name, phase in case.phases.items():
         for index, labels in enumerate(phase.statistics.channels if phase.statistics else []):
             if labels.nan or labels.inf:
@@ -148,7 +150,7 @@ eval_metric:
 )
 def psnr_range(case: Case) -> Iterator[Found]:
     """Upstream's PSNR does not know the range of your labels. It takes 1, or 2 in batches with a negative label, and
-    crashes at the first validation if a label is outside -1..1. `data_range` in the config is ignored."""
+    crashes at the first score if a label is outside -1..1. `data_range` in the config is ignored."""
     if case.metric != "PSNR":
         return
     for name, phase in case.phases.items():
@@ -188,7 +190,8 @@ def psnr_range_changes(case: Case) -> Iterator[Found]:
         if isinstance(limit, PsnrLimit):
             negative, batches = limit.batches_with_negative_labels
             if 0 < negative < batches:
+                what = "batches" if name == "val" else "patches"
                 said = (
-                    f"{negative} of {batches} batches of {name} hold negative labels: PSNR assumes two different ranges"
+                    f"{negative} of {batches} {what} of {name} hold negative labels: PSNR assumes two different ranges"
                 )
                 yield Found("eval_metric.name", said, _MSE)

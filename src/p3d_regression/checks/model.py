@@ -39,7 +39,7 @@ def softmax_on_one_channel(case: Case) -> Iterator[Found]:
         yield Found(
             "model.final_sigmoid",
             "false means a Softmax over the output channels; there is one, so that every prediction is 1.0",
-            _model_line(f"{KEY}: none"),
+            _model_line(f"{KEY}: none  # in place of final_sigmoid: false"),
         )
 
 
@@ -285,9 +285,11 @@ def unknown_model(case: Case) -> Iterator[Found]:
         )
     for key in ("in_channels", "out_channels"):
         value = case.model.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        too_many = key == "out_channels" and case.out_channels is None
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1 or too_many:
             said = "is missing" if key not in case.model else f"is {as_yaml(value)}"
-            yield Found(f"model.{key}", f"{said}; it must be a whole number, at least 1", _model_line(f"{key}: 1"))
+            message = f"{said}; it must be a whole number, at least 1, and not a huge one"
+            yield Found(f"model.{key}", message, _model_line(f"{key}: 1"))
 
 
 def unknown(name: object, names: list[str], key: str, kind: str) -> tuple[str, str]:
@@ -298,10 +300,15 @@ def unknown(name: object, names: list[str], key: str, kind: str) -> tuple[str, s
     by_lower = {n.lower(): n for n in names}
     suggestion = by_lower[nearest[0].lower()] if nearest else None
     said = "is missing" if name is None else f"{as_yaml(name)} is not {kind}"
-    *sections, last = key.split(".")
-    indent = "".join(f"{'  ' * i}{section}:\n" for i, section in enumerate(sections))
-    fix = f"{indent}{'  ' * len(sections)}{last}: {suggestion}" if suggestion else f"one of {', '.join(names)}"
+    fix = nested(key, suggestion) if suggestion else f"one of {', '.join(names)}"
     return f"{said}; there are {', '.join(names)}", fix
+
+
+def nested(key: str, value: str) -> str:
+    """Lines of YAML for a dotted key."""
+    *sections, last = key.split(".")
+    lines = [*(f"{section}:" for section in sections), f"{last}: {value}".rstrip()]
+    return "\n".join(f"{'  ' * depth}{line}" for depth, line in enumerate(lines))
 
 
 def _model_line(line: str) -> str:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +11,7 @@ import numpy as np
 
 from p3d_regression.checks.case import Case
 from p3d_regression.floor import Bound, Limit, LossLimit, PsnrLimit, loss_of, squared
-from p3d_regression.labels import Moments, Statistics, Volume, moments_of, scan
+from p3d_regression.labels import Moments, Statistics, Volume, VolumeError, moments_of, scan
 from p3d_regression.upstream import datasets, facts
 
 
@@ -76,6 +75,7 @@ class Phase:
         statistics: of the labels that the loss will see; None if they were not read.
         limits: by the name of the loss or the metric: what can be reached.
         failure: what upstream or HDF5 has said against the data when they were read.
+        broken_transforms: keys of transforms that a patch does not survive, and their errors.
     """
 
     files: list[FileLayout]
@@ -85,10 +85,14 @@ class Phase:
     statistics: Statistics | None = None
     limits: dict[str, Limit] = field(default_factory=dict)
     failure: str | None = None
+    broken_transforms: list[tuple[str, str]] = field(default_factory=list)
+    _bounds: dict[str, Bound] | None = None
 
     def bounds(self) -> dict[str, Bound]:
-        """What can be reached, by the name of the loss or the metric."""
-        return {name: limit.bound() for name, limit in self.limits.items()}
+        """What can be reached, by the name of the loss or the metric; to be asked when everything was read."""
+        if self._bounds is None:
+            self._bounds = {name: limit.bound() for name, limit in self.limits.items()}
+        return self._bounds
 
 
 def look(case: Case, *, volumes: bool, progress: Progress) -> None:
@@ -118,20 +122,23 @@ def _layout(case: Case, name: str) -> Phase:
     phase = Phase([], datasets.is_hdf5(loaders), str(loaders.get("raw_internal_path") or "raw"), label_path)
     section = case.section(f"loaders.{name}")
     if phase.is_hdf5 and isinstance(section.get("file_paths"), list):
-        phase.files = [_file_layout(path, phase.raw_path, phase.label_path) for path in datasets.files(section)]
+        try:
+            phase.files = [_file_layout(path, phase.raw_path, phase.label_path) for path in datasets.files(section)]
+        except (OSError, ValueError) as error:
+            phase.failure = _first_line(error)  # of a path that is none
     return phase
 
 
 def _file_layout(path: str, raw: str, label: str | None) -> FileLayout:
     layout = FileLayout(path)
-    if not Path(path).exists():
-        layout.error = "there is no such file or directory"
-        return layout
     try:
+        if not Path(path).exists():
+            layout.error = "there is no such file or directory"
+            return layout
         with h5py.File(path, "r") as file:
             file.visititems(lambda name, item: layout.datasets.append(name) if isinstance(item, h5py.Dataset) else None)
             layout.raw, layout.label, layout.padded = (_stored(file, key) for key in (raw, label, "raw_padded"))
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
         layout.error = _first_line(error)
     return layout
 
@@ -143,24 +150,33 @@ def _stored(file: h5py.File, key: str | None) -> Stored | None:
 
 def is_sound(case: Case, name: str, phase: Phase) -> bool:
     """Whether everything that has to be there is, so that its volumes can be read."""
+    if phase.failure is not None or not says_what_to_do(case, name):
+        return False
     if not phase.is_hdf5:
-        return bool(case.get(f"loaders.{name}.file_paths"))
+        return True
     needs_label = case.mode == "train"
     good = all(f.error is None and f.raw and (f.label or not needs_label) for f in phase.files)
     return bool(phase.files) and good
+
+
+def says_what_to_do(case: Case, name: str) -> bool:
+    """Whether the config says of a phase what upstream needs; if not, a rule says so."""
+    return not list(case.gaps(name, is_hdf5=datasets.is_hdf5(case.section("loaders"))))
 
 
 def _read(case: Case, name: str, phase: Phase, progress: Progress) -> None:
     if not is_sound(case, name, phase):
         return
     try:
-        with ExitStack() as stack:
-            volumes = _label_volumes(case, name, phase, stack)
-            if volumes:
-                phase.limits = _limits(case, name)
-                phase.statistics = Statistics()
-                progress.start(f"labels of {name}", sum(volume.voxels for volume in volumes))
-                scan(volumes, list(phase.limits.values()), phase.statistics, progress.advance)
+        if phase.is_hdf5 and datasets.can_stream(case.section("loaders")):
+            phase.broken_transforms = datasets.broken_transforms(case.section("loaders"), name)
+        volumes = _label_volumes(case, name, phase) if not phase.broken_transforms else []
+        if volumes:
+            phase.limits = _limits(case, name)
+            phase.statistics = Statistics()
+            by_patch = any(limit.by_patch for limit in phase.limits.values())
+            progress.start(f"labels of {name}", sum(volume.voxels(by_patch=by_patch) for volume in volumes))
+            scan(volumes, list(phase.limits.values()), phase.statistics, progress.advance)
         _drop_limits_of_other_channels(case, phase)
         for layout in phase.files:
             _read_raw(layout, phase.raw_path, progress)
@@ -172,20 +188,18 @@ def _read(case: Case, name: str, phase: Phase, progress: Progress) -> None:
         phase.failure, phase.statistics, phase.limits = _first_line(error), None, {}
 
 
-def _label_volumes(case: Case, name: str, phase: Phase, stack: ExitStack) -> list[Volume]:
+def _label_volumes(case: Case, name: str, phase: Phase) -> list[Volume]:
     if case.mode == "train":
-        volumes = list(datasets.label_volumes(case.section("loaders"), name, stack))
+        volumes = datasets.label_volumes(case.section("loaders"), name)
         return list(_validated(case, volumes)) if name == "val" else volumes
-    files = [
-        stack.enter_context(h5py.File(f.path, "r")) for f in phase.files if f.label and len(f.label.shape) in (3, 4)
-    ]
-    return [datasets.stored_volume(file.filename, file[phase.label_path]) for file in files]
+    there = [file.path for file in phase.files if file.label and len(file.label.shape) in (3, 4)]
+    return [datasets.stored_volume(path, phase.label_path) for path in there]
 
 
 def _validated(case: Case, volumes: Sequence[Volume]) -> Iterator[Volume]:
     """The patches that a validation looks at: ``validate_iters`` may say that it ends early."""
     iterations = case.get("trainer.validate_iters")
-    left = math.inf if not isinstance(iterations, int) else (iterations + 1) * _batch_size(case)
+    left = math.inf if not isinstance(iterations, int) else (max(iterations, 0) + 1) * _batch_size(case)
     for volume in volumes:
         if left < len(volume.patches):
             volume = replace(volume, patches=volume.patches[: int(left)])
@@ -212,7 +226,7 @@ def _limits(case: Case, name: str) -> dict[str, Limit]:
     if case.metric == "MSE":
         limits["MSE"] = LossLimit(squared(), case.seen_by_score(name))
     elif case.metric == "PSNR":
-        limits["PSNR"] = PsnrLimit(case.seen_by_score(name), _batch_size(case))
+        limits["PSNR"] = PsnrLimit(case.seen_by_score(name), _batch_size(case), in_order=name == "val")
     return limits
 
 
@@ -230,13 +244,12 @@ def _read_raw(layout: FileLayout, key: str, progress: Progress) -> None:
     assert layout.raw is not None
     if layout.raw.dtype.kind != "f" or len(layout.raw.shape) not in (3, 4):
         return
-    with h5py.File(layout.path, "r") as file:
-        volume = datasets.stored_volume(layout.path, file[key])
-        progress.start(f"raw volume {Path(layout.path).name}", volume.voxels)
-        layout.raw_moments = moments_of(volume, progress.advance)
+    volume = datasets.stored_volume(layout.path, key)
+    progress.start(f"raw volume {Path(layout.path).name}", volume.voxels())
+    layout.raw_moments = moments_of(volume, progress.advance)
 
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else ""
-    return text if isinstance(error, AssertionError) and text else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, AssertionError | VolumeError) and text else f"{type(error).__name__}: {text}"

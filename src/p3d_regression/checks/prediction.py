@@ -1,15 +1,17 @@
 """Rules about prediction configs, and the checkpoint that they name."""
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from p3d_regression import checkpoint
+from p3d_regression.activations.activation import as_yaml
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.case import Case
-from p3d_regression.checks.model import unknown
+from p3d_regression.checks.model import nested, unknown
 from p3d_regression.checks.rule import PREDICT, Family, Found
 from p3d_regression.errors import ConfigError
 from p3d_regression.upstream import facts
@@ -217,8 +219,9 @@ loaders:
 """,
 )
 def stale_padding(case: Case) -> Iterator[Found]:
-    """A `raw_padded` of an earlier prediction is taken as it is. If the halo was another one then, or the raw volume
-    has changed its shape, the predictions are shifted."""
+    """A `raw_padded` of an earlier prediction is taken as it is. If the halo was larger then, the predictions are
+    shifted; if it was smaller, upstream stops. (A raw volume whose values were replaced since is not looked at
+    either, and nothing can tell.)"""
     if case.get("loaders.dataset") != "LazyHDF5Dataset" or not facts.lazy_prediction_writes():
         return
     halo = case.get("loaders.test.slice_builder.halo_shape", [0, 0, 0])
@@ -240,7 +243,7 @@ def stale_padding(case: Case) -> Iterator[Found]:
 
 @family.rule(
     "P3D607",
-    "unknown-predictor",
+    "predictor-not-understood",
     "error",
     modes=PREDICT,
     bad="""
@@ -252,12 +255,19 @@ predictor:
   name: StandardPredictor
 """,
 )
-def unknown_predictor(case: Case) -> Iterator[Found]:
-    """A predictor that upstream does not know, or an option that it ignores."""
+def predictor_not_understood(case: Case) -> Iterator[Found]:
+    """A predictor that upstream does not know, or an option that it ignores: `save_segmentations`."""
     section = case.section("predictor")
     name = section.get("name", "StandardPredictor")
     cls = facts.predictor_class(name)
     if cls is None:
-        yield Found(
-            "predictor.name", *unknown(name, facts.predictor_names(), "predictor.name", "a predictor of upstream")
-        )
+        found = unknown(name, facts.predictor_names(), "predictor.name", "a predictor of upstream")
+        yield Found("predictor.name", *found)
+        return
+    known = facts.arguments_of_ancestry(cls)
+    for key in section:
+        if key not in ("name", *known):
+            nearest = get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            fix = nested(f"predictor.{nearest[0]}", as_yaml(section[key])) if nearest else "delete the line"
+            yield Found(f"predictor.{key}", f"{name} ignores this option{hint}", fix)

@@ -14,11 +14,18 @@ _COLOURS = {"error": "red", "warning": "yellow"}
 
 
 def as_dict(report: Report) -> dict[str, Any]:
-    """One object of the JSON list: ``config``, ``findings``, ``failures``, and ``phases`` where data were read."""
+    """One object of the JSON list.
+
+    Returns:
+        ``config``, its path; ``findings``; ``failures``, what could not be done; ``interrupted``; and where data were
+        read ``phases``, each with ``labels`` (a mapping per channel), ``floor``, ``constant`` and
+        ``floor_per_channel`` by the name of the loss or metric (None where there is no number), and ``complete``.
+    """
     found: dict[str, Any] = {
         "config": report.config,
         "findings": [finding.as_dict() for finding in report.findings],
         "failures": report.failures,
+        "interrupted": report.interrupted,
     }
     phases = {name: phase for name, phase in (report.case.phases if report.case else {}).items() if phase.statistics}
     if phases:
@@ -33,7 +40,7 @@ def _phase(phase: Phase) -> dict[str, Any]:
         "labels": [_channel(moments) for moments in phase.statistics.channels],
         "floor": {name: bound.floor for name, bound in bounds.items()},
         "constant": {name: bound.constant for name, bound in bounds.items()},
-        "floor_per_channel": {name: list(bound.per_channel) for name, bound in bounds.items()},
+        "floor_per_channel": {name: [_finite(value) for value in bound.per_channel] for name, bound in bounds.items()},
         "complete": phase.statistics.complete,
     }
 
@@ -68,7 +75,7 @@ def show(reports: list[Report], console: "Console") -> None:
             console.print(Text("  no findings", "green"))
         for line in _summaries(report):
             console.print(Text(f"  {line}"), soft_wrap=True)
-        if report.case and report.case.interrupted:
+        if report.interrupted:
             console.print(Text("  interrupted: this is what is known so far", "yellow"))
     errors, warnings = (sum(f.rule.severity == s for r in reports for f in r.findings) for s in _COLOURS)
     console.print(f"{errors} error(s), {warnings} warning(s). `p3d-regression rule CODE` explains a rule.")
@@ -86,14 +93,17 @@ def _show_findings(report: Report, console: "Console") -> None:
             head = Text.assemble(
                 "  ", (f"{finding.rule.code} {finding.rule.severity}", colour), f" {finding.found.key}: "
             )
-            console.print(head + Text(f"{finding.found.message} [{finding.rule.name}]"), soft_wrap=True)
+            console.print(head + Text(f"{finding.message} [{finding.rule.name}]"), soft_wrap=True)
             for line in finding.found.fix.splitlines():
                 console.print(Text(f"      {line}", "cyan"), soft_wrap=True)
         return
     table = Table("rule", "key", "finding", "fix", box=box.SIMPLE_HEAD, pad_edge=False)
     for finding in report.findings:
         rule, found = finding.rule, finding.found
-        cells = [Text(f"{rule.code}\n{rule.severity}", _COLOURS[rule.severity]), *map(Text, (found.key, found.message))]
+        cells = [
+            Text(f"{rule.code}\n{rule.severity}", _COLOURS[rule.severity]),
+            *map(Text, (found.key, finding.message)),
+        ]
         table.add_row(*cells, Text(found.fix, "cyan", no_wrap=True))
     console.print(table)
 

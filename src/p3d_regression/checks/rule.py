@@ -91,14 +91,19 @@ class Finding:
             "name": self.rule.name,
             "severity": self.rule.severity,
             "key": self.found.key,
-            "message": self.found.message,
+            "message": self.message,
             "fix": self.found.fix,
         }
 
     def __str__(self) -> str:
         """In one line, for a log."""
         fix = f". Fix: {_in_one_line(self.found.fix)}" if self.found.fix else ""
-        return f"{self.rule.code} {self.rule.name}: {self.found.key}: {self.found.message}{fix}"
+        return f"{self.rule.code} {self.rule.name}: {self.found.key}: {self.message}{fix}"
+
+    @property
+    def message(self) -> str:
+        """In one line, whatever a config has put into it."""
+        return " ".join(self.found.message.split())
 
 
 def _in_one_line(fix: str) -> str:
@@ -107,7 +112,8 @@ def _in_one_line(fix: str) -> str:
         value = yaml.safe_load(fix)
     except yaml.YAMLError:
         return " ".join(fix.split())
-    return as_yaml(value).removeprefix("{").removesuffix("}") if isinstance(value, dict) else fix
+    text = as_yaml(value).removeprefix("{").removesuffix("}") if isinstance(value, dict) else fix
+    return " ".join(text.split())
 
 
 class Family:

@@ -37,9 +37,14 @@ class Report:
     case: Case | None = None
 
     @property
+    def interrupted(self) -> bool:
+        """Whether somebody has stopped the reading of its volumes."""
+        return self.case is not None and self.case.interrupted
+
+    @property
     def exit_status(self) -> int:
         """0 no errors, 1 errors, 2 it could not be checked, or not to the end."""
-        if self.failures or (self.case and self.case.interrupted):
+        if self.failures or self.interrupted:
             return 2
         return int(any(finding.rule.severity == "error" for finding in self.findings))
 
@@ -64,10 +69,14 @@ def check_file(
         report.failures.append(str(error))
         return report
     depth: Needs = "volumes" if with_data else "config"
-    if with_data and _names_data(report.case):
-        look(report.case, volumes=any(rule.needs == "volumes" for rule in rules), progress=progress)
+    try:
+        if with_data and _names_data(report.case):
+            look(report.case, volumes=any(rule.needs == "volumes" for rule in rules), progress=progress)
+    except Exception as error:
+        logger.debug("data", exc_info=True)
+        report.failures.append(f"the data cannot be looked at ({type(error).__name__}: {error})")
     report.findings, broken = apply(rules, report.case, depth)
-    report.failures = [in_words(code, error) for code, error in broken.items()]
+    report.failures += [in_words(code, error) for code, error in broken.items()]
     return report
 
 
@@ -108,8 +117,8 @@ def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         config: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"is not YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"is not YAML: {' '.join(str(error).split())[:500]}") from error
     if config is None:
         raise ConfigError("is empty")
     if not isinstance(config, dict):

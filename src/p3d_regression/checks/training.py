@@ -27,8 +27,7 @@ loss:
 """,
 )
 def missing_section(case: Case) -> Iterator[Found]:
-    """Upstream needs these sections, and stops with an assertion or a KeyError without them, some only after the data
-    were read."""
+    """Upstream needs these sections, and stops with an assertion or a KeyError without them, one after the other."""
     needed: tuple[str, ...] = ("model", "loaders", "loss", "eval_metric", "optimizer", "trainer")
     needed = needed if case.mode == "train" else needed[:2]
     for name in (*needed, "lr_scheduler", "predictor"):
@@ -372,9 +371,9 @@ lr_scheduler:
 )
 def unknown_scheduler(case: Case) -> Iterator[Found]:
     """A scheduler that `torch.optim.lr_scheduler` does not have, or with arguments that it does not take. Upstream
-    stops with an AttributeError or a TypeError, after all data were read."""
-    section = case.section("lr_scheduler")
-    built = facts.scheduler(section) if section else None
+    stops with a KeyError, AttributeError or TypeError, after it has opened all files."""
+    section = case.get("lr_scheduler")
+    built = facts.scheduler(section) if isinstance(section, Mapping) else None
     if built is None or built.error is None:
         return
     if section.get("name") not in facts.scheduler_names():
@@ -398,8 +397,8 @@ trainer:
 """,
 )
 def unknown_trainer_key(case: Case) -> Iterator[Found]:
-    """A key of the `trainer` section that upstream does not take, or one that it needs and does not find. It stops
-    with a TypeError, after all data were read and the model was built."""
+    """A key of the `trainer` section that upstream does not take, one that it needs and does not find, or a text
+    where it needs a number. It stops with a TypeError, after it has opened all files, or in the first iteration."""
     section, known = case.section("trainer"), facts.trainer_parameters()
     if not section or not known:
         return
@@ -409,6 +408,40 @@ def unknown_trainer_key(case: Case) -> Iterator[Found]:
             hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
             fix = f"trainer:\n  {nearest[0]}: {as_yaml(section[key])}" if nearest else "delete the line"
             yield Found(f"trainer.{key}", f"upstream's trainer does not take this key; {hint}", fix)
+    for key, value in section.items():
+        if isinstance(value, str) and str(key).endswith(("_iters", "_iterations", "_epochs", "_images")):
+            number = value if value.isdecimal() else "100"
+            yield Found(f"trainer.{key}", f"{value!r} is a text, not a number", f"trainer:\n  {key}: {number}")
     for key in ("checkpoint_dir", "max_num_epochs", "max_num_iterations"):
         if key in known and key not in section:
             yield Found(f"trainer.{key}", "upstream's trainer needs this key", f"trainer:\n  {key}: ...")
+
+
+@family.rule(
+    "P3D214",
+    "target-channel-dropped",
+    "error",
+    bad="""
+loss:
+  name: MSELoss
+  skip_last_target: true
+eval_metric:
+  name: MSE
+""",
+    good="""
+loss:
+  name: MSELoss
+eval_metric:
+  name: MSE
+""",
+)
+def target_channel_dropped(case: Case) -> Iterator[Found]:
+    """`skip_last_target` hides the last channel of the labels from the loss, not from the metric: MSE and PSNR compare
+    all of them with the output, and stop the training at the first score. `squeeze_channel` takes the channel axis
+    from the labels, as cross-entropy needs it; a regression loss broadcasts them then."""
+    if case.has_regression_metric and case.get("loss.skip_last_target", False):
+        said = f"{case.metric} compares all channels of the labels with the output, and stops at the first score"
+        yield Found("loss.skip_last_target", said, "delete the line, and the channel from the labels")
+    if case.has_regression_loss and case.get("loss.squeeze_channel", False):
+        said = "takes the channel axis from the labels, which are broadcast then"
+        yield Found("loss.squeeze_channel", said, "delete the line")

@@ -35,7 +35,6 @@ def overridden(path: str, overrides: Sequence[str]) -> dict[str, Any]:
 
     Raises:
         ConfigError: upstream refuses an override, or what results.
-        SystemExit: upstream has no such option; its usage message is printed.
     """
     load_config = inspect.unwrap(import_module("pytorch3dunet.unet3d.config").load_config)
     before, sys.argv = sys.argv, ["p3d-regression check", "--config", path, *overrides]
@@ -44,6 +43,8 @@ def overridden(path: str, overrides: Sequence[str]) -> dict[str, Any]:
             loaded = load_config()
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"upstream refuses {' '.join(overrides)}: {error}") from error
+    except SystemExit as error:
+        raise ConfigError(f"upstream does not take the options {' '.join(overrides)}") from error
     finally:
         sys.argv = before
     config: dict[str, Any] = loaded[0] if isinstance(loaded, tuple) else loaded

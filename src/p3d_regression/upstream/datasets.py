@@ -5,15 +5,15 @@ rule warns of it.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
 
 import h5py
 import numpy as np
 
-from p3d_regression.labels import Volume, moments_of
+from p3d_regression.labels import Array, Opened, Volume, VolumeError, moments_of
 from p3d_regression.upstream import facts
 
 #: Of HDF5's decompressed chunks, in bytes, for patches that overlap: a layer of them through a large volume.
@@ -35,8 +35,25 @@ def files(phase_config: Mapping[str, Any]) -> list[str]:
 def is_hdf5(loaders: Mapping[str, Any]) -> bool:
     """Whether the dataset class of a ``loaders`` section reads HDF5 files."""
     base = import_module("pytorch3dunet.datasets.hdf5").AbstractHDF5Dataset
-    cls = facts.dataset_class(loaders.get("dataset") or "StandardHDF5Dataset")
+    cls = _dataset_class(loaders)
     return cls is not None and issubclass(cls, base)
+
+
+def _dataset_class(loaders: Mapping[str, Any]) -> Any:
+    return facts.dataset_class(loaders.get("dataset") or "StandardHDF5Dataset")
+
+
+def can_stream(loaders: Mapping[str, Any]) -> bool:
+    """Whether the dataset class makes patches as upstream's own do, without having read the volumes.
+
+    They do since 1.5 or so. A third party's class that makes labels of its own is asked for them one by one.
+    """
+    cls = _dataset_class(loaders)
+    own = ("__getitem__", "get_label_patch", "is_lazy")
+    methods = [getattr(cls, name, None) for name in own]
+    return is_hdf5(loaders) and all(
+        str(getattr(method, "__module__", "")).startswith("pytorch3dunet.datasets.") for method in methods
+    )
 
 
 def takes_2d_volumes() -> bool:
@@ -56,85 +73,95 @@ def patch_shape_error(slice_builder: Mapping[str, Any]) -> str | None:
     return None
 
 
-def label_volumes(loaders: Mapping[str, Any], phase: str, stack: ExitStack) -> Iterator[Volume]:
-    """The labels of each file of a phase, opened one after the other.
+def stored_volume(path: str, key: str) -> Volume:
+    """A dataset of shape (D, H, W) or (C, D, H, W) as it is stored."""
+    with h5py.File(path, "r") as file:
+        dataset = file[key]
+        return Volume(
+            path=path,
+            patches=[tuple(slice(0, n) for n in dataset.shape)],
+            opened=_opener(path, key),
+            transform=lambda values: values,
+            shape=dataset.shape,
+            chunks=dataset.chunks,
+            voxelwise=True,
+        )
+
+
+def _opener(path: str, key: str) -> Opened:
+    @contextmanager
+    def opened() -> Iterator[Callable[[Any], Array]]:
+        with h5py.File(path, "r", rdcc_nbytes=_CACHE, rdcc_nslots=40009) as file:
+            dataset = file[key]
+            yield lambda part: np.asarray(dataset[part])
+
+    return opened
+
+
+def label_volumes(loaders: Mapping[str, Any], phase: str) -> list[Volume]:
+    """The labels of each file of a phase.
 
     Args:
         loaders: the section of the config.
         phase: ``train`` or ``val``.
-        stack: closes the files.
 
     Raises:
         Exception: whatever upstream, h5py or a third party's dataset has to say against the data.
     """
-    cls: Any = facts.dataset_class(loaders.get("dataset") or "StandardHDF5Dataset")
-    assert cls is not None, "the dataset class has been checked before"
     streams = can_stream(loaders)
     config = _deterministic(copy.deepcopy(dict(loaders)), phase, streams=streams)
+    datasets = _create(config, phase, streams=streams)
+    if not streams:
+        return [_of_any(dataset) for dataset in datasets]
+    return [_of_hdf5(dataset, bool(loaders.get("global_normalization"))) for dataset in datasets]
+
+
+def _create(config: dict[str, Any], phase: str, *, streams: bool) -> list[Any]:
+    cls = _dataset_class(config)
+    if streams:
+        # the same dataset class, told to leave the volumes in their files while it makes patches
+        cls = type(cls.__name__, (cls,), {"is_lazy": lambda self: True})
     with facts.quiet():
-        datasets = iter((_streaming(cls) if streams else cls).create_datasets(config, phase))
-    while True:
-        with facts.quiet():
-            dataset = next(datasets, None)
-        if dataset is None:
-            return
-        yield _of_hdf5(dataset, bool(loaders.get("global_normalization")), stack) if streams else _of_any(dataset)
+        datasets = list(cls.create_datasets(config, phase))
+    if is_hdf5(config) and len(datasets) != (expected := len(files(config[phase]))):
+        # as versions before 1.7 do, with an error in the log
+        raise RuntimeError(f"upstream skips {expected - len(datasets)} of {expected} files: it cannot read or cut them")
+    return datasets
 
 
-def can_stream(loaders: Mapping[str, Any]) -> bool:
-    """Whether upstream's dataset makes patches without having read the volumes; it does since 1.5 or so."""
-    cls = facts.dataset_class(loaders.get("dataset") or "StandardHDF5Dataset")
-    return is_hdf5(loaders) and callable(getattr(cls, "is_lazy", None)) and hasattr(cls, "get_label_patch")
-
-
-def stored_volume(path: str, dataset: h5py.Dataset) -> Volume:
-    """A dataset of shape (D, H, W) or (C, D, H, W) as it is stored."""
-    return Volume(
-        path=path,
-        patches=[tuple(slice(0, n) for n in dataset.shape)],
-        read=lambda box: np.asarray(dataset[box]),
-        transform=lambda values: values,
-        shape=dataset.shape,
-        chunks=dataset.chunks,
-        voxelwise=True,
-    )
-
-
-def _streaming(cls: Any) -> Any:
-    """The same dataset class, told to leave the volumes in their files while it makes patches."""
-    return type(cls.__name__, (cls,), {"is_lazy": lambda self: True})
-
-
-def _of_hdf5(dataset: Any, by_raw: bool, stack: ExitStack) -> Volume:
-    file = stack.enter_context(h5py.File(dataset.file_path, "r", rdcc_nbytes=_CACHE, rdcc_nslots=40009))
-    source = file[dataset.label_internal_path]
-    transform = dataset.label_transform
-    if by_raw:
-        transform = _with_statistics_of_raw(dataset, file[dataset.raw_internal_path])
-    return Volume(
-        path=str(dataset.file_path),
-        patches=dataset.label_slices,
-        read=lambda patch: np.asarray(source[patch]),
-        transform=lambda labels: np.asarray(transform(labels)),
-        shape=source.shape,
-        chunks=source.chunks,
-        voxelwise=all(_is_voxelwise(step) for step in transform.transforms),
-    )
+def _of_hdf5(dataset: Any, by_raw: bool) -> Volume:
+    transform = _with_statistics_of_raw(dataset) if by_raw else dataset.label_transform
+    with h5py.File(dataset.file_path, "r") as file:
+        source = file[dataset.label_internal_path]
+        return Volume(
+            path=str(dataset.file_path),
+            patches=dataset.label_slices,
+            opened=_opener(dataset.file_path, dataset.label_internal_path),
+            transform=lambda labels: np.asarray(transform(labels)),
+            shape=source.shape,
+            chunks=source.chunks,
+            voxelwise=all(_is_voxelwise(step) for step in transform.transforms),
+        )
 
 
 def _of_any(dataset: Any) -> Volume:
     """Of a dataset that this project knows nothing about, or that has its volumes in memory already."""
+
+    def read(index: int) -> Array:
+        with facts.quiet():
+            return np.asarray(dataset[index][1])
+
     return Volume(
         path=str(getattr(dataset, "file_path", "")),
         patches=range(len(dataset)),
-        read=lambda index: np.asarray(dataset[index][1]),
+        opened=lambda: nullcontext(read),
         transform=lambda labels: labels,
     )
 
 
 def _deterministic(config: dict[str, Any], phase: str, *, streams: bool) -> dict[str, Any]:
     transformer = config[phase]["transformer"]
-    transformer["label"] = [step for step in transformer["label"] if not _is_random(step)]
+    transformer["label"] = [_centred(step) for step in transformer["label"] if not _is_random(step)]
     config["random_scale"] = None
     if streams:
         # the raw volume is not looked at; its statistics are taken where a label transform wants them
@@ -145,11 +172,12 @@ def _deterministic(config: dict[str, Any], phase: str, *, streams: bool) -> dict
 
 def _is_random(step: Mapping[str, Any]) -> bool:
     cls = facts.transform_class(step.get("name"))
-    if cls is None:
-        return False
-    if cls.__name__ == "CropToFixed":
-        return not step.get("centered", False)
-    return cls.__name__ in _RANDOM or "execution_probability" in facts.arguments(cls)
+    return cls is not None and (cls.__name__ in _RANDOM or "execution_probability" in facts.arguments(cls))
+
+
+def _centred(step: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A crop without chance; where it pads instead, there is none."""
+    return {**step, "centered": True} if step.get("name") == "CropToFixed" else step
 
 
 def _is_voxelwise(step: Any) -> bool:
@@ -166,16 +194,68 @@ def _is_voxelwise(step: Any) -> bool:
     return False
 
 
-def _with_statistics_of_raw(dataset: Any, raw: h5py.Dataset) -> Any:
+def _with_statistics_of_raw(dataset: Any) -> Any:
     """The label transform as upstream makes it with ``global_normalization``: with statistics of the raw volume."""
     module = import_module("pytorch3dunet.augment.transforms")
     steps = dataset.transformer.phase_config["label"]
     wanted = {name for step in steps for name in facts.arguments(facts.transform_class(step["name"]) or object)}
     statistics: dict[str, Any] = dict.fromkeys(("pmin", "pmax", "mean", "std"))
+    path, key = dataset.file_path, dataset.raw_internal_path
     if wanted & {"mean", "std"}:
-        moments = moments_of(stored_volume(dataset.file_path, raw), lambda voxels: None)
-        statistics |= {"mean": moments.mean, "std": moments.std}
+        moments = moments_of(stored_volume(path, key), lambda voxels: None)
+        with h5py.File(path, "r") as file:
+            # numpy's mean has this type, and a label transform computes in it
+            number = np.mean(np.zeros(1, file[key].dtype)).dtype.type
+        is_number = moments.finite == moments.count
+        statistics |= {"mean": number(moments.mean if is_number else np.nan)}
+        statistics |= {"std": number(moments.std if is_number else np.nan)}
     if wanted & {"pmin", "pmax"}:
         # percentiles cannot be had from a part of the voxels
-        statistics |= {"pmin": np.percentile(raw[()], 1), "pmax": np.percentile(raw[()], 99.6)}
+        with h5py.File(path, "r") as file:
+            statistics |= {"pmin": np.percentile(file[key], 1), "pmax": np.percentile(file[key], 99.6)}
     return module.Transformer(dataset.transformer.phase_config, statistics).label_transform()
+
+
+def broken_transforms(loaders: Mapping[str, Any], phase: str) -> list[tuple[str, str]]:
+    """Try every transform on the first patch of a phase, also those that upstream takes at random.
+
+    Returns:
+        Key below ``transformer`` and error of the first one that breaks, of ``raw`` and of ``label``.
+    """
+    config = copy.deepcopy(dict(loaders))
+    kinds = ("raw", "label") if phase != "test" else ("raw",)
+    steps = {kind: config[phase]["transformer"][kind] for kind in kinds}
+    config[phase]["transformer"] = {"raw": [], "label": []}
+    config |= {"global_normalization": False, "random_scale": None}
+    dataset = _create(config, phase, streams=True)[0]
+    paths = {"raw": dataset.raw_internal_path, "label": dataset.label_internal_path}
+    slices = {"raw": dataset.raw_slices, "label": dataset.label_slices}
+    patches = {kind: _first_patch(dataset.file_path, paths[kind], slices[kind][0]) for kind in kinds}
+    module = import_module("pytorch3dunet.datasets.utils")
+    # of the patch: the volume's would be other numbers and break nothing else
+    statistics = module.calculate_stats(patches["raw"], not loaders.get("global_normalization", False))
+    return [found for kind in kinds for found in _try(kind, steps[kind], statistics, patches[kind])]
+
+
+def _first_patch(path: str, key: str, patch: Any) -> Array:
+    try:
+        with h5py.File(path, "r") as file:
+            return np.asarray(file[key][patch])
+    except Exception as error:
+        raise VolumeError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def _try(kind: str, steps: list[Any], statistics: dict[str, Any], patch: Any) -> Iterator[tuple[str, str]]:
+    module = import_module("pytorch3dunet.augment.transforms")
+    for index, step in enumerate(steps):
+        try:
+            with facts.quiet(), np.errstate(all="ignore"):
+                (transform,) = module.Transformer({kind: [step]}, statistics)._create_transform(kind).transforms
+                if hasattr(transform, "execution_probability"):
+                    transform.execution_probability = 1.0
+                patch = transform(patch)
+        except Exception as error:
+            yield f"{kind}[{index}]", f"{type(error).__name__}: {error}"
+            return
+    if type(patch).__module__.partition(".")[0] != "torch":
+        yield kind, "the last transform returns no tensor; it has to be ToTensor"

@@ -39,7 +39,7 @@ def _module(name: str) -> ModuleType:
 def quiet() -> Iterator[None]:
     """While this lasts, upstream's loggers say nothing: it is only being asked."""
     before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
+    logging.disable(max(before, logging.CRITICAL))
     try:
         yield
     finally:
@@ -338,3 +338,19 @@ def lazy_prediction_writes() -> bool:
     """Whether LazyHDF5Dataset writes into its input file at prediction; it does since 1.8 or so."""
     cls = dataset_class("LazyHDF5Dataset")
     return cls is not None and hasattr(cls, "get_raw_padded_patch")
+
+
+def required(cls: type) -> list[str]:
+    """The arguments that a constructor cannot do without."""
+    parameters = inspect.signature(cls).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in parameters if p.default is p.empty and p.kind in kinds]
+
+
+def arguments_of_ancestry(cls: type) -> list[str]:
+    """The arguments that a constructor names, or one that it hands others on to.
+
+    Old versions take some from the config instead: ``patch_halo``.
+    """
+    named = [name for base in cls.__mro__ if base is not object for name in arguments(base)]
+    return list(dict.fromkeys([*named, "patch_halo"]))

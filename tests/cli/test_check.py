@@ -1,0 +1,252 @@
+"""``p3d-regression check`` on real configs, and its numbers against what upstream reaches."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from p3d_regression.demo.data import load_hemispheres
+from p3d_regression.demo.training import Run
+from support.checks import merged
+from support.environments import Environment
+from support.lab import Trained, prediction_config, training_config, write_config, write_volumes
+
+OURS = {"name": "UNet3D", "final_activation": "none"}
+SOFTMAX = {"name": "UNet3D", "final_sigmoid": False}
+
+
+def check(environment: Environment, *arguments: object) -> tuple[int, list[dict[str, Any]]]:
+    result = environment.run("p3d-regression", "check", "--json", *arguments)
+    assert "Traceback" not in result.stderr
+    return result.returncode, json.loads(result.stdout)
+
+
+def codes(report: dict[str, Any]) -> set[str]:
+    return {finding["code"] for finding in report["findings"]}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's data: signed distance to white matter, from a brain MRI."""
+    directory = tmp_path_factory.mktemp("demo")
+    for name, hemisphere in zip(("train", "test"), load_hemispheres(), strict=True):
+        hemisphere.write(directory / f"{name}.h5")
+    return directory
+
+
+class TestTheFloorIsWhereUpstreamGetsStuck:
+    def trained(self, plugin: Environment, demo: Path, layer: str) -> tuple[dict[str, Any], list[float], list[float]]:
+        """The report of the check; scores and losses of all validations of the training that follows."""
+        run = Run(layer, demo / layer, demo / "train.h5", demo / "test.h5", iterations=3)
+        run.directory.mkdir()
+        for path, text in run.configs().items():
+            path.write_text(text)
+        code, (report,) = check(plugin, run.directory / "train.yml")
+        assert code == (layer != "none")
+        result = plugin.having(OMP_NUM_THREADS="2").run("train3dunet", "--config", run.directory / "train.yml")
+        assert result.returncode == 0, result.stderr
+        scalars = Trained(run.directory, "", "").scalars
+        scores, losses = ([value for _, value in scalars[f"val_{kind}_avg"]] for kind in ("eval_score", "loss"))
+        assert len(scores) == 4
+        return report, scores, losses
+
+    def test_softmax_at_the_floor_itself(self, plugin: Environment, demo: Path) -> None:
+        report, scores, losses = self.trained(plugin, demo, "softmax")
+        floor = report["phases"]["val"]["floor"]["MSE"]
+        assert scores == pytest.approx([floor] * 4, rel=1e-6)
+        assert losses[-1] < losses[0]
+        assert {"P3D101", "P3D106", "P3D501"} <= codes(report)
+        (found,) = [f for f in report["findings"] if f["code"] == "P3D501" and " val " in f["message"]]
+        assert f"MSE cannot fall below {floor:.6g}" in found["message"]
+        assert found["fix"] == "model:\n  final_activation: none"
+
+    def test_sigmoid_approaches_it_from_above(self, plugin: Environment, demo: Path) -> None:
+        report, scores, losses = self.trained(plugin, demo, "sigmoid")
+        floor = report["phases"]["val"]["floor"]["MSE"]
+        assert all(score >= floor for score in scores)
+        assert scores == sorted(scores, reverse=True)
+        assert scores[-1] < floor * 1.02 < scores[0]
+        assert losses[-1] < losses[0]
+        # the loss is computed before the Sigmoid: nothing keeps it up
+        assert report["phases"]["val"]["floor"]["MSELoss"] == 0
+        assert {"P3D106", "P3D501"} <= codes(report)
+
+    def test_none_has_no_floor(self, plugin: Environment, demo: Path) -> None:
+        report, scores, _ = self.trained(plugin, demo, "none")
+        assert report["findings"] == []
+        val = report["phases"]["val"]
+        assert val["floor"] == {"MSELoss": 0, "MSE": 0}
+        # what a training has to beat: the variance of the labels that it is validated on
+        assert val["constant"]["MSE"] == pytest.approx(val["labels"][0]["std"] ** 2)
+        assert min(scores) > 0
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("data")
+    write_volumes(directory)
+    return directory
+
+
+class TestOutput:
+    def test_for_programs(self, plugin: Environment, data: Path) -> None:
+        wrong = write_config(data / "wrong.yml", training_config(data, SOFTMAX))
+        good = write_config(data / "good.yml", training_config(data, OURS))
+        code, (first, second) = check(plugin, wrong, good)
+        assert code == 1
+        assert [first["config"], second["config"]] == [str(wrong), str(good)]
+        for finding in first["findings"]:
+            assert finding.keys() == {"code", "name", "severity", "key", "message", "fix"}
+        assert second["findings"] == []
+        with h5py.File(data / "train.h5") as file:
+            label = file["label"][()].astype(np.float64)
+        (found,) = second["phases"]["train"]["labels"]
+        assert found.keys() == {"count", "min", "max", "mean", "std", "nan_count", "inf_count"}
+        shown = np.stack([label[..., :64], label[..., 32:]])
+        assert found["count"] == shown.size
+        assert (found["min"], found["max"]) == (shown.min(), shown.max())
+        assert found["mean"] == pytest.approx(shown.mean())
+        assert found["std"] == pytest.approx(shown.std())
+        assert found["nan_count"] == found["inf_count"] == 0
+        assert first["phases"]["train"]["floor"]["MSE"] == pytest.approx(((shown - 1) ** 2).mean())
+        assert first["phases"]["train"]["constant"]["MSE"] == pytest.approx(shown.var())
+
+    def test_nan_is_null(self, plugin: Environment, tmp_path: Path) -> None:
+        write_volumes(tmp_path)
+        with h5py.File(tmp_path / "train.h5", "a") as file:
+            file["label"][1, 2, 3] = np.nan
+            file["label"][1, 2, 4] = np.inf
+        path = write_config(tmp_path / "train.yml", training_config(tmp_path, OURS))
+        code, (report,) = check(plugin, path)
+        assert code == 1
+        assert codes(report) == {"P3D502"}
+        train = report["phases"]["train"]
+        assert (train["labels"][0]["nan_count"], train["labels"][0]["inf_count"]) == (1, 1)
+        assert train["labels"][0]["max"] < 100
+        assert train["floor"] == train["constant"] == {"MSELoss": None, "MSE": None}
+
+    def test_for_people(self, plugin: Environment, data: Path) -> None:
+        path = write_config(data / "wrong.yml", training_config(data, SOFTMAX))
+        result = plugin.run("p3d-regression", "check", path)
+        assert result.returncode == 1
+        lines = result.stdout.splitlines()
+        assert lines[0] == str(path)
+        (index,) = [i for i, line in enumerate(lines) if "P3D101 error model.final_sigmoid: false means" in line]
+        assert [line.strip() for line in lines[index + 1 : index + 3]] == ["model:", "final_activation: none"]
+        assert "  val MSE: at least 132.576; the best constant reaches 28.5197" in lines
+        assert lines[-1].startswith("4 error(s), 0 warning(s).")
+        assert result.stderr == ""
+
+    def test_without_data_no_file_is_opened(self, plugin: Environment, data: Path) -> None:
+        config = merged(training_config(data, SOFTMAX), {"loaders": {"train": {"file_paths": ["/no/such/file.h5"]}}})
+        path = write_config(data / "wrong.yml", config)
+        code, (report,) = check(plugin, "--no-data", path)
+        assert code == 1
+        assert codes(report) == {"P3D101", "P3D106"}
+        assert "phases" not in report
+        code, (report,) = check(plugin, path)
+        assert {"P3D101", "P3D106", "P3D403"} <= codes(report)
+
+    def test_select_and_ignore(self, plugin: Environment, data: Path) -> None:
+        path = write_config(data / "wrong.yml", training_config(data, SOFTMAX))
+        assert codes(check(plugin, path, "--select", "P3D101,P3D5")[1][0]) == {"P3D101", "P3D501"}
+        assert codes(check(plugin, path, "--ignore", "P3D5", "--ignore", "P3D106")[1][0]) == {"P3D101"}
+        code, (report,) = check(plugin, path, "--select", "P3D6")
+        assert (code, report["findings"]) == (0, [])
+        result = plugin.run("p3d-regression", "check", path, "--select", "P3D999")
+        assert result.returncode == 2
+        assert "there is no rule 'P3D999'" in result.stderr
+
+    def test_names_no_config(self, plugin: Environment) -> None:
+        result = plugin.run("p3d-regression", "check")
+        assert result.returncode == 2
+        assert "name the configs" in result.stderr
+
+    def test_a_rule_is_explained(self, plugin: Environment) -> None:
+        result = plugin.run("p3d-regression", "rule", "P3D202")
+        assert result.returncode == 0
+        assert result.stdout.startswith("### P3D202 score-direction\n")
+        listed = plugin.run("p3d-regression", "rule").stdout.splitlines()
+        assert "P3D202  error     score-direction" in listed
+        assert plugin.run("p3d-regression", "rule", "P3D999").returncode == 2
+
+
+class TestUpstreamsOptions:
+    @pytest.fixture
+    def predict(self, data: Path, tmp_path: Path) -> Path:
+        return write_config(tmp_path / "predict.yml", prediction_config(data, OURS))
+
+    def test_override_the_config(self, plugin: Environment, data: Path, predict: Path) -> None:
+        missing = data / "not there.pytorch"
+        options = ["--loaders.test.file_paths", data / "train.h5", data / "no.h5", "--model_path", missing]
+        code, (report,) = check(plugin, predict, *options)
+        assert code == 1
+        assert codes(report) == {"P3D403", "P3D601"}
+        messages = " ".join(finding["message"] for finding in report["findings"])
+        assert "no.h5" in messages
+        assert "not there.pytorch" in messages
+        options = ["--loaders.test.slice_builder.patch_shape", "4", "64", "640"]
+        code, (report,) = check(plugin, "--config", predict, *options)
+        assert "P3D406" in codes(report)
+
+    def test_are_those_of_upstream(self, plugin: Environment, predict: Path) -> None:
+        result = plugin.run("p3d-regression", "check", predict, "--nonsense", "5")
+        assert result.returncode == 2
+        assert "unrecognized arguments: --nonsense 5" in result.stderr
+        assert "Traceback" not in result.stderr
+
+    def test_that_do_not_fit_the_config(self, plugin: Environment, data: Path) -> None:
+        path = write_config(data / "good.yml", training_config(data, OURS))
+        code, (report,) = check(plugin, path, "--loaders.test.file_paths", "a.h5")
+        assert code == 2
+        (failure,) = report["failures"]
+        assert "upstream refuses --loaders.test.file_paths a.h5: Invalid config key" in failure
+
+
+class TestPrediction:
+    def test_labels_of_the_test_volume(self, plugin: Environment, data: Path, tmp_path: Path) -> None:
+        path = write_config(tmp_path / "predict.yml", prediction_config(data, OURS))
+        _, (report,) = check(plugin, path, "--ignore", "P3D601")
+        assert report["findings"] == []
+        assert report["phases"].keys() == {"test"}
+        assert report["phases"]["test"]["labels"][0]["count"] == 4 * 64 * 64
+        assert report["phases"]["test"]["floor"] == {}
+
+    def test_a_layer_that_was_not_trained_with(self, plugin: Environment, tmp_path: Path) -> None:
+        """Upstream's own keys: nothing in the checkpoint tells, but the copy of the training config does."""
+        write_volumes(tmp_path)
+        train = write_config(
+            tmp_path / "train.yml", training_config(tmp_path, {"name": "UNet3D", "is_segmentation": False})
+        )
+        assert plugin.run("train3dunet", "--config", train).returncode == 0
+        wrong = write_config(tmp_path / "wrong.yml", prediction_config(tmp_path, {"name": "UNet3D"}))
+        good = write_config(
+            tmp_path / "good.yml", prediction_config(tmp_path, {"name": "UNet3D", "is_segmentation": False})
+        )
+        code, (found, fine) = check(plugin, wrong, good)
+        assert code == 1
+        (finding,) = found["findings"]
+        assert finding["code"] == "P3D602"
+        assert "trained with the last layer none" in finding["message"]
+        assert finding["fix"] == "model:\n  is_segmentation: false"
+        assert fine["findings"] == []
+
+
+def test_no_slower_than_the_imports_that_a_training_needs(plugin: Environment, data: Path) -> None:
+    """Not measured here, see benchmarks: but what would make it slow is not imported."""
+    path = write_config(data / "good.yml", training_config(data, OURS))
+    plugin.check(f"""
+        import sys
+        import pytorch3dunet.train
+        before = set(sys.modules)
+        from click.testing import CliRunner
+        from p3d_regression.cli import main
+        result = CliRunner().invoke(main, ["check", "--no-data", {str(path)!r}])
+        assert result.exit_code == 0, result.output
+        new = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+        assert not new & {{"torchmetrics", "matplotlib", "pandas", "nilearn"}}, new
+        assert "torch._dynamo" not in sys.modules
+    """)
