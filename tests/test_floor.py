@@ -13,8 +13,9 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 
 from p3d_regression.activations.ranges import REAL_LINE, UNIT, Interval
-from p3d_regression.floor import LossLimit, PsnrLimit, VoxelLoss, loss_of, squared
-from p3d_regression.labels import Block, Moments, Weights
+from p3d_regression.floor import LossLimit, VoxelLoss, loss_of, squared
+from p3d_regression.moments import Block, Moments, Weights
+from p3d_regression.psnr import PsnrLimit
 
 LOSSES = [
     nn.MSELoss(),

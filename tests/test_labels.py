@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from p3d_regression import labels as labels_module
-from p3d_regression.labels import Block, Moments, Statistics, Volume, VolumeError, Weights, moments_of, scan
+from p3d_regression.labels import Statistics, Volume, VolumeError, moments_of, scan
+from p3d_regression.moments import Block, Moments, Weights
 
 
 def volume_of(data: np.ndarray, patches: Sequence[tuple[slice, ...]], *, voxelwise: bool = True, chunks=None) -> Volume:

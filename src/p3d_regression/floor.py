@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from p3d_regression.activations.ranges import Interval
-from p3d_regression.labels import Array, Block, Moments
+from p3d_regression.best_constant import Sketch
+from p3d_regression.moments import Array, Block, Moments
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class _Channel:
     seen: Moments = field(default_factory=Moments)
     counted: Moments = field(default_factory=Moments)
     shortfall: float = 0.0
-    sketch: "Sketch | None" = None
+    sketch: Sketch | None = None
 
 
 class LossLimit:
@@ -149,7 +150,7 @@ class LossLimit:
             kept.sketch.add(block, block.weights.dense if dense is None else dense)
         if block.low in self._ranges[channel] and block.high in self._ranges[channel]:
             return
-        losses = self._loss.of_distance(_distance(block.doubles, self._ranges[channel]))
+        losses = self._loss.of_distance(distance_to(block.doubles, self._ranges[channel]))
         kept.shortfall += weights.sum(losses) if dense is None else float((losses * dense).sum())
 
     def _dense(self, block: Block) -> Array | None:
@@ -186,7 +187,8 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _distance(values: Array, interval: Interval) -> Array:
+def distance_to(values: Array, interval: Interval) -> Array:
+    """From each value to the next one in the interval."""
     # not values - clip(values): an infinite end must not turn into NaN
     distance = np.zeros_like(values)
     if math.isfinite(interval.low):
@@ -202,157 +204,3 @@ def _weighted(block: Block, dense: Array) -> Moments:
         return Moments()
     mean = float((block.doubles * dense).sum()) / n
     return Moments(n, mean, float((dense * (block.doubles - mean) ** 2).sum()), block.low, block.high)
-
-
-@dataclass
-class _Batch:
-    """What was seen of a batch.
-
-    Attributes:
-        channels: moments of each.
-        shortfall: sum of the squared distances to the range, of all channels.
-        patches: how many.
-    """
-
-    channels: list[Moments] = field(default_factory=list)
-    shortfall: float = 0.0
-    patches: int = 0
-
-
-class PsnrLimit:
-    """Follows upstream's PSNR through the labels: 10 log10(R^2 / MSE) of each batch, averaged over them.
-
-    R is what upstream takes for the range of the labels, batch by batch: 2, or 1 where none of them is negative. Labels
-    outside -1..1 crash it.
-
-    Args:
-        ranges: of the output, per channel.
-        batch_size: of the loader.
-        in_order: whether batches are made of consecutive patches, as in validation. Where they are shuffled, patches
-            are taken one by one: an average over them is not less than one over batches, whichever these are.
-    """
-
-    by_patch = True
-
-    def __init__(self, ranges: Sequence[Interval], batch_size: int, *, in_order: bool = True) -> None:
-        self._ranges = ranges
-        self._mixes = batch_size > 1 and not in_order
-        self._batch_size = batch_size if in_order else 1
-        self._batches: list[_Batch] = []
-        self._channels: list[Moments] = []
-        self._ended = True
-
-    def add(self, channel: int, block: Block, moments: Moments) -> None:
-        if channel >= len(self._ranges):
-            return
-        if self._ended:
-            if not self._batches or self._batches[-1].patches == self._batch_size:
-                self._batches.append(_Batch())
-            self._ended = False
-        batch = self._batches[-1]
-        for kept in (self._channels, batch.channels):
-            if channel == len(kept):
-                kept.append(Moments())
-            kept[channel].merge(moments)
-        if block.is_finite:
-            distance = _distance(block.doubles, self._ranges[channel])
-            batch.shortfall += block.weights.sum(distance * distance)
-
-    def end_patch(self) -> None:
-        if not self._ended:
-            self._batches[-1].patches += 1
-            self._ended = True
-
-    @property
-    def batches_with_negative_labels(self) -> tuple[int, int]:
-        """How many batches upstream takes R = 2 for, and how many there are; of patches, where they are shuffled."""
-        return sum(_low(batch) < 0 for batch in self._batches), len(self._batches)
-
-    def bound(self) -> Bound:
-        if not self._batches or any(m.nan or m.inf or m.low < -1 or m.high > 1 for m in self._channels):
-            return Bound(None, None, higher_is_better=True)
-        means = [moments.mean for moments in self._channels]
-        widest = 2.0 if self._mixes and any(_low(batch) < 0 for batch in self._batches) else 1.0
-        ceilings, constants = [], []
-        for batch in self._batches:
-            span = max(widest, 2.0 if _low(batch) < 0 else 1.0)
-            pairs = zip(batch.channels, means, strict=True)
-            squares = math.fsum(m.m2 + m.count * (m.mean - mean) ** 2 for m, mean in pairs)
-            n = sum(moments.count for moments in batch.channels)
-            ceilings.append(_psnr(span, batch.shortfall / n))
-            constants.append(_psnr(span, squares / n))
-        patches = [batch.patches for batch in self._batches]
-        return Bound(_mean(ceilings, patches), _mean(constants, patches), higher_is_better=True)
-
-
-def _low(batch: _Batch) -> float:
-    return min(moments.low for moments in batch.channels)
-
-
-def _psnr(span: float, mse: float) -> float:
-    return 10 * math.log10(span**2 / mse) if mse > 0 else math.inf
-
-
-def _mean(values: list[float], weights: list[int]) -> float | None:
-    total = sum(weights)
-    mean = sum(v * w for v, w in zip(values, weights, strict=True)) / total if total else math.nan
-    return mean if math.isfinite(mean) else None
-
-
-class Sketch:
-    """Which values there are, to find the best constant for a loss that is not squared.
-
-    A histogram over the upper bits of float32 numbers, taken of the distances to a value in the midst of the others:
-    bins are a thousandth of that distance wide, finest where the constant will be. A bin keeps its count and its sum,
-    so that what is lost is the spread within a bin."""
-
-    _SHIFT = 14
-
-    def __init__(self) -> None:
-        bins = 2 ** (32 - self._SHIFT)
-        self._counts = np.zeros(bins)
-        self._sums = np.zeros(bins)
-        self._middle: float | None = None
-        # background is often one value, in block after block
-        self._constants: dict[float, float] = {}
-
-    def add(self, block: Block, dense: Array | None) -> None:
-        """Take in the values of a block, with the weight of each if they differ."""
-        if block.low == block.high:
-            weight = block.weights.total if dense is None else float(dense.sum())
-            self._constants[block.low] = self._constants.get(block.low, 0.0) + weight
-            return
-        if self._middle is None:
-            self._middle = float(np.median(block.doubles))
-        flat = block.doubles.ravel() - self._middle
-        weights = None if dense is None else dense.ravel()
-        keys = self._keys(flat.astype(np.float32))
-        self._counts += np.bincount(keys, weights, len(self._counts))
-        self._sums += np.bincount(keys, flat if weights is None else flat * weights, len(self._sums))
-
-    def _keys(self, values: Array) -> Array:
-        """Bins, in the order of the values. Works as radix sorts of floats do: negative ones run backwards."""
-        bits = values.view(np.uint32)
-        ordered = np.where(bits >> 31, ~bits, bits | np.uint32(2**31))
-        keys: Array = (ordered >> np.uint32(self._SHIFT)).astype(np.intp)
-        return keys
-
-    def least(self, loss: VoxelLoss) -> float:
-        """The sum of the losses of the best constant."""
-        from scipy.optimize import minimize_scalar
-
-        (used,) = np.nonzero(self._counts)
-        binned = (self._middle or 0.0) + self._sums[used] / self._counts[used]
-        values = np.concatenate([binned, list(self._constants)])
-        counts = np.concatenate([self._counts[used], list(self._constants.values())])
-        if not counts.sum():
-            return 0.0
-
-        def total(constant: float) -> float:
-            return float((counts * loss.of_distance(np.abs(values - constant))).sum())
-
-        # a minimum of an absolute value is at one of the values, the median; between them scipy searches
-        low, high, order = float(values.min()), float(values.max()), np.argsort(values)
-        median = float(values[order][np.searchsorted(np.cumsum(counts[order]), counts.sum() / 2)])
-        found = minimize_scalar(total, bounds=(low, high), method="bounded", options={"xatol": 1e-9 * (high - low)})
-        return min(float(found.fun), total(median))

@@ -15,7 +15,7 @@ import yaml
 from p3d_regression import checkpoint
 from p3d_regression.activations.registry import resolve
 from p3d_regression.checks import docs
-from p3d_regression.checks.builtin import FAMILIES
+from p3d_regression.checks.builtin import CHAPTERS
 from p3d_regression.checks.registry import rules
 from p3d_regression.checks.rule import Rule
 from p3d_regression.checks.run import check_file
@@ -23,7 +23,7 @@ from support.checks import Silent, merged
 from support.environments import ROOT
 from support.lab import prediction_config, training_config, write_config, write_volumes
 
-OWN = [rule for _, family in FAMILIES.values() for rule in family.rules]
+OWN = [rule for chapter in CHAPTERS.values() for rule in chapter]
 
 #: Rules of configs that upstream runs to the end must not stand in each other's way.
 BASE: dict[str, Any] = {"loss": {"name": "MSELoss"}}
@@ -160,3 +160,18 @@ def test_a_fix_does_not_contradict_itself(data: Path, tmp_path: Path) -> None:
     del config["model"]["final_sigmoid"]
     config["model"]["final_activation"] = "none"
     assert codes(config, tmp_path) == set()
+
+
+@pytest.mark.parametrize(("stored", "found"), [("counts", False), ("whole", False), ("label", True)])
+def test_whole_numbers_may_be_cast(stored: str, found: bool, data: Path, tmp_path: Path) -> None:
+    for name in ("train", "val"):
+        with h5py.File(data / f"{name}.h5", "a") as file:
+            for key, dtype in (("counts", np.uint8), ("whole", np.float32)):
+                if key not in file:
+                    file[key] = np.abs(file["label"][()]).astype(int).astype(dtype)
+    cast = [{"name": "ToTensor", "expand_dims": True, "dtype": "int64"}]
+    config = training_config(data, {"name": "UNet3D", "final_activation": "none"})
+    config["loaders"] |= {"label_internal_path": stored}
+    for phase in ("train", "val"):
+        config["loaders"][phase]["transformer"]["label"] = cast
+    assert ("P3D307" in codes(config, tmp_path)) == found

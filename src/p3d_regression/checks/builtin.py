@@ -1,20 +1,27 @@
 """The project's own rules."""
 
-from p3d_regression.checks import files, labels, model, prediction, training, transforms
-from p3d_regression.checks.rule import Rule
+from itertools import chain
+
+from p3d_regression.checks import files, labels, loss, model, prediction, shapes, training, transforms
+from p3d_regression.checks.rule import Family, Rule
 from p3d_regression.hookspecs import hookimpl
 
-#: Chapters of the documentation, by the first digit of the codes.
-FAMILIES = {
-    "1": ("Model", model.family),
-    "2": ("Loss, metric, optimizer, trainer", training.family),
-    "3": ("Transforms", transforms.family),
-    "4": ("Files and shapes", files.family),
-    "5": ("Values of labels and raw volumes", labels.family),
-    "6": ("Prediction", prediction.family),
+_FAMILIES: dict[str, tuple[Family, ...]] = {
+    "Model": (model.family,),
+    "Loss, metric, optimizer, trainer": (loss.family, training.family),
+    "Transforms": (transforms.family,),
+    "Files and shapes": (files.family, shapes.family),
+    "Values of labels and raw volumes": (labels.family,),
+    "Prediction": (prediction.family,),
+}
+
+#: By the chapters of the documentation.
+CHAPTERS = {
+    title: sorted(chain.from_iterable(family.rules for family in families), key=lambda rule: rule.code)
+    for title, families in _FAMILIES.items()
 }
 
 
 @hookimpl
 def p3d_rules() -> list[Rule]:
-    return [rule for _, family in FAMILIES.values() for rule in family.rules]
+    return list(chain.from_iterable(CHAPTERS.values()))

@@ -3,7 +3,7 @@
 python -m p3d_regression.checks.docs > docs/rules.md
 """
 
-from p3d_regression.checks.builtin import FAMILIES
+from p3d_regression.checks.builtin import CHAPTERS
 from p3d_regression.checks.rule import Rule
 
 _NEEDS = {
@@ -66,11 +66,11 @@ a message and no training. Codes that start with `P3D` are this project's own.
 def rules_page() -> str:
     """The text of docs/rules.md."""
     parts = [_HEAD, "| code | name | severity | reads |\n| --- | --- | --- | --- |"]
-    own = [rule for _, family in FAMILIES.values() for rule in family.rules]
+    own = [rule for chapter in CHAPTERS.values() for rule in chapter]
     parts[-1] += "".join(f"\n| [{r.code}](#{_anchor(r)}) | {r.name} | {r.severity} | {_NEEDS[r.needs]} |" for r in own)
-    for title, family in FAMILIES.values():
+    for title, chapter in CHAPTERS.items():
         parts.append(f"## {title}")
-        parts += [explain(rule) for rule in family.rules]
+        parts += [explain(rule) for rule in chapter]
     return "\n\n".join(part.strip("\n") for part in [*parts, _TAIL]) + "\n"
 
 

@@ -8,8 +8,8 @@ from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.case import Case
 from p3d_regression.checks.phases import Phase
 from p3d_regression.checks.rule import BOTH, Family, Found
-from p3d_regression.floor import PsnrLimit
-from p3d_regression.labels import Moments
+from p3d_regression.moments import Moments
+from p3d_regression.psnr import PsnrLimit
 
 family = Family()
 

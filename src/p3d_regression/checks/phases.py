@@ -10,9 +10,11 @@ import h5py
 import numpy as np
 
 from p3d_regression.checks.case import Case
-from p3d_regression.floor import Bound, Limit, LossLimit, PsnrLimit, loss_of, squared
-from p3d_regression.labels import Moments, Statistics, Volume, VolumeError, moments_of, scan
-from p3d_regression.upstream import datasets, facts
+from p3d_regression.floor import Bound, Limit, LossLimit, loss_of, squared
+from p3d_regression.labels import Statistics, Volume, VolumeError, moments_of, scan
+from p3d_regression.moments import Moments
+from p3d_regression.psnr import PsnrLimit
+from p3d_regression.upstream import datasets, dry_run
 
 
 class Progress(Protocol):
@@ -76,6 +78,7 @@ class Phase:
         limits: by the name of the loss or the metric: what can be reached.
         failure: what upstream or HDF5 has said against the data when they were read.
         broken_transforms: keys of transforms that a patch does not survive, and their errors.
+        cuts_fractions: whether labels are cast to whole numbers that are none; looked at in a regression.
     """
 
     files: list[FileLayout]
@@ -86,6 +89,7 @@ class Phase:
     limits: dict[str, Limit] = field(default_factory=dict)
     failure: str | None = None
     broken_transforms: list[tuple[str, str]] = field(default_factory=list)
+    cuts_fractions: bool = False
     _bounds: dict[str, Bound] | None = None
 
     def bounds(self) -> dict[str, Bound]:
@@ -178,6 +182,8 @@ def _read(case: Case, name: str, phase: Phase, progress: Progress) -> None:
             progress.start(f"labels of {name}", sum(volume.voxels(by_patch=by_patch) for volume in volumes))
             scan(volumes, list(phase.limits.values()), phase.statistics, progress.advance)
         _drop_limits_of_other_channels(case, phase)
+        if volumes and case.mode == "train" and case.is_regression:
+            phase.cuts_fractions = datasets.cuts_fractions(case.section("loaders"), name)
         for layout in phase.files:
             _read_raw(layout, phase.raw_path, progress)
     except KeyboardInterrupt:
@@ -217,10 +223,10 @@ def _limits(case: Case, name: str) -> dict[str, Limit]:
     if case.mode != "train":
         return {}
     limits: dict[str, Limit] = {}
-    built = facts.loss(case.section("loss"))
+    built = dry_run.loss(case.section("loss"))
     ignored = case.get("loss.ignore_index")
     masked = float(ignored) if isinstance(ignored, int | float) and not math.isnan(ignored) else None
-    voxel_loss = loss_of(facts.inner_loss(built.what), masked)
+    voxel_loss = loss_of(dry_run.inner_loss(built.what), masked)
     if voxel_loss is not None and case.loss:
         limits[case.loss] = LossLimit(voxel_loss, case.seen_by_loss(name))
     if case.metric == "MSE":

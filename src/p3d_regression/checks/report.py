@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from p3d_regression.checks.phases import Phase
 from p3d_regression.checks.run import Report
-from p3d_regression.labels import Moments
+from p3d_regression.moments import Moments
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""Rules about loss, metric, optimizer, scheduler and trainer."""
+"""Rules about metric, optimizer, scheduler and trainer, and about sections that are missing."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from p3d_regression.activations.activation import as_yaml
 from p3d_regression.checks.case import Case
 from p3d_regression.checks.model import unknown
 from p3d_regression.checks.rule import BOTH, Family, Found
-from p3d_regression.upstream import facts
+from p3d_regression.upstream import dry_run, facts
 
 family = Family()
 
@@ -119,117 +119,6 @@ def scheduler_direction(case: Case) -> Iterator[Found]:
 
 
 @family.rule(
-    "P3D204",
-    "unknown-loss",
-    "error",
-    bad="""
-loss:
-  name: MSE
-""",
-    good="""
-loss:
-  name: MSELoss
-""",
-)
-def unknown_loss(case: Case) -> Iterator[Found]:
-    """A loss that upstream does not know, or one that lacks an option or cannot use its value. Upstream stops with a
-    bare RuntimeError, KeyError or TypeError."""
-    section = case.section("loss")
-    built = facts.loss(section) if section else None
-    if built is None or built.error is None:
-        return
-    if case.loss not in facts.loss_names():
-        yield Found("loss.name", *unknown(section.get("name"), facts.loss_names(), "loss.name", "a loss of upstream"))
-    else:
-        yield Found("loss", f"upstream cannot build {case.loss} of these options ({built.error})", "")
-
-
-@family.rule(
-    "P3D205",
-    "ignored-loss-option",
-    "warning",
-    bad="""
-loss:
-  name: SmoothL1Loss
-  beta: 0.1
-""",
-    good="""
-loss:
-  name: SmoothL1Loss
-""",
-)
-def ignored_loss_option(case: Case) -> Iterator[Found]:
-    """Upstream hands its losses a few options only, and drops the others: `beta` and `reduction` of SmoothL1Loss,
-    `weight` of all regression losses. The training runs with another loss than the config says."""
-    section = case.section("loss")
-    built = facts.loss(section)
-    if built.error is not None:
-        return
-    for key in [*built.unread, *facts.swallowed_weights(section)]:
-        if section.get(key) is not None:
-            yield Found(f"loss.{key}", f"upstream ignores this option of {case.loss}", "delete the line")
-
-
-@family.rule(
-    "P3D206",
-    "ignore-index-counts",
-    "warning",
-    bad="""
-loss:
-  name: MSELoss
-  ignore_index: -1
-""",
-    good="""
-loss:
-  name: MSELoss
-""",
-)
-def ignore_index_counts(case: Case) -> Iterator[Found]:
-    """With a regression loss, voxels of this label get the loss 0 and are still counted in the mean: with half of them
-    ignored the loss, and its gradient, is half of what it should be. The metric does not ignore them at all: it
-    compares the output with the label itself."""
-    value = case.get("loss.ignore_index")
-    if case.has_regression_loss and _is_number(value) and not math.isnan(value):
-        yield Found(
-            "loss.ignore_index",
-            f"{case.loss} averages over ignored voxels too, and {case.metric} compares them with {as_yaml(value)}",
-            "crop the volumes so that no voxel has to be ignored, or mind the scale of the loss",
-        )
-
-
-@family.rule(
-    "P3D207",
-    "ignore-index-matches-nothing",
-    "error",
-    bad="""
-loss:
-  name: MSELoss
-  ignore_index: .nan
-""",
-    good="""
-loss:
-  name: MSELoss
-""",
-)
-def ignore_index_nan(case: Case) -> Iterator[Found]:
-    """Upstream looks for labels that are equal to `ignore_index`. NaN is not equal to itself: nothing is ignored, the
-    first NaN in the labels makes the loss NaN, and then every weight."""
-    value = case.get("loss.ignore_index")
-    if value is None or (_is_number(value) and not math.isnan(value)):
-        return
-    why = "NaN is not equal to itself, so that no voxel is ignored" if _is_number(value) else "is not a number"
-    yield Found(
-        "loss.ignore_index",
-        why,
-        "write a number into these voxels of the label volume, and: loss: {ignore_index: that number}",
-    )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-@family.rule(
     "P3D208",
     "unknown-metric",
     "error",
@@ -295,7 +184,7 @@ def unknown_optimizer(case: Case) -> Iterator[Found]:
     section = case.section("optimizer")
     if not section:
         return
-    built, name = facts.optimizer(section), section.get("name", "Adam")
+    built, name = dry_run.optimizer(section), section.get("name", "Adam")
     if built.error is not None:
         texts = [key for key, value in section.items() if key != "name" and _is_number_as_text(value)]
         hint = f"; YAML reads {as_yaml(section[texts[0]])} as a text" if texts else ""
@@ -305,7 +194,7 @@ def unknown_optimizer(case: Case) -> Iterator[Found]:
         )
     elif type(built.what).__name__ != name:
         used = type(built.what).__name__
-        message, fix = unknown(name, facts.optimizer_names(), "optimizer.name", "an optimizer of upstream")
+        message, fix = unknown(name, dry_run.optimizer_names(), "optimizer.name", "an optimizer of upstream")
         yield Found("optimizer.name", f"{message}; it would silently use {used}", fix)
 
 
@@ -337,7 +226,7 @@ def ignored_optimizer_option(case: Case) -> Iterator[Found]:
     section = case.section("optimizer")
     if not section:
         return
-    for key in facts.optimizer(section).unread:
+    for key in dry_run.optimizer(section).unread:
         if key == "name":
             continue
         nearest = "learning_rate" if key == "lr" else next(iter(get_close_matches(key, _OPTIONS, n=1)), None)
@@ -373,11 +262,11 @@ def unknown_scheduler(case: Case) -> Iterator[Found]:
     """A scheduler that `torch.optim.lr_scheduler` does not have, or with arguments that it does not take. Upstream
     stops with a KeyError, AttributeError or TypeError, after it has opened all files."""
     section = case.get("lr_scheduler")
-    built = facts.scheduler(section) if isinstance(section, Mapping) else None
+    built = dry_run.scheduler(section) if isinstance(section, Mapping) else None
     if built is None or built.error is None:
         return
-    if section.get("name") not in facts.scheduler_names():
-        found = unknown(section.get("name"), facts.scheduler_names(), "lr_scheduler.name", "a scheduler of torch")
+    if section.get("name") not in dry_run.scheduler_names():
+        found = unknown(section.get("name"), dry_run.scheduler_names(), "lr_scheduler.name", "a scheduler of torch")
         yield Found("lr_scheduler.name", *found)
     else:
         yield Found("lr_scheduler", f"torch cannot build {section['name']} of these options ({built.error})")
@@ -415,33 +304,3 @@ def unknown_trainer_key(case: Case) -> Iterator[Found]:
     for key in ("checkpoint_dir", "max_num_epochs", "max_num_iterations"):
         if key in known and key not in section:
             yield Found(f"trainer.{key}", "upstream's trainer needs this key", f"trainer:\n  {key}: ...")
-
-
-@family.rule(
-    "P3D214",
-    "target-channel-dropped",
-    "error",
-    bad="""
-loss:
-  name: MSELoss
-  skip_last_target: true
-eval_metric:
-  name: MSE
-""",
-    good="""
-loss:
-  name: MSELoss
-eval_metric:
-  name: MSE
-""",
-)
-def target_channel_dropped(case: Case) -> Iterator[Found]:
-    """`skip_last_target` hides the last channel of the labels from the loss, not from the metric: MSE and PSNR compare
-    all of them with the output, and stop the training at the first score. `squeeze_channel` takes the channel axis
-    from the labels, as cross-entropy needs it; a regression loss broadcasts them then."""
-    if case.has_regression_metric and case.get("loss.skip_last_target", False):
-        said = f"{case.metric} compares all channels of the labels with the output, and stops at the first score"
-        yield Found("loss.skip_last_target", said, "delete the line, and the channel from the labels")
-    if case.has_regression_loss and case.get("loss.squeeze_channel", False):
-        said = "takes the channel axis from the labels, which are broadcast then"
-        yield Found("loss.squeeze_channel", said, "delete the line")

@@ -4,13 +4,11 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-import numpy as np
-
 from p3d_regression.activations.activation import as_yaml
 from p3d_regression.checks.case import Case
 from p3d_regression.checks.model import unknown
 from p3d_regression.checks.rule import BOTH, Family, Found
-from p3d_regression.upstream import facts
+from p3d_regression.upstream import datasets, facts
 
 family = Family()
 
@@ -65,7 +63,7 @@ def transform_not_understood(case: Case) -> Iterator[Found]:
             message, fix = unknown(step.get("name"), facts.transform_names(), "name", "a transform of upstream")
             yield Found(key, message, fix)
             continue
-        given = {*step, "random_state", "pmin", "pmax", "mean", "std"}
+        given = {*step, *_OWN_ARGUMENTS}
         for argument in facts.required(cls):
             if argument not in given:
                 example = {"expand_dims": True, "spline_order": 3}.get(argument, "...")
@@ -155,21 +153,19 @@ def labels_standardised_by_raw(case: Case) -> Iterator[Found]:
 
 @family.rule(
     "P3D305",
-    "labels-clipped",
+    "labels-changed",
     "error",
     bad=_label("name: RandomGammaCorrection", "name: ToTensor\n          expand_dims: true"),
     good=_GOOD_LABEL,
 )
-def labels_clipped(case: Case) -> Iterator[Found]:
+def labels_changed(case: Case) -> Iterator[Found]:
     """RandomGammaCorrection rescales to 0..1 and RandomContrast clips to -1..1, both at random: now and then the
-    labels of a patch are other values altogether. They are meant for raw volumes."""
+    labels of a patch are other values altogether. Relabel numbers the values that it finds. The first two are meant
+    for raw volumes, the last for segmentation."""
     for key, step in _label_steps(case):
-        if step.get("name") in ("RandomContrast", "RandomGammaCorrection"):
-            yield Found(
-                key,
-                f"{step['name']} changes the values of the labels, at random",
-                "delete it from the label transforms",
-            )
+        if step.get("name") in ("RandomContrast", "RandomGammaCorrection", "Relabel"):
+            said = f"{step['name']} makes other values of the labels"
+            yield Found(key, said, "delete it from the label transforms")
 
 
 @family.rule(
@@ -198,29 +194,18 @@ def labels_interpolated_nearest(case: Case) -> Iterator[Found]:
     "P3D307",
     "labels-cast-to-integer",
     "error",
+    needs="volumes",
     bad=_label("name: ToTensor\n          expand_dims: true\n          dtype: int64"),
     good=_GOOD_LABEL,
 )
 def labels_cast_to_integer(case: Case) -> Iterator[Found]:
     """An integer `dtype`, which segmentation configs have for cross-entropy, cuts everything behind the decimal point
-    off the labels. Labels that are stored as whole numbers, as counts are, lose nothing."""
+    off the labels. Labels that are whole numbers, as counts are, lose nothing: it is found where some are not."""
     for key, step in _label_steps(case):
         phase = case.phases.get(key.split(".")[1])
-        stored = [file.label.dtype.kind for file in phase.files if file.label] if phase else []
-        if _casts_to_integer(step) and not (stored and all(kind in "iub" for kind in stored)):
-            fix = _step({k: v for k, v in step.items() if k != "dtype"}) if step["name"] == "ToTensor" else ""
-            yield Found(key, "casts the labels to whole numbers", fix or "- {name: ToTensor, expand_dims: true}")
-
-
-def _casts_to_integer(step: Mapping[str, Any]) -> bool:
-    if step.get("name") == "Relabel":
-        return True
-    if step.get("name") != "ToTensor" or not isinstance(step.get("dtype"), str):
-        return False
-    try:
-        return np.dtype(step["dtype"]).kind in "iub"
-    except TypeError:
-        return False  # upstream says so when it reads the first patch
+        if phase is not None and phase.cuts_fractions and datasets.casts_to_integer(step):
+            fix = _step({k: v for k, v in step.items() if k != "dtype"})
+            yield Found(key, "casts the labels to whole numbers, and they are none", fix)
 
 
 #: Random transforms that move voxels, and their arguments that decide where to.

@@ -6,14 +6,15 @@ rule warns of it.
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
 
 import h5py
 import numpy as np
 
-from p3d_regression.labels import Array, Opened, Volume, VolumeError, moments_of
+from p3d_regression.labels import Opened, Volume, VolumeError, moments_of
+from p3d_regression.moments import Array
 from p3d_regression.upstream import facts
 
 #: Of HDF5's decompressed chunks, in bytes, for patches that overlap: a layer of them through a large volume.
@@ -214,6 +215,33 @@ def _with_statistics_of_raw(dataset: Any) -> Any:
         with h5py.File(path, "r") as file:
             statistics |= {"pmin": np.percentile(file[key], 1), "pmax": np.percentile(file[key], 99.6)}
     return module.Transformer(dataset.transformer.phase_config, statistics).label_transform()
+
+
+def casts_to_integer(step: Mapping[str, Any]) -> bool:
+    """Whether a label transform makes whole numbers of all labels."""
+    if step.get("name") != "ToTensor" or not isinstance(step.get("dtype"), str):
+        return False
+    try:
+        return np.dtype(step["dtype"]).kind in "iub"
+    except TypeError:
+        return False  # upstream says so when it reads the first patch
+
+
+def cuts_fractions(loaders: Mapping[str, Any], phase: str) -> bool:
+    """Whether the label transforms cast labels to whole numbers that are none."""
+    steps = loaders[phase]["transformer"]["label"]
+    if not any(casts_to_integer(step) for step in steps):
+        return False
+    uncast = copy.deepcopy(dict(loaders))
+    uncast[phase]["transformer"]["label"] = [
+        {key: value for key, value in step.items() if key != "dtype" or not casts_to_integer(step)} for step in steps
+    ]
+    for volume in label_volumes(uncast, phase):
+        with closing(volume.blocks()) as blocks:
+            for values, _, _ in blocks:
+                if (values != np.floor(values)).any():
+                    return True
+    return False
 
 
 def broken_transforms(loaders: Mapping[str, Any], phase: str) -> list[tuple[str, str]]:

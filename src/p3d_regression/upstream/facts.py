@@ -1,22 +1,18 @@
-"""What the installed pytorch3dunet makes of a config: asked of its own functions and signatures, so that the answers
-are those of this version, whichever it is.
+"""What the installed pytorch3dunet knows: asked of its own modules and signatures, so that the answers are those of
+this version, whichever it is.
 
 Nothing here takes a random number or writes a line: it may run at the start of a training.
 """
 
-import copy
 import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 _MODEL = "pytorch3dunet.unet3d.model"
-_LOSSES = "pytorch3dunet.unet3d.losses"
-_UTILS = "pytorch3dunet.unet3d.utils"
 _METRICS = "pytorch3dunet.unet3d.metrics"
 _TRAINER = "pytorch3dunet.unet3d.trainer"
 _PREDICTOR = "pytorch3dunet.unet3d.predictor"
@@ -28,7 +24,12 @@ class UnknownUpstreamError(RuntimeError):
     """This pytorch3dunet is built differently, and the question means nothing to it."""
 
 
-def _module(name: str) -> ModuleType:
+def module_of(name: str) -> ModuleType:
+    """A module of upstream.
+
+    Raises:
+        UnknownUpstreamError: there is none of that name.
+    """
     try:
         return import_module(name)
     except ImportError as error:
@@ -46,138 +47,8 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-class _Recorder(dict[Any, Any]):
-    """A section of a config that notes which of its keys are looked at."""
-
-    def __init__(self, section: Mapping[Any, Any]) -> None:
-        super().__init__(copy.deepcopy(dict(section)))
-        self.read: set[Any] = set()
-
-    def __getitem__(self, key: Any) -> Any:
-        self.read.add(key)
-        return super().__getitem__(key)
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        self.read.add(key)
-        return super().get(key, default)
-
-    def pop(self, key: Any, *default: Any) -> Any:
-        self.read.add(key)
-        return super().pop(key, *default)
-
-
-@dataclass(frozen=True)
-class Built:
-    """What upstream has built of a section.
-
-    Attributes:
-        what: the object; None where it could not be built.
-        unread: keys of the section that upstream did not look at.
-        error: what it says against the section.
-    """
-
-    what: Any
-    unread: list[str]
-    error: str | None = None
-
-
-def _build(section: Mapping[Any, Any], builder: Any) -> Built:
-    recorder = _Recorder(section)
-    try:
-        with quiet():
-            what = builder(recorder)
-    except Exception as error:
-        return Built(None, [], f"{type(error).__name__}: {error}")
-    return Built(what, [str(key) for key in section if key not in recorder.read])
-
-
-def loss(section: Mapping[Any, Any]) -> Built:
-    """Build the loss of a ``loss`` section."""
-    module = _module(_LOSSES)
-    return _build(section, lambda recorder: module.get_loss_criterion({"loss": recorder, "device": "cpu"}))
-
-
-def loss_names() -> list[str]:
-    """Names of losses that upstream builds without further options."""
-    from torch import nn
-
-    candidates = {name for home in (_module(_LOSSES), nn) for name in vars(home) if name.endswith("Loss")}
-    known = [name for name in candidates if not name.startswith("_") and loss({"name": name}).error is None]
-    needs_options = [name for name in candidates if _names_missing_option(name)]
-    return sorted({*known, *needs_options})
-
-
-def _names_missing_option(name: str) -> bool:
-    return str(loss({"name": name}).error or "").startswith("KeyError: ")
-
-
-def inner_loss(built: Any) -> Any:
-    """The loss itself, without upstream's wrappers for masks and for a last channel of the labels."""
-    while type(built).__name__ in ("MaskingLossWrapper", "SkipLastTargetChannelWrapper"):
-        built = built.loss
-    return built
-
-
-def optimizer(section: Mapping[Any, Any]) -> Built:
-    """Build the optimizer of an ``optimizer`` section, for a model of one number."""
-    create = _module(_UTILS).create_optimizer
-    # upstream's own function, on optimizers that are as torch's but do not load its compiler, which takes seconds
-    dry = FunctionType(create.__code__, {**create.__globals__, "optim": _DryOptimizers()}, argdefs=create.__defaults__)
-    return _build(section, lambda recorder: dry(recorder, _one_number()))
-
-
-class _DryOptimizers:
-    """``torch.optim``, of which the optimizers are built but not used."""
-
-    def __getattr__(self, name: str) -> Any:
-        from torch import optim
-
-        return _dry(getattr(optim, name))
-
-
-def _dry(optimizer_class: Any) -> Any:
-    def add_param_group(self: Any, group: dict[str, Any]) -> None:
-        self.param_groups.append({**self.defaults, **group})
-
-    return type(optimizer_class.__name__, (optimizer_class,), {"add_param_group": add_param_group})
-
-
-def optimizer_names() -> list[str]:
-    """Names of optimizers that upstream tells apart; the others it silently replaces."""
-    from torch import optim
-
-    names = [name for name, cls in vars(optim).items() if inspect.isclass(cls) and issubclass(cls, optim.Optimizer)]
-    return sorted(
-        name for name in names if type(optimizer({"name": name, "learning_rate": 0.001}).what).__name__ == name
-    )
-
-
-def scheduler(section: Mapping[Any, Any]) -> Built:
-    """Build the scheduler of an ``lr_scheduler`` section."""
-    from torch import optim
-
-    made = _dry(optim.SGD)(_one_number().parameters(), lr=0.1)
-    return _build(section, lambda recorder: _module(_UTILS).create_lr_scheduler(recorder, made))
-
-
-def scheduler_names() -> list[str]:
-    from torch.optim import lr_scheduler
-
-    return [name for name in lr_scheduler.__all__ if name != "LRScheduler"]
-
-
-def _one_number() -> Any:
-    import torch
-    from torch import nn
-
-    # a parameter that is not drawn: a training's random numbers stay its own
-    model = nn.Module()
-    model.register_parameter("weight", nn.Parameter(torch.zeros(1)))
-    return model
-
-
 def _class(module: str, name: object) -> type | None:
-    found = getattr(_module(module), name, None) if isinstance(name, str) else None
+    found = getattr(module_of(module), name, None) if isinstance(name, str) else None
     return found if inspect.isclass(found) else None
 
 
@@ -189,7 +60,7 @@ def model_class(name: object) -> type | None:
 
 
 def model_names() -> list[str]:
-    return sorted(name for name, cls in vars(_module(_MODEL)).items() if model_class(name) and _home(cls) == _MODEL)
+    return sorted(name for name, cls in vars(module_of(_MODEL)).items() if model_class(name) and _home(cls) == _MODEL)
 
 
 def metric_class(name: object) -> type | None:
@@ -199,7 +70,7 @@ def metric_class(name: object) -> type | None:
 
 def metric_names() -> list[str]:
     skipped = ("Generic", "Abstract")
-    names = [name for name in vars(_module(_METRICS)) if metric_class(name) and not name.startswith(skipped)]
+    names = [name for name in vars(module_of(_METRICS)) if metric_class(name) and not name.startswith(skipped)]
     return sorted(names)
 
 
@@ -209,7 +80,7 @@ def transform_class(name: object) -> type | None:
 
 def transform_names() -> list[str]:
     helpers = ("Abstract", "Compose", "Transformer")
-    module = _module(_TRANSFORMS)
+    module = module_of(_TRANSFORMS)
     return sorted(n for n, cls in vars(module).items() if _home(cls) == _TRANSFORMS and _is_class(cls, helpers))
 
 
@@ -219,7 +90,7 @@ def dataset_class(name: object) -> type | None:
 
 
 def dataset_names() -> list[str]:
-    homes = [_module(home) for home in _DATASETS]
+    homes = [module_of(home) for home in _DATASETS]
     base = getattr(homes[-1], "ConfigDataset", object)
     names = {
         n
@@ -231,7 +102,7 @@ def dataset_names() -> list[str]:
 
 
 def slice_builder_names() -> list[str]:
-    module = _module(_DATASETS[-1])
+    module = module_of(_DATASETS[-1])
     return sorted(n for n, cls in vars(module).items() if inspect.isclass(cls) and n.endswith("SliceBuilder"))
 
 
@@ -240,13 +111,13 @@ def predictor_class(name: object) -> type | None:
 
 
 def predictor_names() -> list[str]:
-    module = _module(_PREDICTOR)
+    module = module_of(_PREDICTOR)
     return sorted(n for n, cls in vars(module).items() if _is_class(cls, ("Abstract", "_")) and n.endswith("Predictor"))
 
 
 def trainer_parameters() -> list[str]:
     """Keys of a ``trainer`` section that upstream takes; empty if it takes any."""
-    module = _module(_TRAINER)
+    module = module_of(_TRAINER)
     cls = next((cls for name, cls in vars(module).items() if name.endswith("Trainer") and inspect.isclass(cls)), None)
     if cls is None or takes_anything(cls):
         return []
@@ -290,7 +161,7 @@ def loss_sees_output(phase: str) -> bool:
 
     Until 1.8 it was applied in evaluation mode only, so that the validation loss saw it; since 1.9 neither does.
     """
-    forward = getattr(_module(_MODEL), "AbstractUNet", None)
+    forward = getattr(module_of(_MODEL), "AbstractUNet", None)
     since_1_9 = forward is not None and "return_logits" in inspect.signature(forward.forward).parameters
     return not since_1_9 and phase == "val"
 
@@ -300,20 +171,9 @@ def score_sees_output(phase: str) -> bool:
 
     Until 1.6 it did in evaluation mode only.
     """
-    version = str(getattr(_module("pytorch3dunet"), "__version__", ""))
+    version = str(getattr(module_of("pytorch3dunet"), "__version__", ""))
     numbers = [int(part) for part in version.split(".")[:2] if part.isdigit()]
     return phase == "val" or numbers >= [1, 7] or not numbers
-
-
-def swallowed_weights(section: Mapping[str, Any]) -> list[str]:
-    """Which of ``weight`` and ``pos_weight`` upstream reads from a ``loss`` section and then gives to no loss."""
-    given = [key for key in ("weight", "pos_weight") if section.get(key) is not None]
-    built = loss(section).what if given else None
-    if built is None:
-        return []
-    kept = {name.rpartition(".")[2] for name, _ in built.named_buffers()}
-    # WeightedSmoothL1Loss has an attribute weight, which is another thing: it comes from initial_weight
-    return [key for key in given if key not in kept]
 
 
 def checkpoint_metadata(path: str) -> Mapping[str, Any]:
