@@ -1,13 +1,10 @@
 """The constant with the smallest loss on given labels."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 
 from p3d_regression.moments import Array, Block
-
-if TYPE_CHECKING:
-    from p3d_regression.floor import VoxelLoss
 
 
 class Sketch:
@@ -48,8 +45,12 @@ class Sketch:
         keys: Array = (ordered >> np.uint32(self._SHIFT)).astype(np.intp)
         return keys
 
-    def least(self, loss: "VoxelLoss") -> float:
-        """The sum of the losses of the best constant."""
+    def least(self, loss: Callable[[Array], Array]) -> float:
+        """The sum of the losses of the best constant.
+
+        Args:
+            loss: from distances to losses.
+        """
         from scipy.optimize import minimize_scalar
 
         (used,) = np.nonzero(self._counts)
@@ -60,7 +61,7 @@ class Sketch:
             return 0.0
 
         def total(constant: float) -> float:
-            return float((counts * loss.of_distance(np.abs(values - constant))).sum())
+            return float((counts * loss(np.abs(values - constant))).sum())
 
         # a minimum of an absolute value is at one of the values, the median; between them scipy searches
         low, high, order = float(values.min()), float(values.max()), np.argsort(values)

@@ -17,7 +17,7 @@ from p3d_regression.upstream import commands
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from p3d_regression.checks.phases import Progress
+    from p3d_regression.checks.reading import Progress
     from p3d_regression.doctor import Diagnosis
 
 

@@ -172,9 +172,8 @@ class LossLimit:
         n = sum(kept.seen.count for kept in self._channels)
         if not n or any(kept.seen.nan or kept.seen.inf for kept in self._channels):
             return Bound(None, None)
-        constants = [
-            kept.counted.m2 if kept.sketch is None else kept.sketch.least(self._loss) for kept in self._channels
-        ]
+        of_distance = self._loss.of_distance
+        constants = [c.counted.m2 if c.sketch is None else c.sketch.least(of_distance) for c in self._channels]
         return Bound(
             floor=_finite(sum(kept.shortfall for kept in self._channels) / n),
             constant=_finite(sum(constants) / n),

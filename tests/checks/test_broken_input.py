@@ -309,20 +309,20 @@ def test_labels_too_large_for_a_number(data: Path) -> None:
 
 
 def test_the_second_of_three_configs_is_interrupted(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from p3d_regression.checks import phases
+    from p3d_regression.checks import reading
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     paths = [write_config(data / f"{index}.yml", training_config(data, MODEL)) for index in range(3)]
-    real = phases.datasets.label_volumes
+    real = reading.datasets.label_volumes
     calls: list[object] = []
 
     def volumes(loaders: Mapping[str, Any], phase: str) -> Any:
         calls.append(phase)
         return interrupt() if len(calls) == 4 else real(loaders, phase)
 
-    monkeypatch.setattr(phases.datasets, "label_volumes", volumes)
+    monkeypatch.setattr(reading.datasets, "label_volumes", volumes)
     result = check(*paths, "--json")
     assert result.exit_code == 2
     first, second, third = json.loads(result.stdout)

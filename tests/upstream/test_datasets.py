@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from p3d_regression.checks.case import Case
-from p3d_regression.checks.phases import look
+from p3d_regression.checks.reading import look
 from p3d_regression.labels import Statistics, scan
 from p3d_regression.upstream.datasets import label_volumes
 from support.checks import Silent, merged

@@ -15,7 +15,7 @@ from p3d_regression.upstream import facts
 
 if TYPE_CHECKING:
     from p3d_regression.activations.final import FinalActivation
-    from p3d_regression.checks.phases import Phase
+    from p3d_regression.checks.phase import Phase
 
 #: Losses and metrics of upstream that compare continuous values voxel by voxel.
 REGRESSION_LOSSES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "WeightedSmoothL1Loss")

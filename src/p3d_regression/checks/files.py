@@ -8,7 +8,7 @@ from pathlib import Path
 from p3d_regression.activations.activation import as_yaml
 from p3d_regression.checks.case import Case
 from p3d_regression.checks.model import nested, unknown
-from p3d_regression.checks.phases import FileLayout, Phase
+from p3d_regression.checks.phase import FileLayout, Phase
 from p3d_regression.checks.rule import BOTH, Family, Found
 from p3d_regression.upstream import datasets, facts
 

@@ -6,7 +6,7 @@ from p3d_regression.activations.activation import as_yaml
 from p3d_regression.activations.ranges import Interval
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.case import Case
-from p3d_regression.checks.phases import Phase
+from p3d_regression.checks.phase import Phase
 from p3d_regression.checks.rule import BOTH, Family, Found
 from p3d_regression.moments import Moments
 from p3d_regression.psnr import PsnrLimit

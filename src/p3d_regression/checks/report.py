@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from p3d_regression.checks.phases import Phase
+from p3d_regression.checks.phase import Phase
 from p3d_regression.checks.run import Report
 from p3d_regression.moments import Moments
 

@@ -4,14 +4,11 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import yaml
 
 from p3d_regression.activations.activation import as_yaml
-
-if TYPE_CHECKING:
-    from p3d_regression.checks.case import Case
 
 Severity = Literal["error", "warning"]
 Mode = Literal["train", "predict"]
@@ -39,6 +36,10 @@ class Found:
     fix: str = ""
 
 
+#: Given a :class:`~p3d_regression.checks.case.Case`.
+Check = Callable[[Any], Iterable[Found]]
+
+
 @dataclass(frozen=True)
 class Rule:
     """One way in which a config goes wrong.
@@ -47,7 +48,7 @@ class Rule:
         code: stable, letters and three digits; ``P3D`` is this project's own.
         name: in words with hyphens.
         severity: ``error`` if what comes out would be wrong or nothing would come out, else ``warning``.
-        check: returns what it finds in a :class:`~p3d_regression.checks.case.Case`.
+        check: returns what it finds in a config.
         why: what happens in upstream, and why nobody notices; Markdown.
         bad: lines of a config that it finds.
         good: the same lines, mended.
@@ -59,7 +60,7 @@ class Rule:
     code: str
     name: str
     severity: Severity
-    check: "Callable[[Case], Iterable[Found]]"
+    check: Check
     why: str
     bad: str
     good: str
@@ -133,10 +134,10 @@ class Family:
         modes: tuple[Mode, ...] = ("train",),
         needs: Needs = "config",
         said_by_builder: bool = False,
-    ) -> "Callable[[Callable[[Case], Iterable[Found]]], Callable[[Case], Iterable[Found]]]":
+    ) -> Callable[[Check], Check]:
         """Make a rule of a function; its docstring is the reason."""
 
-        def add(check: "Callable[[Case], Iterable[Found]]") -> "Callable[[Case], Iterable[Found]]":
+        def add(check: Check) -> Check:
             why = inspect.cleandoc(check.__doc__ or "")
             self.rules.append(
                 Rule(code, name, severity, check, why, bad.strip("\n"), good.strip("\n"), modes, needs, said_by_builder)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from p3d_regression.checks.case import Case
-from p3d_regression.checks.phases import Progress, look
+from p3d_regression.checks.reading import Progress, look
 from p3d_regression.checks.rule import Finding, Mode, Needs, Rule
 from p3d_regression.errors import ConfigError
 from p3d_regression.upstream import commands, facts

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from p3d_regression.checks.case import Case
-from p3d_regression.checks.phases import FileLayout, Phase, is_sound, label_channels
+from p3d_regression.checks.phase import FileLayout, Phase
+from p3d_regression.checks.reading import is_sound, label_channels
 from p3d_regression.checks.rule import BOTH, Family, Found
 from p3d_regression.upstream import datasets
 

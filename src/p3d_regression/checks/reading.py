@@ -1,18 +1,17 @@
-"""What the files of a config hold: looked at once, before the rules that need it."""
+"""Looks at the files of a config, once, before the rules that need what they hold."""
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import h5py
-import numpy as np
 
 from p3d_regression.checks.case import Case
-from p3d_regression.floor import Bound, Limit, LossLimit, loss_of, squared
+from p3d_regression.checks.phase import FileLayout, Phase, Stored
+from p3d_regression.floor import Limit, LossLimit, loss_of, squared
 from p3d_regression.labels import Statistics, Volume, VolumeError, moments_of, scan
-from p3d_regression.moments import Moments
 from p3d_regression.psnr import PsnrLimit
 from p3d_regression.upstream import datasets, dry_run
 
@@ -25,78 +24,6 @@ class Progress(Protocol):
 
     def advance(self, voxels: int) -> None:
         """So many have been read."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A dataset of a file.
-
-    Attributes:
-        shape: of it.
-        dtype: of it.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def spatial(self) -> tuple[int, ...]:
-        return self.shape[-3:]
-
-
-@dataclass
-class FileLayout:
-    """A file of a phase.
-
-    Attributes:
-        path: of it.
-        error: why it cannot be read.
-        datasets: names of what it holds.
-        raw, label: None where they are missing or not wanted.
-        padded: the dataset ``raw_padded`` that upstream's lazy prediction has left there.
-        raw_moments: of the raw volume; None if it was not read, or cannot hold NaN.
-    """
-
-    path: str
-    error: str | None = None
-    datasets: list[str] = field(default_factory=list)
-    raw: Stored | None = None
-    label: Stored | None = None
-    padded: Stored | None = None
-    raw_moments: Moments | None = None
-
-
-@dataclass
-class Phase:
-    """What a phase of a config will read.
-
-    Attributes:
-        files: its files; empty if there are none, or the dataset class does not read HDF5.
-        is_hdf5: whether the dataset class reads HDF5 files.
-        raw_path, label_path: of the datasets in the files.
-        statistics: of the labels that the loss will see; None if they were not read.
-        limits: by the name of the loss or the metric: what can be reached.
-        failure: what upstream or HDF5 has said against the data when they were read.
-        broken_transforms: keys of transforms that a patch does not survive, and their errors.
-        cuts_fractions: whether labels are cast to whole numbers that are none; looked at in a regression.
-    """
-
-    files: list[FileLayout]
-    is_hdf5: bool
-    raw_path: str
-    label_path: str
-    statistics: Statistics | None = None
-    limits: dict[str, Limit] = field(default_factory=dict)
-    failure: str | None = None
-    broken_transforms: list[tuple[str, str]] = field(default_factory=list)
-    cuts_fractions: bool = False
-    _bounds: dict[str, Bound] | None = None
-
-    def bounds(self) -> dict[str, Bound]:
-        """What can be reached, by the name of the loss or the metric; to be asked when everything was read."""
-        if self._bounds is None:
-            self._bounds = {name: limit.bound() for name, limit in self.limits.items()}
-        return self._bounds
 
 
 def look(case: Case, *, volumes: bool, progress: Progress) -> None:
