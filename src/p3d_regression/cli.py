@@ -230,6 +230,9 @@ def _progress_bar() -> "Iterator[Progress]":
 
     class Shown:
         def start(self, what: str, voxels: int) -> None:
+            # one line, also for hundreds of files
+            for task in bar.task_ids:
+                bar.remove_task(task)
             self.task = bar.add_task(what, total=voxels or None)
 
         def advance(self, voxels: int) -> None:

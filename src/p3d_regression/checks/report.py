@@ -86,7 +86,8 @@ def _show_findings(report: Report, console: "Console") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    if not console.is_terminal or console.width < 100:
+    widest = max(len(line) for finding in report.findings for line in ["", *finding.found.fix.splitlines()])
+    if not console.is_terminal or console.width < widest + 90:
         # for grep, and where columns would be too narrow to paste from
         for finding in report.findings:
             colour = _COLOURS[finding.rule.severity]
@@ -97,14 +98,15 @@ def _show_findings(report: Report, console: "Console") -> None:
             for line in finding.found.fix.splitlines():
                 console.print(Text(f"      {line}", "cyan"), soft_wrap=True)
         return
-    table = Table("rule", "key", "finding", "fix", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table("rule", "key", "finding", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("fix", no_wrap=True, min_width=widest)
     for finding in report.findings:
         rule, found = finding.rule, finding.found
         cells = [
             Text(f"{rule.code}\n{rule.severity}", _COLOURS[rule.severity]),
             *map(Text, (found.key, finding.message)),
         ]
-        table.add_row(*cells, Text(found.fix, "cyan", no_wrap=True))
+        table.add_row(*cells, Text(found.fix, "cyan"))
     console.print(table)
 
 
