@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +56,7 @@ def scan(path: Path) -> float:
     from p3d_regression.upstream.datasets import label_volumes
 
     found = Statistics()
-    with ExitStack() as stack:
-        volumes = list(label_volumes(loaders(path), "train", stack))
-        scan_labels(volumes, [LossLimit(squared(), [UNIT])], found, lambda voxels: None)
+    scan_labels(label_volumes(loaders(path), "train"), [LossLimit(squared(), [UNIT])], found, lambda voxels: None)
     return found.channels[0].mean
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -228,19 +229,37 @@ def _progress_bar() -> "Iterator[Progress]":
     from rich.console import Console
     from rich.progress import Progress as Bar
 
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    def insist() -> None:
+        # Python drops what is raised while it tidies up: then the next piece is the last
+        if interrupted:
+            raise KeyboardInterrupt
+
     class Shown:
         def start(self, what: str, voxels: int) -> None:
+            insist()
             # one line, also for hundreds of files
             for task in bar.task_ids:
                 bar.remove_task(task)
             self.task = bar.add_task(what, total=voxels or None)
 
         def advance(self, voxels: int) -> None:
+            insist()
             bar.advance(self.task, voxels)
 
     console = Console(stderr=True)
-    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield Shown()
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
+            yield Shown()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @main.command(short_help="Explain a rule of `check`; without a code, list them.")

@@ -273,7 +273,9 @@ def test_ctrl_c_ends_with_what_is_known(data: Path) -> None:
         {"lr_scheduler": {}},
         {"trainer": {"max_num_iterations": "10"}},
         {"model": {"out_channels": 10**20}},
-        {"loss": {"squeeze_channel": True}},
+        {"loaders": {"random_scale": 1000}},
+        {"loaders": {"random_scale": 2.5}},
+        {"loss": {"skip_last_target": True, "squeeze_channel": True}},
     ],
     ids=str,
 )

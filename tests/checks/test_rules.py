@@ -162,16 +162,126 @@ def test_a_fix_does_not_contradict_itself(data: Path, tmp_path: Path) -> None:
     assert codes(config, tmp_path) == set()
 
 
-@pytest.mark.parametrize(("stored", "found"), [("counts", False), ("whole", False), ("label", True)])
-def test_whole_numbers_may_be_cast(stored: str, found: bool, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stored", "dtype", "found"),
+    [
+        ("counts", "int64", False),
+        ("whole", "int64", False),
+        ("whole", "uint8", False),
+        ("label", "int64", True),
+        ("large", "int64", False),
+        ("large", "uint8", True),
+        ("whole", "bool", True),
+        ("whole_with_nan", "int64", False),
+    ],
+)
+def test_labels_that_the_type_can_hold_may_be_cast(
+    stored: str, dtype: str, found: bool, data: Path, tmp_path: Path
+) -> None:
     for name in ("train", "val"):
         with h5py.File(data / f"{name}.h5", "a") as file:
-            for key, dtype in (("counts", np.uint8), ("whole", np.float32)):
+            whole = np.abs(file["label"][()]).astype(int)
+            for key, values in {
+                "counts": whole.astype(np.uint8),
+                "whole": whole.astype(np.float32),
+                "large": 100 * whole,
+                "whole_with_nan": np.where(whole > 20, np.nan, whole),
+            }.items():
                 if key not in file:
-                    file[key] = np.abs(file["label"][()]).astype(int).astype(dtype)
-    cast = [{"name": "ToTensor", "expand_dims": True, "dtype": "int64"}]
+                    file[key] = values
+    cast = [{"name": "ToTensor", "expand_dims": True, "dtype": dtype}]
     config = training_config(data, {"name": "UNet3D", "final_activation": "none"})
     config["loaders"] |= {"label_internal_path": stored}
     for phase in ("train", "val"):
         config["loaders"][phase]["transformer"]["label"] = cast
     assert ("P3D307" in codes(config, tmp_path)) == found
+
+
+class TestNoFalseAlarm:
+    """Configs that upstream trains or predicts with, however odd."""
+
+    def train(self, data: Path, directory: Path, changes: dict[str, Any]) -> set[str]:
+        config = training_config(data, {"name": "UNet3D", "final_activation": "none"})
+        return codes(merged(config, changes), directory)
+
+    def predict(self, data: Path, directory: Path, changes: dict[str, Any]) -> set[str]:
+        config = prediction_config(data, {"name": "UNet3D", "final_activation": "none"})
+        return codes(merged(config | {"model_path": str(data / "trained_with_none.pytorch")}, changes), directory)
+
+    def test_squeeze_channel_alone_is_not_looked_at(self, data: Path, tmp_path: Path) -> None:
+        assert self.train(data, tmp_path, {"loss": {"squeeze_channel": True}}) == {"P3D205"}
+
+    def test_a_transform_that_never_runs(self, data: Path, tmp_path: Path) -> None:
+        contrast = {"name": "RandomContrast", "execution_probability": 0.0}
+        raw = [contrast, {"name": "ToTensor", "expand_dims": True}]
+        assert self.train(data, tmp_path, {"loaders": {"train": {"transformer": {"raw": raw}}}}) == set()
+
+    def test_arrays_become_tensors_where_they_are_collated(self, data: Path, tmp_path: Path) -> None:
+        for name in ("train", "val"):
+            with h5py.File(data / f"{name}.h5", "a") as file:
+                for key in ("raw", "label"):
+                    if f"four_{key}" not in file:
+                        file[f"four_{key}"] = file[key][()][None]
+        transformer = {"raw": [{"name": "Standardize"}], "label": []}
+        loaders = {name: {"transformer": transformer} for name in ("train", "val")}
+        loaders |= {"raw_internal_path": "four_raw", "label_internal_path": "four_label"}
+        assert self.train(data, tmp_path, {"loaders": loaders}) == set()
+
+    @pytest.mark.parametrize(
+        "predictor",
+        [
+            {"name": "LazyPredictor"},
+            {"prediction_channel": 0, "output_dataset": "distance", "save_segmentation": False},
+            {"name": "StandardPredictor", "gt_internal_path": "label"},
+        ],
+        ids=str,
+    )
+    def test_options_of_predictors(self, data: Path, tmp_path: Path, predictor: dict[str, Any]) -> None:
+        assert self.predict(data, tmp_path, {"predictor": predictor}) == set()
+
+    def test_a_leftover_option_is_a_warning(self, data: Path, tmp_path: Path) -> None:
+        assert self.predict(data, tmp_path, {"predictor": {"avoid_block_artifacts": True}}) == {"P3D608"}
+        (rule,) = [rule for rule in OWN if rule.code == "P3D608"]
+        assert rule.severity == "warning"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"predictor": None}, "P3D201"),
+        ({"predictor": {"output_dir": "predictions"}}, "P3D607"),
+        ({"predictor": {"prediction_channel": 1}}, "P3D607"),
+        ({"predictor": {"name": "AbstractPredictor"}}, "P3D607"),
+        ({"loaders": {"test": {"slice_builder": {"halo_shape": [8]}}}}, "P3D406"),
+        ({"loaders": {"test": {"slice_builder": {"halo_shape": [-1, 8, 8]}}}}, "P3D406"),
+    ],
+    ids=str,
+)
+def test_a_prediction_that_cannot_run(changes: dict[str, Any], code: str, data: Path, tmp_path: Path) -> None:
+    config = prediction_config(data, {"name": "UNet3D", "final_activation": "none"})
+    assert code in codes(merged(config, changes), tmp_path)
+
+
+def test_percentiles_of_the_volume_and_not_of_a_patch(data: Path, tmp_path: Path) -> None:
+    """Upstream takes the values at two percentiles of the raw volume for percentiles: it needs them in 0..100."""
+    steps = [{"name": "PercentileNormalizer"}, {"name": "ToTensor", "expand_dims": True}]
+    for name in ("train", "val"):
+        with h5py.File(data / f"{name}.h5", "a") as file:
+            if "bright" not in file:
+                values = np.random.default_rng(0).uniform(0, 90, file["raw"].shape).astype(np.float32)
+                file["bright_patch"] = values.copy()
+                file["bright_patch"][0, 0, :4] = 500  # too few to be a percentile of the volume
+                file["bright"] = np.where(np.arange(values.shape[2]) > 60, 500, values)
+    for stored, found in (("bright_patch", False), ("bright", True)):
+        loaders = {"global_normalization": True, "raw_internal_path": stored}
+        loaders |= {name: {"transformer": {"raw": steps}} for name in ("train", "val")}
+        config = merged(training_config(data, {"name": "UNet3D", "final_activation": "none"}), {"loaders": loaders})
+        assert ("P3D309" in codes(config, tmp_path)) == found
+
+
+def test_data_alone_are_not_checked_as_a_prediction(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from p3d_regression.checks.at_start import check_at_start
+
+    monkeypatch.setenv("P3D_REGRESSION_CHECKS", "error")
+    config = prediction_config(data, {"name": "UNet3D"})
+    check_at_start({"loaders": config["loaders"], "device": "cpu"}, "predict")

@@ -109,7 +109,7 @@ class TestPredictor:
     def test_p3d607_an_unknown_predictor(self, trap: Trap) -> None:
         run = trap.predict({"predictor": {"name": "Standard"}})
         run.failed_with("AttributeError: module 'pytorch3dunet.unet3d.predictor' has no attribute 'Standard'")
-        assert run.found == {"P3D607"}
+        assert run.found == {"P3D608"}
 
 
 class TestFiles:

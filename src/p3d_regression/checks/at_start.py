@@ -29,6 +29,8 @@ def check_at_start(config: Any, mode: Mode) -> None:
     setting = os.environ.get(SETTING, "").strip().lower()
     if setting == "off" or not isinstance(config, Mapping):
         return
+    if mode == "predict" and not {"model", "model_path"} <= config.keys():
+        return  # somebody asks for the data alone
     if setting not in ("", "warn", "error"):
         _say(f"{SETTING}={os.environ[SETTING]} means nothing; there are off, warn and error")
     try:

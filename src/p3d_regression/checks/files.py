@@ -47,6 +47,12 @@ def loaders_not_understood(case: Case) -> Iterator[Found]:
             yield Found(
                 f"loaders.{key}", f"{as_yaml(value)} is not a whole number, at least {least}", f"loaders:\n  {key}: 1"
             )
+    scale = loaders.get("random_scale")
+    strides = [case.get(f"loaders.{phase}.slice_builder.stride_shape") for phase in case.phase_names]
+    steps = [n for stride in strides if isinstance(stride, list) for n in stride if isinstance(n, int)]
+    if case.mode == "train" and scale is not None and not (isinstance(scale, int) and all(scale < n for n in steps)):
+        said = f"is {as_yaml(scale)}; it must be a whole number, smaller than every stride"
+        yield Found("loaders.random_scale", said, "delete the line")
     for phase in case.phase_names:
         for place, kind in case.gaps(phase, is_hdf5=datasets.is_hdf5(loaders)):
             fix = nested(place, "") if "[" not in place else "- {name: ToTensor, expand_dims: true}"

@@ -148,6 +148,8 @@ def target_channel_dropped(case: Case) -> Iterator[Found]:
     if case.has_regression_metric and case.get("loss.skip_last_target", False):
         said = f"{case.metric} compares all channels of the labels with the output, and stops at the first score"
         yield Found("loss.skip_last_target", said, "delete the line, and the channel from the labels")
-    if case.has_regression_loss and case.get("loss.squeeze_channel", False):
+    # upstream looks at squeeze_channel only beside it
+    squeezes = case.get("loss.skip_last_target", False) and case.get("loss.squeeze_channel", False)
+    if case.has_regression_loss and squeezes:
         said = "takes the channel axis from the labels, which are broadcast then"
         yield Found("loss.squeeze_channel", said, "delete the line")

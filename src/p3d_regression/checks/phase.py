@@ -61,7 +61,7 @@ class Phase:
         limits: by the name of the loss or the metric: what can be reached.
         failure: what upstream or HDF5 has said against the data when they were read.
         broken_transforms: keys of transforms that a patch does not survive, and their errors.
-        cuts_fractions: whether labels are cast to whole numbers that are none; looked at in a regression.
+        changed_by_cast: whether labels are cast to a type that cannot hold them; looked at in a regression.
     """
 
     files: list[FileLayout]
@@ -72,7 +72,7 @@ class Phase:
     limits: dict[str, Limit] = field(default_factory=dict)
     failure: str | None = None
     broken_transforms: list[tuple[str, str]] = field(default_factory=list)
-    cuts_fractions: bool = False
+    changed_by_cast: bool = False
     _bounds: dict[str, Bound] | None = None
 
     def bounds(self) -> dict[str, Bound]:

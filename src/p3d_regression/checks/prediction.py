@@ -256,18 +256,54 @@ predictor:
 """,
 )
 def predictor_not_understood(case: Case) -> Iterator[Found]:
-    """A predictor that upstream does not know, or an option that it ignores: `save_segmentations`."""
+    """A predictor that upstream does not know, an option that it gives itself (`output_dir` belongs to `loaders`), or a
+    channel that the model does not have. Upstream stops, for the last in the midst of the inference."""
     section = case.section("predictor")
     name = section.get("name", "StandardPredictor")
-    cls = facts.predictor_class(name)
-    if cls is None:
+    if name not in facts.predictor_names():
         found = unknown(name, facts.predictor_names(), "predictor.name", "a predictor of upstream")
         yield Found("predictor.name", *found)
+    for key in _GIVEN:
+        if key in section:
+            fix = f"loaders:\n  output_dir: {as_yaml(section[key])}" if key == "output_dir" else "delete the line"
+            yield Found(f"predictor.{key}", "upstream gives this to its predictor itself, and stops", fix)
+    channel, channels = section.get("prediction_channel"), case.out_channels
+    if channel is not None and channels and not (isinstance(channel, int) and channel < channels):
+        said = f"is {as_yaml(channel)}, but the model has {channels} output channel(s), counted from 0"
+        yield Found("predictor.prediction_channel", said, nested("predictor.prediction_channel", str(channels - 1)))
+
+
+#: What upstream gives to a predictor besides its section.
+_GIVEN = ("model", "output_dir", "out_channels", "device", "config")
+
+
+@family.rule(
+    "P3D608",
+    "ignored-predictor-option",
+    "warning",
+    modes=PREDICT,
+    bad="""
+predictor:
+  name: StandardPredictor
+  save_segmentations: true
+""",
+    good="""
+predictor:
+  name: StandardPredictor
+  save_segmentation: true
+""",
+)
+def ignored_predictor_option(case: Case) -> Iterator[Found]:
+    """Upstream's predictors accept any option and ignore those that they do not know, such as options of older
+    versions."""
+    section = case.section("predictor")
+    cls = facts.predictor_class(section.get("name", "StandardPredictor"))
+    if cls is None:
         return
-    known = facts.arguments_of_ancestry(cls)
+    known = [name for name in facts.arguments_of_ancestry(cls) if name not in _GIVEN]
     for key in section:
-        if key not in ("name", *known):
+        if key not in ("name", *known, *_GIVEN):
             nearest = get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             fix = nested(f"predictor.{nearest[0]}", as_yaml(section[key])) if nearest else "delete the line"
-            yield Found(f"predictor.{key}", f"{name} ignores this option{hint}", fix)
+            yield Found(f"predictor.{key}", f"upstream ignores this option{hint}", fix)

@@ -110,7 +110,7 @@ def _read(case: Case, name: str, phase: Phase, progress: Progress) -> None:
             scan(volumes, list(phase.limits.values()), phase.statistics, progress.advance)
         _drop_limits_of_other_channels(case, phase)
         if volumes and case.mode == "train" and case.is_regression:
-            phase.cuts_fractions = datasets.cuts_fractions(case.section("loaders"), name)
+            phase.changed_by_cast = datasets.changed_by_cast(case.section("loaders"), name)
         for layout in phase.files:
             _read_raw(layout, phase.raw_path, progress)
     except KeyboardInterrupt:

@@ -87,6 +87,9 @@ def patch_larger_than_volume(case: Case) -> Iterator[Found]:
         wrong = [place for place in (key, stride) if not _is_shape(case.get(place))]
         for place in wrong:
             yield Found(place, f"is {case.get(place)!r}; it must be three whole numbers, at least 1, for Z, Y and X")
+        halo = f"loaders.{name}.slice_builder.halo_shape"
+        if case.get(halo) is not None and not _is_shape(case.get(halo), least=0):
+            yield Found(halo, f"is {case.get(halo)!r}; it must be three whole numbers, at least 0, for Z, Y and X")
         if wrong:
             continue
         if case.model.get("name") == "UNet2D" and patch[0] != 1:
@@ -100,8 +103,8 @@ def patch_larger_than_volume(case: Case) -> Iterator[Found]:
                 yield Found(key, f"is {patch}, larger than the volume {size} in {file.path}", _patch(name, fitting))
 
 
-def _is_shape(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(isinstance(n, int) and n > 0 for n in value)
+def _is_shape(value: object, least: int = 1) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(n, int) and n >= least for n in value)
 
 
 def _patch(phase: str, shape: list[int]) -> str:
@@ -182,7 +185,7 @@ def _channels_of(case: Case, phase: str, has_axis: bool, channels: int) -> Itera
             f"batch of {size}",
             "- {name: ToTensor, expand_dims: true}",
         )
-    elif channels != wanted:
+    elif channels not in (0, wanted):
         yield Found(
             "model.out_channels",
             f"is {wanted}, but the labels of {phase} have {channels} channel(s)",

@@ -32,6 +32,8 @@ def missing_section(case: Case) -> Iterator[Found]:
     needed = needed if case.mode == "train" else needed[:2]
     for name in (*needed, "lr_scheduler", "predictor"):
         value = case.get(name)
+        if name == "predictor" and name in case.config and value is None:
+            yield Found(name, "this section is empty: upstream stops", "delete the line, or name: StandardPredictor")
         if (name in needed and not case.section(name)) or not (value is None or isinstance(value, Mapping)):
             said = "is missing or empty" if not value else f"is {as_yaml(value)}, which is no mapping"
             yield Found(name, f"this section {said}", f"{name}:\n  {_FIRST_LINE[name]}")
@@ -262,7 +264,7 @@ def unknown_scheduler(case: Case) -> Iterator[Found]:
     """A scheduler that `torch.optim.lr_scheduler` does not have, or with arguments that it does not take. Upstream
     stops with a KeyError, AttributeError or TypeError, after it has opened all files."""
     section = case.get("lr_scheduler")
-    built = dry_run.scheduler(section) if isinstance(section, Mapping) else None
+    built = dry_run.scheduler(section, case.section("optimizer")) if isinstance(section, Mapping) else None
     if built is None or built.error is None:
         return
     if section.get("name") not in dry_run.scheduler_names():

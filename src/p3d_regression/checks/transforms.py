@@ -200,12 +200,13 @@ def labels_interpolated_nearest(case: Case) -> Iterator[Found]:
 )
 def labels_cast_to_integer(case: Case) -> Iterator[Found]:
     """An integer `dtype`, which segmentation configs have for cross-entropy, cuts everything behind the decimal point
-    off the labels. Labels that are whole numbers, as counts are, lose nothing: it is found where some are not."""
+    off the labels, and a small one wraps large numbers. Labels that it can hold, such as counts, lose nothing, and
+    are not found."""
     for key, step in _label_steps(case):
         phase = case.phases.get(key.split(".")[1])
-        if phase is not None and phase.cuts_fractions and datasets.casts_to_integer(step):
+        if phase is not None and phase.changed_by_cast and datasets.casts_to_integer(step):
             fix = _step({k: v for k, v in step.items() if k != "dtype"})
-            yield Found(key, "casts the labels to whole numbers, and they are none", fix)
+            yield Found(key, f"{step['dtype']} cannot hold the labels: they become other numbers", fix)
 
 
 #: Random transforms that move voxels, and their arguments that decide where to.

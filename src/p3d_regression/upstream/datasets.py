@@ -198,8 +198,7 @@ def _is_voxelwise(step: Any) -> bool:
 def _with_statistics_of_raw(dataset: Any) -> Any:
     """The label transform as upstream makes it with ``global_normalization``: with statistics of the raw volume."""
     module = import_module("pytorch3dunet.augment.transforms")
-    steps = dataset.transformer.phase_config["label"]
-    wanted = {name for step in steps for name in facts.arguments(facts.transform_class(step["name"]) or object)}
+    wanted = _wanted(dataset.transformer.phase_config["label"])
     statistics: dict[str, Any] = dict.fromkeys(("pmin", "pmax", "mean", "std"))
     path, key = dataset.file_path, dataset.raw_internal_path
     if wanted & {"mean", "std"}:
@@ -211,10 +210,20 @@ def _with_statistics_of_raw(dataset: Any) -> Any:
         statistics |= {"mean": number(moments.mean if is_number else np.nan)}
         statistics |= {"std": number(moments.std if is_number else np.nan)}
     if wanted & {"pmin", "pmax"}:
-        # percentiles cannot be had from a part of the voxels
-        with h5py.File(path, "r") as file:
-            statistics |= {"pmin": np.percentile(file[key], 1), "pmax": np.percentile(file[key], 99.6)}
+        statistics |= _percentiles(dataset)
     return module.Transformer(dataset.transformer.phase_config, statistics).label_transform()
+
+
+def _wanted(steps: list[Mapping[str, Any]]) -> set[str]:
+    """The arguments that the classes of some transforms take."""
+    return {name for step in steps for name in facts.arguments(facts.transform_class(step.get("name")) or object)}
+
+
+def _percentiles(dataset: Any) -> dict[str, Any]:
+    """As upstream takes them of the raw volume; they cannot be had from a part of it."""
+    with h5py.File(dataset.file_path, "r") as file:
+        raw = file[dataset.raw_internal_path][()]
+    return {"pmin": np.percentile(raw, 1), "pmax": np.percentile(raw, 99.6)}
 
 
 def casts_to_integer(step: Mapping[str, Any]) -> bool:
@@ -227,19 +236,21 @@ def casts_to_integer(step: Mapping[str, Any]) -> bool:
         return False  # upstream says so when it reads the first patch
 
 
-def cuts_fractions(loaders: Mapping[str, Any], phase: str) -> bool:
-    """Whether the label transforms cast labels to whole numbers that are none."""
+def changed_by_cast(loaders: Mapping[str, Any], phase: str) -> bool:
+    """Whether the label transforms cast labels to whole numbers of a type that cannot hold them."""
     steps = loaders[phase]["transformer"]["label"]
-    if not any(casts_to_integer(step) for step in steps):
+    types = [np.dtype(step["dtype"]) for step in steps if casts_to_integer(step)]
+    if not types:
         return False
     uncast = copy.deepcopy(dict(loaders))
     uncast[phase]["transformer"]["label"] = [
-        {key: value for key, value in step.items() if key != "dtype" or not casts_to_integer(step)} for step in steps
+        {**step, "dtype": "float64"} if casts_to_integer(step) else step for step in steps
     ]
     for volume in label_volumes(uncast, phase):
-        with closing(volume.blocks()) as blocks:
-            for values, _, _ in blocks:
-                if (values != np.floor(values)).any():
+        with closing(volume.blocks()) as blocks, np.errstate(invalid="ignore", over="ignore"):
+            for block, _, _ in blocks:
+                values = block[np.isfinite(block)]
+                if any((values.astype(dtype) != values).any() for dtype in types):
                     return True
     return False
 
@@ -260,9 +271,12 @@ def broken_transforms(loaders: Mapping[str, Any], phase: str) -> list[tuple[str,
     slices = {"raw": dataset.raw_slices, "label": dataset.label_slices}
     patches = {kind: _first_patch(dataset.file_path, paths[kind], slices[kind][0]) for kind in kinds}
     module = import_module("pytorch3dunet.datasets.utils")
-    # of the patch: the volume's would be other numbers and break nothing else
-    statistics = module.calculate_stats(patches["raw"], not loaders.get("global_normalization", False))
-    return [found for kind in kinds for found in _try(kind, steps[kind], statistics, patches[kind])]
+    by_raw = bool(loaders.get("global_normalization", False))
+    # of the patch alone: a mean breaks nothing, whatever it is
+    statistics = module.calculate_stats(patches["raw"], not by_raw)
+    if by_raw and _wanted([step for kind in kinds for step in steps[kind]]) & {"pmin", "pmax"}:
+        statistics |= _percentiles(dataset)
+    return [found for kind in kinds for found in _try(phase, kind, steps[kind], statistics, patches[kind])]
 
 
 def _first_patch(path: str, key: str, patch: Any) -> Array:
@@ -273,17 +287,19 @@ def _first_patch(path: str, key: str, patch: Any) -> Array:
         raise VolumeError(f"{path}: {type(error).__name__}: {error}") from error
 
 
-def _try(kind: str, steps: list[Any], statistics: dict[str, Any], patch: Any) -> Iterator[tuple[str, str]]:
+def _try(phase: str, kind: str, steps: list[Any], statistics: dict[str, Any], patch: Any) -> Iterator[tuple[str, str]]:
     module = import_module("pytorch3dunet.augment.transforms")
     for index, step in enumerate(steps):
         try:
             with facts.quiet(), np.errstate(all="ignore"):
                 (transform,) = module.Transformer({kind: [step]}, statistics)._create_transform(kind).transforms
-                if hasattr(transform, "execution_probability"):
+                if getattr(transform, "execution_probability", 0) > 0:
                     transform.execution_probability = 1.0
                 patch = transform(patch)
         except Exception as error:
             yield f"{kind}[{index}]", f"{type(error).__name__}: {error}"
             return
-    if type(patch).__module__.partition(".")[0] != "torch":
+    if phase == "test" and type(patch).__module__.partition(".")[0] != "torch":
         yield kind, "the last transform returns no tensor; it has to be ToTensor"
+    elif kind == "raw" and len(shape := tuple(patch.shape)) != 4:
+        yield kind, f"what comes out has the shape {shape}, not (C, D, H, W); write expand_dims: true in ToTensor"

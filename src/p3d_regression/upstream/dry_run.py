@@ -133,11 +133,11 @@ def optimizer_names() -> list[str]:
     )
 
 
-def scheduler(section: Mapping[Any, Any]) -> Built:
-    """Build the scheduler of an ``lr_scheduler`` section."""
+def scheduler(section: Mapping[Any, Any], optimizer_section: Mapping[Any, Any]) -> Built:
+    """Build the scheduler of an ``lr_scheduler`` section, for the optimizer of an ``optimizer`` section."""
     from torch import optim
 
-    made = _dry(optim.SGD)(_one_number().parameters(), lr=0.1)
+    made = optimizer(optimizer_section).what or _dry(optim.SGD)(_one_number().parameters(), lr=0.1)
     return _build(section, lambda recorder: module_of(_UTILS).create_lr_scheduler(recorder, made))
 
 
