@@ -109,6 +109,19 @@ class TestPredictor:
     def test_p3d607_an_unknown_predictor(self, trap: Trap) -> None:
         run = trap.predict({"predictor": {"name": "Standard"}})
         run.failed_with("AttributeError: module 'pytorch3dunet.unet3d.predictor' has no attribute 'Standard'")
+        assert run.found == {"P3D607"}
+
+    @pytest.mark.parametrize(
+        ("options", "error"),
+        [({"output_dir": "predictions"}, "TypeError"), ({"prediction_channel": 1}, "IndexError")],
+        ids=["given twice", "no such channel"],
+    )
+    def test_p3d607_what_a_predictor_cannot_do(self, trap: Trap, options: dict[str, Any], error: str) -> None:
+        assert trap.predict({"predictor": options}).failed_with(error).found == {"P3D607"}
+
+    def test_p3d608_an_option_of_another_name_is_ignored(self, trap: Trap) -> None:
+        run = trap.predict({"predictor": {"save_segmentations": True}}).succeeded()
+        assert len(np.unique(predictions(trap))) > 2
         assert run.found == {"P3D608"}
 
 

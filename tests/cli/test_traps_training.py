@@ -328,6 +328,27 @@ class TestUpstreamsOwnErrors:
         assert run.found == {"P3D210"}
 
 
+class TestChannels:
+    def test_p3d214_the_metric_does_not_skip_the_last_channel(self, traps: Traps) -> None:
+        trap = traps.new()
+        for name in ("train", "val"):
+            trap.edit(name, label=lambda file: np.stack([file["label"], file["label"]]))
+        run = trap.train({"loss": {"skip_last_target": True}})
+        run.failed_with("ValueError: Input images must have the same dimensions.")
+        assert run.found == {"P3D214"}
+
+    def test_p3d309_a_transform_that_breaks_now_and_then(self, traps: Traps) -> None:
+        """One patch in ten, unless a config says more: here each."""
+        contrast = {"name": "RandomContrast", "execution_probability": 1.0}
+        raw = [contrast, {"name": "ToTensor", "expand_dims": True}]
+        trap = traps.new()
+        run = trap.train({"loaders": {"train": {"transformer": {"raw": raw}}}})
+        run.failed_with("TypeError: unsupported operand type(s) for -: ")
+        assert run.found == {"P3D309"}
+        contrast["mean"] = 0.0
+        assert trap.train({"loaders": {"train": {"transformer": {"raw": raw}}}}).succeeded().found == set()
+
+
 class TestNotANumber:
     @pytest.mark.parametrize(("kind", "code"), [("label", "P3D502"), ("raw", "P3D503")])
     def test_one_nan_ends_as_nan_everywhere(self, traps: Traps, kind: str, code: str) -> None:
