@@ -153,7 +153,12 @@ def run(command: str, arguments: tuple[str, ...]) -> None:
 @click.option("--config", "more_configs", multiple=True, help="A config, as upstream's commands are given it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 @click.option("--no-data", is_flag=True, help="Look at the configs alone: no file that they name is opened.")
-@click.option("--select", multiple=True, metavar="CODES", help="Only these rules: codes, their beginnings, or names.")
+@click.option(
+    "--select",
+    multiple=True,
+    metavar="CODES",
+    help="Only these rules: codes, their beginnings, or names, with commas between them.",
+)
 @click.option("--ignore", multiple=True, metavar="CODES", help="Not these.")
 def check(
     arguments: tuple[str, ...],
@@ -165,7 +170,8 @@ def check(
 ) -> None:
     """Check training and prediction configs, and the data that they name.
 
-    Reads every label once, computes what loss and score can reach on them at best, and says what is in the way.
+    Reads the labels that the loss will see, computes what loss and score can reach on them at best, and says what is in
+    the way. Overlapping patches show a voxel several times, and it counts as often.
     Behind the configs stand upstream's own options, such as --loaders.test.file_paths, which override them.
 
     Exit status: 0 no errors, 1 errors found, 2 something could not be checked.

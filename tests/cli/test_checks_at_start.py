@@ -59,7 +59,7 @@ class TestTraining:
         assert "ConfigError: the config would not do what it says:" in result.stderr
         assert CODE in result.stderr
         assert "Fix: trainer: {eval_score_higher_is_better: false}" in result.stderr
-        assert "P3D_REGRESSION_CHECKS=warn" in result.stderr
+        assert "`P3D_REGRESSION_CHECKS=warn` before the command" in result.stderr
         assert "Training iteration" not in result.stdout
         assert not (tmp_path / "checkpoints").exists()
 

@@ -125,6 +125,17 @@ class TestPredictor:
         assert run.found == {"P3D608"}
 
 
+class TestPatches:
+    def test_p3d408_between_patches_nothing_is_predicted(self, trap: Trap) -> None:
+        trap.edit("val", raw=lambda file: np.concatenate([file["raw"]] * 4))
+        slices = {"patch_shape": [4, 64, 64], "stride_shape": [10, 64, 64], "halo_shape": [0, 0, 0]}
+        run = trap.predict({"loaders": {"test": {"slice_builder": slices}}}).succeeded()
+        spread = np.ptp(predictions(trap)[0].reshape(16, -1), axis=1)
+        assert (spread[:4] > 0).all()
+        assert (spread[4:10] == 0).all()
+        assert run.found == {"P3D408"}
+
+
 class TestFiles:
     def test_p3d403_nothing_is_predicted_for_a_directory_without_files(self, trap: Trap) -> None:
         (trap.directory / "empty").mkdir()

@@ -48,8 +48,9 @@ def check_at_start(config: Any, mode: Mode) -> None:
     if errors:
         lines = "\n".join(f"  {finding}" for finding in errors)
         raise ConfigError(
-            f"the config would not do what it says:\n{lines}\n`p3d-regression rule CODE` explains a rule; with "
-            f"{SETTING}=warn in the environment it is tried all the same."
+            f"the config would not do what it says:\n{lines}\n`p3d-regression check` with this config shows more, also "
+            f"about its data; `p3d-regression rule CODE` explains a rule. `{SETTING}=warn` before the command tries it "
+            "all the same."
         )
 
 

@@ -54,6 +54,7 @@ class Case:
         mode: which of the two commands it is for.
         phases: what was found in the files of each phase, by name; empty where they were not looked at.
         opens_files: whether the checkpoint may be asked what it remembers.
+        twice: keys that the file gives a second time, and the line of it.
         interrupted: whether somebody has stopped the reading of volumes.
     """
 
@@ -62,6 +63,7 @@ class Case:
     phases: "dict[str, Phase]" = field(default_factory=dict)
     interrupted: bool = False
     opens_files: bool = True
+    twice: tuple[tuple[str, int], ...] = ()
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value at a dotted key; the default where anything on the way is missing or no mapping."""

@@ -136,7 +136,19 @@ def file_unreadable(case: Case) -> Iterator[Found]:
             yield Found(f"loaders.{name}.file_paths", "no HDF5 file there (.h5, .hdf, .hdf5 or .hd5)", "name the files")
         for file in phase.files:
             if file.error is not None:
-                yield Found(f"loaders.{name}.file_paths", f"{file.path}: {file.error}", "mend or remove the path")
+                yield Found(
+                    f"loaders.{name}.file_paths", f"{file.path}: {file.error}{beside(file.path)}", "mend the path"
+                )
+
+
+def beside(path: str) -> str:
+    """The end of a sentence about a file that is not there: which one of a similar name is."""
+    with suppress(OSError, ValueError):
+        if not Path(path).exists():
+            names = [other.name for other in Path(path).parent.iterdir()]
+            nearest = get_close_matches(Path(path).name, names, n=1, cutoff=0.7)
+            return f"; did you mean {nearest[0]}?" if nearest else ""
+    return ""
 
 
 @family.rule(

@@ -301,7 +301,7 @@ def unknown(name: object, names: list[str], key: str, kind: str) -> tuple[str, s
     suggestion = by_lower[nearest[0].lower()] if nearest else None
     said = "is missing" if name is None else f"{as_yaml(name)} is not {kind}"
     fix = nested(key, suggestion) if suggestion else f"one of {', '.join(names)}"
-    return f"{said}; there are {', '.join(names)}", fix
+    return f"{said}; " + (f"did you mean {suggestion}?" if suggestion else f"there are {', '.join(names)}"), fix
 
 
 def nested(key: str, value: str) -> str:

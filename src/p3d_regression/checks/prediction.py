@@ -11,6 +11,7 @@ from p3d_regression import checkpoint
 from p3d_regression.activations.activation import as_yaml
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.case import Case
+from p3d_regression.checks.files import beside
 from p3d_regression.checks.model import nested, unknown
 from p3d_regression.checks.rule import PREDICT, Family, Found
 from p3d_regression.errors import ConfigError
@@ -39,7 +40,7 @@ def checkpoint_unreadable(case: Case) -> Iterator[Found]:
     if not isinstance(path, str):
         yield Found("model_path", "is missing", "model_path: checkpoints/best_checkpoint.pytorch")
     elif not Path(path).is_file():
-        yield Found("model_path", f"{path}: there is no such file")
+        yield Found("model_path", f"{path}: there is no such file{beside(path)}", "mend the path")
     else:
         try:
             facts.checkpoint_metadata(path)

@@ -87,7 +87,22 @@ def is_sound(case: Case, name: str, phase: Phase) -> bool:
         return True
     needs_label = case.mode == "train"
     good = all(f.error is None and f.raw and (f.label or not needs_label) for f in phase.files)
-    return bool(phase.files) and good
+    return bool(phase.files) and good and _fits(case, name, phase)
+
+
+def _fits(case: Case, name: str, phase: Phase) -> bool:
+    """Whether the patches fit into the volumes, and these to each other; if not, a rule says so."""
+    builder = case.section(f"loaders.{name}.slice_builder")
+    patch = builder.get("patch_shape")
+    if not isinstance(patch, list) or len(patch) != 3 or datasets.patch_shape_error(builder):
+        return False
+    for file in phase.files:
+        size = file.raw.spatial if file.raw else ()
+        if len(size) == 3 and any(p > n for p, n in zip(patch, size, strict=True)):
+            return False
+        if case.mode == "train" and file.label and file.label.spatial != size:
+            return False
+    return True
 
 
 def says_what_to_do(case: Case, name: str) -> bool:

@@ -17,14 +17,16 @@ def as_dict(report: Report) -> dict[str, Any]:
     """One object of the JSON list.
 
     Returns:
-        ``config``, its path; ``findings``; ``failures``, what could not be done; ``interrupted``; and where data were
-        read ``phases``, each with ``labels`` (a mapping per channel), ``floor``, ``constant`` and
-        ``floor_per_channel`` by the name of the loss or metric (None where there is no number), and ``complete``.
+        ``config``, its path; ``findings``; ``failures``, what could not be done; ``notes``, what was left out;
+        ``interrupted``; and where data were read ``phases``, each with ``labels`` (a mapping per channel), ``floor``,
+        ``constant`` and ``floor_per_channel`` by the name of the loss or metric (None where there is no number), and
+        ``complete``.
     """
     found: dict[str, Any] = {
         "config": report.config,
         "findings": [finding.as_dict() for finding in report.findings],
         "failures": report.failures,
+        "notes": report.notes,
         "interrupted": report.interrupted,
     }
     phases = {name: phase for name, phase in (report.case.phases if report.case else {}).items() if phase.statistics}
@@ -75,6 +77,8 @@ def show(reports: list[Report], console: "Console") -> None:
             console.print(Text("  no findings", "green"))
         for line in _summaries(report):
             console.print(Text(f"  {line}"), soft_wrap=True)
+        for note in report.notes:
+            console.print(Text(f"  {note}", "yellow"), soft_wrap=True)
         if report.interrupted:
             console.print(Text("  interrupted: this is what is known so far", "yellow"))
     errors, warnings = (sum(f.rule.severity == s for r in reports for f in r.findings) for s in _COLOURS)
@@ -119,7 +123,7 @@ def _summaries(report: Report) -> list[str]:
         for index, labels in enumerate(phase.statistics.channels):
             channel = f" channel {index}" if len(phase.statistics.channels) > 1 else ""
             values = f"{labels.low:.6g} to {labels.high:.6g}, mean {labels.mean:.6g}, std {labels.std:.6g}"
-            lines.append(f"{name}{channel}: {labels.count:.0f} labels of {values}")
+            lines.append(f"{name}{channel}: {labels.count:.0f} labels in its patches, {values}")
         for measure, bound in phase.bounds().items():
             if bound.constant is not None:
                 limit = "at most" if bound.higher_is_better else "at least"

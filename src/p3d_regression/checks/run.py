@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,14 @@ class Report:
         config: its path, as given.
         findings: in the order of the rules.
         failures: what could not be done: the file is no config, or a rule broke.
+        notes: what was left out, so that no finding is no praise.
         case: the config itself; None if it is none.
     """
 
     config: str
     findings: list[Finding] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     case: Case | None = None
 
     @property
@@ -64,13 +66,19 @@ def check_file(
     report = Report(path)
     try:
         config = read(path, overrides)
-        report.case = Case(config, mode_of(config), opens_files=with_data)
+        twice = tuple(_given_twice(yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)))
+        report.case = Case(config, mode_of(config), opens_files=with_data, twice=twice)
     except ConfigError as error:
         report.failures.append(str(error))
         return report
     depth: Needs = "volumes" if with_data else "config"
     try:
-        if with_data and _names_data(report.case):
+        if not with_data:
+            left_out = sum(rule.needs != "config" for rule in rules)
+            report.notes.append(f"no file that it names was opened: {left_out} rules are left out")
+        elif not _names_data(report.case):
+            report.notes.append("its data were not looked at: mend the section loaders first")
+        else:
             look(report.case, volumes=any(rule.needs == "volumes" for rule in rules), progress=progress)
     except Exception as error:
         logger.debug("data", exc_info=True)
@@ -124,6 +132,19 @@ def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"is a {type(config).__name__}, not a mapping with the sections model, loaders, ...")
     return commands.overridden(path, overrides) if overrides else config
+
+
+def _given_twice(node: Any, place: str = "") -> Iterator[tuple[str, int]]:
+    """Keys of a YAML mapping that come a second time, and the line of that."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        name = f"{place}{key.value}" if isinstance(key, yaml.ScalarNode) else place
+        if name in seen:
+            yield name, key.start_mark.line + 1
+        seen.add(name)
+        yield from _given_twice(value, f"{name}.")
 
 
 def mode_of(config: Mapping[str, Any]) -> Mode:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from p3d_regression.checks.case import Case
 from p3d_regression.checks.phase import FileLayout, Phase
 from p3d_regression.checks.reading import is_sound, label_channels
-from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.checks.rule import BOTH, PREDICT, Family, Found
 from p3d_regression.upstream import datasets
 
 family = Family()
@@ -100,7 +100,12 @@ def patch_larger_than_volume(case: Case) -> Iterator[Found]:
             size = file.raw.spatial if file.raw else ()
             if len(size) == 3 and any(p > n for p, n in zip(patch, size, strict=True)):
                 fitting = [min(p, n) for p, n in zip(patch, size, strict=True)]
-                yield Found(key, f"is {patch}, larger than the volume {size} in {file.path}", _patch(name, fitting))
+                fix = _patch(name, fitting)
+                if any(s > p for s, p in zip(case.get(stride), fitting, strict=True)):
+                    # a stride beyond the patch would leave gaps
+                    steps = [min(s, p) for s, p in zip(case.get(stride), fitting, strict=True)]
+                    fix += f"\n      stride_shape: {steps}"
+                yield Found(key, f"is {patch}, larger than the volume {size} in {file.path}", fix)
 
 
 def _is_shape(value: object, least: int = 1) -> bool:
@@ -191,3 +196,44 @@ def _channels_of(case: Case, phase: str, has_axis: bool, channels: int) -> Itera
             f"is {wanted}, but the labels of {phase} have {channels} channel(s)",
             f"model:\n  out_channels: {channels}",
         )
+
+
+@family.rule(
+    "P3D408",
+    "gaps-in-prediction",
+    "error",
+    modes=PREDICT,
+    needs="files",
+    bad="""
+loaders:
+  test:
+    slice_builder:
+      patch_shape: [1, 64, 64]
+      stride_shape: [3, 64, 64]
+""",
+    good="""
+loaders:
+  test:
+    slice_builder:
+      patch_shape: [1, 64, 64]
+      stride_shape: [1, 64, 64]
+""",
+)
+def gaps_in_prediction(case: Case) -> Iterator[Found]:
+    """With a stride larger than the patch, voxels lie between the patches. Upstream writes a constant there, exit
+    status 0. It is easily overlooked where the patch has been made smaller, and in a volume as thick as the patch
+    there is no gap yet."""
+    phase = case.phases.get("test")
+    places = [f"loaders.test.slice_builder.{kind}_shape" for kind in ("patch", "stride")]
+    patch, stride = (case.get(place) for place in places)
+    if phase is None or not (_is_shape(patch) and _is_shape(stride)):
+        return
+    for file in phase.files:
+        size = file.raw.spatial if file.raw else ()
+        if len(size) == 3 and any(s > p and n > 2 * p for s, p, n in zip(stride, patch, size, strict=True)):
+            steps = [min(s, p) for s, p in zip(stride, patch, strict=True)]
+            said = (
+                f"is {stride}, larger than the patch {patch}: voxels of {file.path} between patches are not predicted"
+            )
+            yield Found(places[1], said, f"loaders:\n  test:\n    slice_builder:\n      stride_shape: {steps}")
+            return

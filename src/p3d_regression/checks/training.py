@@ -200,6 +200,10 @@ def unknown_optimizer(case: Case) -> Iterator[Found]:
         yield Found("optimizer.name", f"{message}; it would silently use {used}", fix)
 
 
+def _as_number(value: object) -> object:
+    return float(value) if isinstance(value, str) and _is_number_as_text(value) else value
+
+
 def _is_number_as_text(value: object) -> bool:
     try:
         return isinstance(value, str) and math.isfinite(float(value))
@@ -304,5 +308,27 @@ def unknown_trainer_key(case: Case) -> Iterator[Found]:
             number = value if value.isdecimal() else "100"
             yield Found(f"trainer.{key}", f"{value!r} is a text, not a number", f"trainer:\n  {key}: {number}")
     for key in ("checkpoint_dir", "max_num_epochs", "max_num_iterations"):
-        if key in known and key not in section:
+        if key in known and key not in section and not get_close_matches(key, list(map(str, section)), n=1, cutoff=0.8):
             yield Found(f"trainer.{key}", "upstream's trainer needs this key", f"trainer:\n  {key}: ...")
+
+
+@family.rule(
+    "P3D215",
+    "key-given-twice",
+    "error",
+    modes=BOTH,
+    bad="""
+optimizer:
+  learning_rate: 0.01
+  learning_rate: 0.0001
+""",
+    good="""
+optimizer:
+  learning_rate: 0.0001
+""",
+)
+def key_given_twice(case: Case) -> Iterator[Found]:
+    """YAML takes the last of two lines with the same key, and the last of two sections, without a word: whatever
+    stood in the first is gone."""
+    for key, line in case.twice:
+        yield Found(key, f"comes again in line {line}, and what was said before is lost", "make one of the two")

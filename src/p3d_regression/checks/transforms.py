@@ -61,11 +61,12 @@ def transform_not_understood(case: Case) -> Iterator[Found]:
         cls = facts.transform_class(step.get("name"))
         if cls is None:
             message, fix = unknown(step.get("name"), facts.transform_names(), "name", "a transform of upstream")
-            yield Found(key, message, fix)
+            yield Found(key, message, f"- {fix}" if fix.startswith("name") else fix)
             continue
         given = {*step, *_OWN_ARGUMENTS}
         for argument in facts.required(cls):
-            if argument not in given:
+            # a misspelled one is another rule's
+            if argument not in given and not get_close_matches(argument, list(map(str, step)), n=1, cutoff=0.8):
                 example = {"expand_dims": True, "spline_order": 3}.get(argument, "...")
                 yield Found(key, f"{cls.__name__} needs the argument {argument}", _step(step, **{argument: example}))
 
