@@ -236,14 +236,10 @@ def ignored_optimizer_option(case: Case) -> Iterator[Found]:
         if key == "name":
             continue
         nearest = "learning_rate" if key == "lr" else next(iter(get_close_matches(key, _OPTIONS, n=1)), None)
-        fix = (
-            f"optimizer:\n  {nearest}: {as_yaml(section[key])}"
-            if nearest and nearest not in section
-            else "delete the line"
-        )
-        yield Found(
-            f"optimizer.{key}", f"upstream ignores this option{f'; did you mean {nearest}?' if nearest else ''}", fix
-        )
+        hint, fix = "", "delete the line"
+        if nearest and nearest not in section:
+            hint, fix = f"; did you mean {nearest}?", f"optimizer:\n  {nearest}: {as_yaml(_as_number(section[key]))}"
+        yield Found(f"optimizer.{key}", f"upstream ignores this option{hint}", fix)
 
 
 _OPTIONS = ["learning_rate", "weight_decay", "betas", "momentum", "nesterov", "alpha", "rho"]
