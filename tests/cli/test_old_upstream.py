@@ -123,10 +123,10 @@ class TestChecks:
         """With an error in its log, which must not get into the JSON."""
         write_volumes(tmp_path)
         config = training_config(tmp_path, {"name": "UNet3D", "final_activation": "none"})
-        config["loaders"]["train"]["slice_builder"]["patch_shape"] = [4, 65, 64]
+        config["loaders"]["train"]["transformer"]["label"] = [{"name": "Totensor", "expand_dims": True}]
         suit_the_fork(config)
         (report,) = self.reports(fork, write_config(tmp_path / "train.yml", config))
-        assert {"P3D403", "P3D406"} <= {finding["code"] for finding in report["findings"]}
+        assert {"P3D301", "P3D403"} <= {finding["code"] for finding in report["findings"]}
 
     def test_at_the_start_of_a_training(self, fork: Environment, tmp_path: Path) -> None:
         write_volumes(tmp_path)
