@@ -1,5 +1,6 @@
 """What is known of the files of a phase: ``train``, ``val`` or ``test``."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +48,11 @@ class FileLayout:
     label: Stored | None = None
     padded: Stored | None = None
     raw_moments: Moments | None = None
+
+    def is_smaller_than(self, patch: Sequence[int]) -> bool:
+        """Whether a patch of shape (D, H, W) does not fit into the raw volume."""
+        size = self.raw.spatial if self.raw else ()
+        return len(size) == 3 and any(p > n for p, n in zip(patch, size, strict=True))
 
 
 @dataclass

@@ -97,10 +97,9 @@ def _fits(case: Case, name: str, phase: Phase) -> bool:
     if not isinstance(patch, list) or len(patch) != 3 or datasets.patch_shape_error(builder):
         return False
     for file in phase.files:
-        size = file.raw.spatial if file.raw else ()
-        if len(size) == 3 and any(p > n for p, n in zip(patch, size, strict=True)):
+        if file.is_smaller_than(patch):
             return False
-        if case.mode == "train" and file.label and file.label.spatial != size:
+        if case.mode == "train" and file.raw and file.label and file.label.spatial != file.raw.spatial:
             return False
     return True
 

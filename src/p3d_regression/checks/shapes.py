@@ -97,8 +97,8 @@ def patch_larger_than_volume(case: Case) -> Iterator[Found]:
         if error := datasets.patch_shape_error(case.section(f"loaders.{name}.slice_builder")):
             yield Found(key, f"is {patch}: {error}", _patch(name, [patch[0], max(64, patch[1]), max(64, patch[2])]))
         for file in phase.files:
-            size = file.raw.spatial if file.raw else ()
-            if len(size) == 3 and any(p > n for p, n in zip(patch, size, strict=True)):
+            if file.raw and file.is_smaller_than(patch):
+                size = file.raw.spatial
                 fitting = [min(p, n) for p, n in zip(patch, size, strict=True)]
                 fix = _patch(name, fitting)
                 if any(s > p for s, p in zip(case.get(stride), fitting, strict=True)):

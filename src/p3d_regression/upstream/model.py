@@ -133,7 +133,8 @@ def _recalling(original: AnyFunction, patch: Patch) -> AnyFunction:
 def _warn_of_contradiction(model_config: Mapping[str, Any], final: "FinalActivation") -> None:
     from p3d_regression.activations.final import contradiction
 
-    message = f"model.{KEY}: {contradiction(model_config, final)}"
-    if contradiction(model_config, final) and message not in _warned:
+    contradicted = contradiction(model_config, final)
+    message = f"model.{KEY}: {contradicted}"
+    if contradicted and message not in _warned:
         _warned.add(message)
         console().warning(message)
