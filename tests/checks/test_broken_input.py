@@ -252,6 +252,7 @@ def test_ctrl_c_ends_with_what_is_known(data: Path) -> None:
         {"loaders": {"train": {"slice_builder": None}}},
         {"loaders": {"train": {"slice_builder": {"patch_shape": 64}}}},
         {"loaders": {"train": {"slice_builder": {"patch_shape": [4, 64]}}}},
+        {"loaders": {"train": {"slice_builder": {"patch_shape": [4, "64", 64]}}}},
         {"loaders": {"train": {"slice_builder": {"stride_shape": [0, 0, 0]}}}},
         {"loaders": {"train": {"transformer": {"label": None}}}},
         {"loaders": {"train": {"transformer": {"label": ["ToTensor", {"name": None}, {}]}}}},

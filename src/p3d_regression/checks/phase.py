@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from p3d_regression.floor import Bound, Limit
 from p3d_regression.labels import Statistics
 from p3d_regression.moments import Moments
+
+
+def is_shape(value: object, least: int = 1) -> TypeGuard[list[int]]:
+    """Whether a config's value is three whole numbers, for Z, Y and X."""
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(n, int) and n >= least for n in value)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Protocol
 import h5py
 
 from p3d_regression.checks.case import Case
-from p3d_regression.checks.phase import FileLayout, Phase, Stored
+from p3d_regression.checks.phase import FileLayout, Phase, Stored, is_shape
 from p3d_regression.floor import Limit, LossLimit, loss_of, squared
 from p3d_regression.labels import Statistics, Volume, VolumeError, moments_of, scan
 from p3d_regression.psnr import PsnrLimit
@@ -94,7 +94,7 @@ def _fits(case: Case, name: str, phase: Phase) -> bool:
     """Whether the patches fit into the volumes, and these to each other; if not, a rule says so."""
     builder = case.section(f"loaders.{name}.slice_builder")
     patch = builder.get("patch_shape")
-    if not isinstance(patch, list) or len(patch) != 3 or datasets.patch_shape_error(builder):
+    if not is_shape(patch) or datasets.patch_shape_error(builder):
         return False
     for file in phase.files:
         if file.is_smaller_than(patch):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from p3d_regression.checks.case import Case
-from p3d_regression.checks.phase import FileLayout, Phase
+from p3d_regression.checks.phase import FileLayout, Phase, is_shape
 from p3d_regression.checks.reading import is_sound, label_channels
 from p3d_regression.checks.rule import BOTH, PREDICT, Family, Found
 from p3d_regression.upstream import datasets
@@ -84,11 +84,11 @@ def patch_larger_than_volume(case: Case) -> Iterator[Found]:
         if not phase.is_hdf5 or patch is None:
             continue
         stride = f"loaders.{name}.slice_builder.stride_shape"
-        wrong = [place for place in (key, stride) if not _is_shape(case.get(place))]
+        wrong = [place for place in (key, stride) if not is_shape(case.get(place))]
         for place in wrong:
             yield Found(place, f"is {case.get(place)!r}; it must be three whole numbers, at least 1, for Z, Y and X")
         halo = f"loaders.{name}.slice_builder.halo_shape"
-        if case.get(halo) is not None and not _is_shape(case.get(halo), least=0):
+        if case.get(halo) is not None and not is_shape(case.get(halo), least=0):
             yield Found(halo, f"is {case.get(halo)!r}; it must be three whole numbers, at least 0, for Z, Y and X")
         if wrong:
             continue
@@ -106,10 +106,6 @@ def patch_larger_than_volume(case: Case) -> Iterator[Found]:
                     steps = [min(s, p) for s, p in zip(case.get(stride), fitting, strict=True)]
                     fix += f"\n      stride_shape: {steps}"
                 yield Found(key, f"is {patch}, larger than the volume {size} in {file.path}", fix)
-
-
-def _is_shape(value: object, least: int = 1) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(isinstance(n, int) and n >= least for n in value)
 
 
 def _patch(phase: str, shape: list[int]) -> str:
@@ -226,7 +222,7 @@ def gaps_in_prediction(case: Case) -> Iterator[Found]:
     phase = case.phases.get("test")
     places = [f"loaders.test.slice_builder.{kind}_shape" for kind in ("patch", "stride")]
     patch, stride = (case.get(place) for place in places)
-    if phase is None or not (_is_shape(patch) and _is_shape(stride)):
+    if phase is None or not (is_shape(patch) and is_shape(stride)):
         return
     for file in phase.files:
         size = file.raw.spatial if file.raw else ()
