@@ -7,9 +7,16 @@ import pytest
 import yaml
 
 from p3d_regression.activations.registry import registry, resolve
-from support.environments import ROOT
+from p3d_regression.losses import build as losses
+from p3d_regression.losses.build import build
+from p3d_regression.metrics import score as metrics
+from support.environments import ROOT, Environment
+from support.lab import training_config, write_config, write_volumes
+from support.plugins import write_plugin
 
 PAGES = ["README.md", "docs/final-activation.md"]
+
+_LOSSES_PAGE = (ROOT / "docs/losses-and-metrics.md").read_text()
 
 
 def documented(page: str) -> list[str]:
@@ -46,3 +53,44 @@ def test_every_example_in_a_table_has_the_range_that_the_page_claims() -> None:
         (interval,) = resolve(yaml.safe_load(value), 1).ranges
         low, high = (float(bound) for bound in claimed.strip("[])").split(","))
         assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-3)
+
+
+def test_every_config_on_the_page_of_losses_and_metrics_is_understood() -> None:
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", _LOSSES_PAGE, re.DOTALL)]
+    assert len(blocks) >= 5
+    for config in blocks:
+        channels = config.get("model", {}).get("out_channels")
+        if "loss" in config:
+            build(losses.resolve(config["loss"], channels))
+        if "eval_metric" in config:
+            metrics.resolve(config["eval_metric"]).try_on((16, 32, 32))
+
+
+def test_every_name_in_the_tables_of_that_page_is_understood() -> None:
+    loss_table, metric_table = re.findall(r"\| (?:your labels are|you want to know) \|.*?\n\n", _LOSSES_PAGE, re.DOTALL)
+    for row in loss_table.strip().splitlines()[2:]:
+        for text in re.findall(r"`([^`]+)`", row.split("|")[2]):
+            value = yaml.safe_load(text)
+            if value not in ("delta", "channelwise"):
+                losses.resolve(value if isinstance(value, dict) else {"name": value})
+    for row in metric_table.strip().splitlines()[2:]:
+        for text in re.findall(r"`([^`]+)`", row.split("|")[2]):
+            value = yaml.safe_load(text)
+            metrics.resolve(value if isinstance(value, dict) else {"name": value})
+
+
+def test_the_plugin_on_that_page_trains(plugin: Environment, tmp_path: Path) -> None:
+    (source,) = re.findall(r"```python\n(.*?)```", _LOSSES_PAGE, re.DOTALL)
+    write_plugin(tmp_path, "charbonnier", source)
+    write_volumes(tmp_path)
+    config = training_config(tmp_path, {"name": "UNet3D", "final_activation": "none"}, iterations=2)
+    config["loss"] = {"name": "charbonnier", "eps": 0.5, "ignore_index": 3.0}
+    config["eval_metric"] = {"name": "max_error"}
+    del config["trainer"]["eval_score_higher_is_better"]
+    environment = plugin.having(PYTHONPATH=str(tmp_path))
+    result = environment.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
+    assert result.returncode == 0, result.stderr
+    assert "loss {name: Charbonnier, eps: 0.5}, metric MaxError (lower is better)" in result.stdout
+    tables = [environment.run("p3d-regression", name).stdout for name in ("losses", "metrics")]
+    assert [("charbonnier 1.0" in table) for table in tables] == [True, True]
+    assert "MaxError" in environment.run("p3d-regression", "doctor").stdout

@@ -9,9 +9,10 @@ import pytest
 
 import p3d_regression
 from support.environments import ROOT, Environment
+from support.lab import training_config, write_config, write_volumes
 
 SOURCE = ROOT / "src" / "p3d_regression"
-HEAVY = ("torch", "pluggy", "click", "rich", "yaml", "numpy", "pytorch3dunet")
+HEAVY = ("torch", "torchmetrics", "pluggy", "click", "rich", "yaml", "numpy", "pytorch3dunet")
 
 
 def imported_names(path: Path) -> set[str]:
@@ -63,6 +64,22 @@ def test_a_model_without_the_key_needs_none_of_it(plugin: Environment) -> None:
         print([module for module in theirs if module in sys.modules])
     """
     assert plugin.check(code).splitlines()[-1] == "[]"
+
+
+def test_torchmetrics_is_imported_where_a_metric_of_it_is_named(plugin: Environment, tmp_path: Path) -> None:
+    write_volumes(tmp_path)
+    asked = """
+        import sys, yaml
+        from pytorch3dunet.unet3d.trainer import create_trainer
+        create_trainer(yaml.safe_load(open({path!r})))
+        print("torchmetrics" in sys.modules)
+    """
+    for metric, imported in (("MSE", "False"), ("R2Score", "True")):
+        config = training_config(tmp_path, {"name": "UNet3D", "final_activation": "none"})
+        config["loss"], config["eval_metric"] = {"name": "HuberLoss"}, {"name": metric}
+        del config["trainer"]["eval_score_higher_is_better"]
+        path = str(write_config(tmp_path / "train.yml", config))
+        assert plugin.check(asked.format(path=path)).splitlines()[-1] == imported
 
 
 def test_public_names_exist_and_are_listed() -> None:

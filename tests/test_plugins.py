@@ -54,6 +54,36 @@ def last_line(result: subprocess.CompletedProcess[str]) -> str:
     return result.stderr[result.stderr.rindex("ConfigError: ") :]
 
 
+def test_a_loss_that_another_package_has_already_is_an_error_when_it_is_used(
+    environment: Environment, tmp_path: Path
+) -> None:
+    source = """
+        import torch
+        from p3d_regression import Loss, Metric, hookimpl
+
+        @hookimpl
+        def p3d_losses():
+            return [Loss("HuberLoss", torch.nn.L1Loss, summary="mine")]
+
+        @hookimpl
+        def p3d_metrics():
+            return ["nonsense"]
+    """
+    write_plugin(tmp_path, "greedy", source)
+    code = """
+        from pytorch3dunet.unet3d.losses import get_loss_criterion
+        from pytorch3dunet.unet3d.metrics import get_evaluation_metric
+        print(get_loss_criterion({"loss": {"name": "L1_Loss"}, "device": "cpu"}))
+        print(get_evaluation_metric({"eval_metric": {"name": "MAE"}}))
+        get_loss_criterion({"loss": {"name": "HuberLoss"}, "device": "cpu"})
+    """
+    result = run(environment, code)
+    assert "VoxelMean" in result.stdout
+    assert "MeanAbsoluteError" in result.stdout
+    assert "the plugin greedy (greedy 1.0) is left out: TypeError: p3d_metrics returned 'nonsense'" in result.stderr
+    assert "'HuberLoss' is claimed by torch.nn and greedy 1.0" in last_line(result)
+
+
 @pytest.fixture(scope="module")
 def example(plugin: Environment, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """The environment with the example installed."""

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from p3d_regression.activations.activation import Activation
     from p3d_regression.activations.ranges import Interval
     from p3d_regression.checks.rule import Found, Rule
-    from p3d_regression.errors import CheckpointMismatchError, ConfigError, UnsupportedUpstreamError
+    from p3d_regression.errors import CheckpointMismatchError, ConfigError, NonFiniteLossError, UnsupportedUpstreamError
     from p3d_regression.hookspecs import hookimpl
+    from p3d_regression.losses.loss import Loss
+    from p3d_regression.metrics.metric import Metric
     from p3d_regression.upstream import activate, deactivate, is_active
     from p3d_regression.upstream.unet import set_final_activation
 
@@ -24,6 +26,9 @@ __all__ = [
     "ConfigError",
     "Found",
     "Interval",
+    "Loss",
+    "Metric",
+    "NonFiniteLossError",
     "Rule",
     "UnsupportedUpstreamError",
     "activate",
@@ -39,6 +44,9 @@ _HOME = {
     "ConfigError": "p3d_regression.errors",
     "Found": "p3d_regression.checks.rule",
     "Interval": "p3d_regression.activations.ranges",
+    "Loss": "p3d_regression.losses.loss",
+    "Metric": "p3d_regression.metrics.metric",
+    "NonFiniteLossError": "p3d_regression.errors",
     "Rule": "p3d_regression.checks.rule",
     "UnsupportedUpstreamError": "p3d_regression.errors",
     "activate": "p3d_regression.upstream",

@@ -94,28 +94,68 @@ def activations(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
-        _print_activations(rows)
+        _print_table("final_activation:", "range", [_cells(row, row["range_text"]) for row in rows])
 
 
-def _print_activations(rows: list[dict[str, Any]]) -> None:
+@main.command(short_help="Every loss that a config may name.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def losses(as_json: bool) -> None:
+    """List the losses: arguments, the outputs they are for, origin, use.
+
+    Upstream's own names keep upstream's behaviour, unless an option of these is used beside them.
+    """
+    from p3d_regression.losses import table
+
+    rows = table.rows()
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        _print_table("loss:", "output", [_cells(row, row["outputs"]) for row in rows])
+
+
+@main.command(short_help="Every metric that a config may name.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def metrics(as_json: bool) -> None:
+    """List the metrics: arguments, which direction is better, origin, use.
+
+    Upstream's own names keep upstream's behaviour, unless an option of these is used beside them.
+    """
+    from p3d_regression.metrics import table
+
+    rows, better = table.rows(), {True: "higher", False: "lower", None: "say it"}
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        _print_table("eval_metric:", "better", [_cells(row, better[row["higher_is_better"]]) for row in rows])
+
+
+def _cells(row: dict[str, Any], what: str) -> tuple[str, str, str, str, str]:
+    """A row of a table: what a config says, arguments, a property, origin, use."""
+    from p3d_regression.components.table import arguments_in_words
+    from p3d_regression.components.text import as_yaml
+
+    example = row["example"]
+    alone = isinstance(example, dict) and len(example) == 1
+    value = as_yaml(row["name"] if alone else example) + (
+        f" (or {', '.join(row['aliases'])})" if row["aliases"] else ""
+    )
+    return value, arguments_in_words(row), what, row["distribution"] or row["origin"], row["use"]
+
+
+def _print_table(key: str, what: str, rows: list[tuple[str, str, str, str, str]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    from p3d_regression.activations.activation import as_yaml
-    from p3d_regression.activations.table import arguments_in_words
-
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 200  # a table in a file or a pipe is for grep
-    table = Table("final_activation:", "arguments", "range", "from", "use", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(key, "arguments", what, "from", "use", box=box.SIMPLE_HEAD, pad_edge=False)
     stacked: list[str] = []
     for row in rows:
-        value = as_yaml(row["example"]) + (f" (or {', '.join(row['aliases'])})" if row["aliases"] else "")
-        arguments, origin = arguments_in_words(row), row["distribution"] or row["origin"]
-        table.add_row(value, arguments, row["range_text"], origin, row["use"])
-        stacked += [value, f"    {row['range_text']}, {origin}" + (f", arguments {arguments}" if arguments else "")]
-        stacked += [f"    {row['use']}"]
+        table.add_row(*row)
+        value, arguments, found, origin, use = row
+        stacked += [value, f"    {found}, {origin}" + (f", arguments {arguments}" if arguments else ""), f"    {use}"]
     # half a line to paste is no line: on a narrow terminal the columns stand below each other
     console.print(table if console.width >= 160 else "\n".join(stacked))
 

@@ -27,7 +27,7 @@ class Diagnosis:
         patches: ``target``, ``state`` and ``detail`` of each, as in :func:`p3d_regression.upstream.patches`.
         commands: where the shell finds upstream's commands, and whether they belong to this environment.
         plugins: ``name``, ``distribution``, ``state`` and ``detail`` of each installed plugin of this project.
-        contested: names of activations that more than one distribution claims -> these.
+        contested: names of activations, losses or metrics that more than one distribution claims -> these.
     """
 
     active: bool

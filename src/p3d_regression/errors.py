@@ -9,5 +9,9 @@ class CheckpointMismatchError(ConfigError):
     """The configuration asks for another final activation than the one the checkpoint was trained with."""
 
 
+class NonFiniteLossError(RuntimeError):
+    """The loss of a batch is NaN or infinite; training has stopped before the weights became so too."""
+
+
 class UnsupportedUpstreamError(RuntimeError):
     """The installed pytorch3dunet lacks what a used configuration key needs, or has changed it."""

@@ -44,24 +44,29 @@ def squared(ignored: float | None = None) -> VoxelLoss:
     return VoxelLoss(np.square, ignored=ignored, is_squared=True)
 
 
+def absolute(ignored: float | None = None) -> VoxelLoss:
+    """The mean absolute error."""
+    return VoxelLoss(np.abs, ignored=ignored)
+
+
 def loss_of(module: Any, ignored: float | None = None) -> VoxelLoss | None:
     """Return the loss that a module computes, with the options it was built with; None if it is none of these.
 
     Args:
         module: an instance of ``MSELoss``, ``L1Loss``, ``SmoothL1Loss`` or ``HuberLoss`` of ``torch.nn``, or of
-            upstream's ``WeightedSmoothL1Loss``.
+            ``WeightedSmoothL1Loss``, upstream's or this project's.
         ignored: as in :class:`VoxelLoss`.
     """
     match type(module).__name__:
         case "MSELoss":
             return squared(ignored)
         case "L1Loss":
-            return VoxelLoss(np.abs, ignored=ignored)
+            return absolute(ignored)
         case "SmoothL1Loss":
             return VoxelLoss(_smooth_l1(module.beta), ignored=ignored)
         case "HuberLoss":
             return VoxelLoss(_huber(module.delta), ignored=ignored)
-        case "WeightedSmoothL1Loss":
+        case "WeightedSmoothL1Loss" | "WeightedSmoothL1":
             return VoxelLoss(_smooth_l1(module.beta), _upstreams_weights(module), ignored)
     return None
 

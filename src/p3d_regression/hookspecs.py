@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from p3d_regression.activations.activation import Activation, Refused
+    from p3d_regression.activations.activation import Activation
     from p3d_regression.checks.rule import Rule
+    from p3d_regression.components.component import Refused
+    from p3d_regression.losses.loss import Loss
+    from p3d_regression.metrics.metric import Metric
 
 #: pluggy's project name, and the entry-point group of plugins.
 PROJECT = "p3d_regression"
@@ -23,6 +26,16 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def p3d_activations() -> "Iterable[Activation | Refused]":  # type: ignore[empty-body]
     """Return the final activations that a config may name because this plugin is installed."""
+
+
+@hookspec
+def p3d_losses() -> "Iterable[Loss | Refused]":  # type: ignore[empty-body]
+    """Return the losses that a config may name because this plugin is installed."""
+
+
+@hookspec
+def p3d_metrics() -> "Iterable[Metric | Refused]":  # type: ignore[empty-body]
+    """Return the metrics that a config may name because this plugin is installed."""
 
 
 @hookspec

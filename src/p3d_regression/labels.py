@@ -154,16 +154,29 @@ class Statistics:
     complete: bool = False
 
 
-def scan(volumes: Sequence[Volume], measures: Sequence[Measure], statistics: Statistics, tick: Tick) -> None:
+def scan(
+    volumes: Sequence[Volume],
+    measures: Sequence[Measure],
+    statistics: Statistics,
+    tick: Tick,
+    counts: Callable[[Array], Array] | None = None,
+) -> None:
     """Read the volumes once and fill ``statistics`` and ``measures`` in, which hold what is known at any time.
 
     Memory: a few blocks of about two million voxels, or two patches.
+
+    Args:
+        volumes: to read.
+        measures: to follow; those that are told of patches must not be asked of a part of the voxels.
+        statistics: of the labels.
+        tick: told of the progress.
+        counts: from labels to which of them count, an array of bool; None for all.
     """
     by_patch = any(measure.by_patch for measure in measures)
     for volume in volumes:
         with _named(volume), np.errstate(over="ignore", invalid="ignore"):
             for values, weights, read in _ahead(volume.blocks(by_patch=by_patch)):
-                _take_in(values, weights, measures, statistics)
+                _take_in(values, weights, measures, statistics, counts)
                 if by_patch:
                     for measure in measures:
                         measure.end_patch()
@@ -181,12 +194,21 @@ def _named(volume: Volume) -> Iterator[None]:
         raise VolumeError(f"{volume.path}: {type(error).__name__}: {lines[0]}") from error
 
 
-def _take_in(values: Array, weights: Weights, measures: Sequence[Measure], statistics: Statistics) -> None:
+def _take_in(
+    values: Array,
+    weights: Weights,
+    measures: Sequence[Measure],
+    statistics: Statistics,
+    counts: Callable[[Array], Array] | None,
+) -> None:
     statistics.has_channel_axis = values.ndim == 4
     for index, channel in enumerate(_channels(values)):
         if index == len(statistics.channels):
             statistics.channels.append(Moments())
-        for block in _pieces(channel, weights):
+        for piece in _pieces(channel, weights):
+            block = piece if counts is None else piece.only(counts(piece.values))
+            if block is None:
+                continue
             moments = Moments.of(block)
             statistics.channels[index].merge(moments)
             for measure in measures:

@@ -69,6 +69,18 @@ class Block:
     def is_finite(self) -> bool:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
+    def only(self, counts: Array) -> "Block | None":
+        """The part of it that counts, in a row; None if that is nothing.
+
+        Args:
+            counts: of bool, shape (D, H, W).
+        """
+        values = self.values[counts]
+        if not values.size:
+            return None
+        dense = np.ones(values.size) if self.weights.dense is None else self.weights.dense[counts]
+        return Block(values[None, None], Weights(np.ones(1), np.ones(1), dense))
+
     @cached_property
     def doubles(self) -> Array:
         """The values as float64."""

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
@@ -57,9 +57,10 @@ class Plugins:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.found: list[Plugin] = []
+        self._modules: list[tuple[Plugin, object]] = []
 
     def add(self, name: str, module: ModuleType) -> None:
-        """Register a part of this project as if it were a plugin."""
+        """Register a part of this project as if it were a plugin; several may have the same name."""
         self._register(Plugin(name, None), module)
 
     def add_installed(self) -> None:
@@ -86,8 +87,7 @@ class Plugins:
         return [asdict(plugin) for plugin in self.found if plugin.distribution]
 
     def _register(self, plugin: Plugin, module: object) -> None:
-        name = str(plugin)
-        self.manager.register(module, name)
+        self.manager.register(module)
         callers = self.manager.get_hookcallers(module) or []
         unknown = [caller.name for caller in callers if not caller.has_spec() and not _is_optional(caller, module)]
         if unknown or not callers:
@@ -95,12 +95,14 @@ class Plugins:
             what = f"unknown hooks: {', '.join(unknown)}" if unknown else "none of this project's hooks"
             raise TypeError(f"it implements {what}; there are {', '.join(_hook_names())}")
         self.found.append(plugin)
+        self._modules.append((plugin, module))
 
     def contributions(self, hook: str) -> Iterator[tuple[Plugin, list[Any]]]:
         """Ask each plugin on its own for what it adds, so that one which raises takes no other with it."""
-        modules = dict(self.manager.list_name_plugin())
-        for plugin in [plugin for plugin in self.found if plugin.state == "loaded"]:
-            others = [module for name, module in modules.items() if name != str(plugin)]
+        for plugin, module in self._modules:
+            if plugin.state != "loaded":
+                continue
+            others = [other for _, other in self._modules if other is not module]
             try:
                 results = self.manager.subset_hook_caller(hook, remove_plugins=others)()
                 added = [item for result in results for item in result]
@@ -110,15 +112,6 @@ class Plugins:
                 plugin.fail(error)
             else:
                 yield plugin, added
-
-
-def installed(own: Mapping[str, ModuleType]) -> Plugins:
-    """Load the project's own parts, by name, and then the installed plugins."""
-    plugins = Plugins()
-    for name, module in own.items():
-        plugins.add(name, module)
-    plugins.add_installed()
-    return plugins
 
 
 def _is_optional(caller: pluggy.HookCaller, module: object) -> bool:

@@ -12,11 +12,14 @@ from torch.nn.modules import activation as torchs
 
 from p3d_regression import ConfigError, plugins
 from p3d_regression.activations import builtin, modules, torch_nn
-from p3d_regression.activations.activation import Activation, with_arguments
+from p3d_regression.activations.activation import Activation
 from p3d_regression.activations.final import Entry
 from p3d_regression.activations.ranges import OF_TORCH_NN, Interval
-from p3d_regression.activations.registry import BUILT_IN, TORCH_NN, Registry, registry, resolve
-from p3d_regression.activations.spec import Term, fold
+from p3d_regression.activations.registry import Activations, registry, resolve
+from p3d_regression.activations.spec import Term
+from p3d_regression.components.parameters import with_arguments
+from p3d_regression.components.text import fold
+from p3d_regression.installed import BUILT_IN, TORCH_NN
 
 #: What cannot be a final activation -> a part of the reason.
 REFUSED = {
@@ -90,9 +93,12 @@ def test_a_torch_that_grows_a_name_of_ours_changes_nothing(monkeypatch: pytest.M
 
     monkeypatch.setattr(torchs, "Exp", Exp, raising=False)
     monkeypatch.setattr(torchs, "__all__", ["Exp", "ReLU"])
-    anew = Registry(plugins.installed({BUILT_IN: builtin, TORCH_NN: torch_nn}))
+    parts = plugins.Plugins()
+    parts.add(BUILT_IN, builtin)
+    parts.add(TORCH_NN, torch_nn)
+    anew = Activations(parts)
     assert anew.contested() == {}
-    assert anew.find(Term("exp", "here")).activation.build is modules.Exp
+    assert anew.entry(Term("exp", "here")).activation.build is modules.Exp
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             partly = np.abs(label) / 100
             partly[:, :, :32] -= 0.5 if name == "train" else 0
             file["partly_negative"] = partly
+            file["positive"] = np.abs(label)
+            file["zero"] = np.zeros_like(label)
             file["padded_before"] = raw
             file["raw_padded"] = np.pad(raw, 1)
     model = torch.nn.Conv3d(1, 1, 1)

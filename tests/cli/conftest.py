@@ -15,3 +15,11 @@ def traps(bare: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     directory = tmp_path_factory.mktemp("traps")
     with Preforked(bare, directory) as server:
         yield Traps(server, directory)
+
+
+@pytest.fixture(scope="module")
+def runs(plugin: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traps]:
+    """Upstream with the plugin, and the same configs."""
+    directory = tmp_path_factory.mktemp("runs")
+    with Preforked(plugin, directory) as server:
+        yield Traps(server, directory)

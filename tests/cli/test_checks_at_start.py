@@ -93,12 +93,12 @@ class TestTraining:
         assert "P3D_REGRESSION_CHECKS=sometimes means nothing; there are off, warn and error" in line
 
     def test_a_warning_never_stops(self, train: Train, tmp_path: Path) -> None:
-        option = {"loss": {"name": "SmoothL1Loss", "beta": 2}}
+        option = {"loss": {"name": "SmoothL1Loss", "reduction": "sum"}}
         for setting in ("", "error"):
             result = train(setting, merged(training_config(tmp_path, OURS), option))
             assert result.returncode == 0, result.stderr
             (line,) = findings(result)
-            assert "P3D205 ignored-loss-option: loss.beta" in line
+            assert "P3D205 ignored-loss-option: loss.reduction" in line
 
     def test_what_the_builder_says_is_not_said_twice(self, train: Train, tmp_path: Path) -> None:
         result = train("", training_config(tmp_path, OURS | {"is_segmentation": True}))

@@ -1,13 +1,17 @@
 """``p3d-regression demo``, the README's first command, for real."""
 
+import math
+import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import yaml
 
 from p3d_regression.demo.report import Scores
 from support.environments import Environment
+from support.lab import write_config
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +35,37 @@ def test_learns_values_that_upstream_could_not_say(plugin: Environment, out: Pat
     assert f"{scores.r2:.2f}" in row
     assert f"{label.var():.2f}" in result.stdout
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_third_of_the_labels_missing_costs_little(plugin: Environment, out: Path, tmp_path: Path) -> None:
+    """The demo's own config and volumes; upstream alone ends with weights that are NaN, see test_losses_in_training."""
+    config = yaml.safe_load((out / "train.yml").read_text())
+    for name, phase in (("train", "train"), ("test", "val")):
+        shutil.copy(out / f"{name}.h5", tmp_path)
+        with h5py.File(tmp_path / f"{name}.h5", "a") as file:
+            label = file["label"][()]
+            label[np.random.default_rng(0).random(label.shape) < 0.3] = np.nan
+            file["label"][...] = label
+        config["loaders"][phase]["file_paths"] = [str(tmp_path / f"{name}.h5")]
+    config["loss"]["ignore_index"] = math.nan
+    config["eval_metric"]["name"] = "R2Score"
+    del config["trainer"]["eval_score_higher_is_better"]
+    config["trainer"]["checkpoint_dir"] = str(tmp_path / "checkpoints")
+    path = write_config(tmp_path / "train.yml", config)
+    result = plugin.having(OMP_NUM_THREADS="2").run("train3dunet", "--config", path)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    predict = yaml.safe_load((out / "predict.yml").read_text())
+    predict["model_path"] = str(tmp_path / "checkpoints" / "last_checkpoint.pytorch")
+    predict["loaders"]["output_dir"] = str(tmp_path / "predictions")
+    result = plugin.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", predict))
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    with h5py.File(out / "test.h5") as file:
+        label = file["label"][()]
+    found = []
+    for directory in (out, tmp_path):
+        with h5py.File(directory / "predictions" / "test_predictions.h5") as file:
+            found.append(Scores.of(file["predictions"][0], label).r2)
+    assert found[1] > found[0] - 0.05, found
 
 
 def test_again_in_its_own_directory_and_compared_with_upstream(plugin: Environment, out: Path) -> None:

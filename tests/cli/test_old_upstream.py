@@ -4,7 +4,9 @@ Installed from PyPI, where a fork carries that version, into a directory that sh
 """
 
 import json
+import math
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,16 @@ import pytest
 
 from support.activations import ROWS, assert_one_function, trained_with
 from support.environments import Environment, fork_environment
-from support.lab import Job, Lab, prediction_config, suit_the_fork, training_config, write_config, write_volumes
+from support.lab import (
+    Job,
+    Lab,
+    Trained,
+    prediction_config,
+    suit_the_fork,
+    training_config,
+    write_config,
+    write_volumes,
+)
 from support.preforked import Preforked
 
 
@@ -78,6 +89,30 @@ def test_without_the_key_same_bits_with_and_without_the_plugin(old: Lab) -> None
         np.testing.assert_array_equal(value, theirs.weights[key], strict=True)
 
 
+def test_losses_masks_metrics_and_pictures(fork: Environment, tmp_path: Path) -> None:
+    """Its trainer hands tensors to TensorBoard, and weights to the loss where a dataset has some."""
+    write_volumes(tmp_path)
+    for name in ("train", "val"):
+        with h5py.File(tmp_path / f"{name}.h5", "a") as file:
+            label = file["label"][()]
+            label[np.random.default_rng(0).random(label.shape) < 0.3] = np.nan
+            file["label"][...] = label
+    config = training_config(tmp_path, {"name": "UNet3D", "final_activation": "none"})
+    config["loss"] = {"name": "MSELoss", "ignore_index": math.nan}
+    config["eval_metric"] = {"name": "RMSE"}
+    del config["trainer"]["eval_score_higher_is_better"]
+    suit_the_fork(config)
+    result = fork.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    (loss, score) = re.findall(r"Validation finished. Loss: (\S+). Evaluation score: (\S+)", result.stdout)[-1]
+    assert float(score) == pytest.approx(math.sqrt(float(loss)), rel=1e-6)
+    assert "set trainer.eval_score_higher_is_better: false, from the metric" in result.stdout
+    trained = Trained(tmp_path, result.stdout, "")
+    assert trained.scalars["val_eval_score_avg"][-1][1] == pytest.approx(float(score), rel=1e-6)
+    (events,) = tmp_path.glob("checkpoints/logs/**/events*")
+    assert b"val_errors/batch_0/slice_2" in events.read_bytes()
+
+
 class TestADifferentConfig:
     def test_is_an_error_before_anything_is_written(self, old: Lab, fork: Environment, tmp_path: Path) -> None:
         trained = trained_with(old, "fork", "softplus")
@@ -132,7 +167,7 @@ class TestChecks:
         write_volumes(tmp_path)
         for model, code in (({"final_activation": "none"}, 1), ({}, 0)):
             config = training_config(tmp_path, {"name": "UNet3D", **model})
-            del config["trainer"]["eval_score_higher_is_better"]
+            config["trainer"]["eval_score_higher_is_better"] = True
             suit_the_fork(config)
             result = fork.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
             assert (result.returncode != 0) == code

@@ -61,10 +61,12 @@ class TestFinalActivationNone:
     def test_says_once_what_it_does(self, lab: Lab) -> None:
         trained = lab.train("plugin", final_activation="none")
         for log in (trained.train_log, trained.predict_log):
-            (line,) = [line for line in log.splitlines() if "P3DRegression" in line]
+            line, *others = [line for line in log.splitlines() if "P3DRegression" in line]
             assert "INFO" in line
             assert "p3d-regression 0." in line
             assert "final activation none, output range (-inf, inf)" in line
+            assert len(others) == (log is trained.train_log)
+            assert all("loss MSELoss, metric MSE (lower is better)" in other for other in others)
 
 
 class TestWithoutTheKey:

@@ -15,6 +15,7 @@ _SERVER = """
 import json, os, runpy, sys, threading
 import pytorch3dunet.train, pytorch3dunet.predict
 import torch
+import torchmetrics  # most of what is run here names one of its metrics
 
 # the first optimizer of a process loads torch's compiler
 torch.optim.Adam([torch.zeros(1, requires_grad=True)])

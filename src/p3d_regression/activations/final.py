@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from p3d_regression.activations.activation import Activation, Scalar, as_yaml, with_arguments
+from p3d_regression.activations.activation import Activation
 from p3d_regression.activations.ranges import Interval
+from p3d_regression.components.parameters import Argument, Scalar, with_arguments
+from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 #: What a config may say, with nothing left to default: text, mapping, or list of these.
-Plain = str | dict[str, Scalar] | list[str | dict[str, Scalar]]
+Plain = str | dict[str, Argument] | list[str | dict[str, Argument]]
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,12 @@ class Entry:
     plugin: str | None = None
 
     @property
-    def plain(self) -> str | dict[str, Scalar]:
+    def plain(self) -> str | dict[str, Argument]:
         """What a checkpoint keeps of it."""
         return with_arguments(self.activation.name, self.arguments)
 
     @property
-    def short(self) -> str | dict[str, Scalar]:
+    def short(self) -> str | dict[str, Argument]:
         """The same without the arguments that are at their defaults."""
         parameters = self.activation.parameters
         given = {name: value for name, value in self.arguments.items() if value != parameters[name].default}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from p3d_regression.components.text import fold
 from p3d_regression.errors import ConfigError
 
 #: The key of upstream's ``model`` section that this project adds.
@@ -132,15 +133,6 @@ def check_sections(config: Mapping[Any, object]) -> None:
 
 def _holds_key(part: object) -> bool:
     return isinstance(part, Mapping) and KEY in part
-
-
-def fold(name: str) -> str:
-    """A name as it is compared: case, underscores and hyphens do not matter.
-
-    >>> fold("Leaky_ReLU") == fold("leaky-relu")
-    True
-    """
-    return name.strip().lower().replace("_", "").replace("-", "")
 
 
 def _refuse_type(place: str, value: object) -> NoReturn:

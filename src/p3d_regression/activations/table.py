@@ -3,8 +3,11 @@
 import math
 from typing import Any
 
-from p3d_regression.activations.activation import Activation, as_yaml, with_arguments
-from p3d_regression.activations.registry import Offer, registry, resolve
+from p3d_regression.activations.activation import Activation
+from p3d_regression.activations.registry import registry, resolve
+from p3d_regression.components.parameters import with_arguments
+from p3d_regression.components.registry import Offer
+from p3d_regression.components.table import arguments, origin
 from p3d_regression.errors import ConfigError
 
 
@@ -21,9 +24,8 @@ def rows() -> list[dict[str, Any]]:
     return [_row(offer) for offer in registry().offers()]
 
 
-def _row(offer: Offer) -> dict[str, Any]:
-    activation = offer.what
-    assert isinstance(activation, Activation)
+def _row(offer: Offer[Activation]) -> dict[str, Any]:
+    activation = offer.component
     example = with_arguments(activation.name, activation.example)
     use, interval = activation.summary, None
     try:
@@ -36,26 +38,14 @@ def _row(offer: Offer) -> dict[str, Any]:
         "name": activation.name,
         "aliases": list(activation.aliases),
         "example": example,
-        "arguments": [
-            {"name": p.name, "kind": p.kind, "required": p.required, "default": None if p.required else p.default}
-            for p in activation.parameters.values()
-        ],
+        "arguments": arguments(activation),
         "range": [_finite(interval.low), _finite(interval.high)] if interval else None,
         "range_text": str(interval) if interval else "unknown",
         "over_channels": activation.over_channels,
-        "origin": "plugin" if offer.plugin.distribution else offer.origin,
-        "distribution": offer.plugin.distribution,
+        **origin(offer),
         "use": use,
     }
 
 
 def _finite(bound: float) -> float | None:
     return bound if math.isfinite(bound) else None
-
-
-def arguments_in_words(row: dict[str, Any]) -> str:
-    """The arguments of a row, such as ``beta=1.0, threshold=20.0``."""
-    return ", ".join(
-        argument["name"] if argument["required"] else f"{argument['name']}={as_yaml(argument['default'])}"
-        for argument in row["arguments"]
-    )

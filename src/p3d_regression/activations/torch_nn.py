@@ -10,9 +10,11 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules import activation as home
 
-from p3d_regression.activations.activation import Activation, Refused, parameters_of
+from p3d_regression.activations.activation import Activation
 from p3d_regression.activations.ranges import OF_TORCH_NN, REAL_LINE, constant
-from p3d_regression.activations.spec import fold
+from p3d_regression.components.component import Refused
+from p3d_regression.components.parameters import parameters_of
+from p3d_regression.components.text import fold
 from p3d_regression.hookspecs import hookimpl
 
 #: Arguments of the constructors that a config may not give.

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from p3d_regression import checkpoint
@@ -12,6 +11,7 @@ from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import Mode
 from p3d_regression.errors import ConfigError
 from p3d_regression.upstream import facts
+from p3d_regression.upstream.plan import Plan, plan_of
 
 if TYPE_CHECKING:
     from p3d_regression.activations.final import FinalActivation
@@ -117,10 +117,8 @@ class Case:
     @cached_property
     def checkpoint_metadata(self) -> Mapping[str, Any] | None:
         """What the weights that are going to be loaded remember; None where there are none that can be read."""
-        # upstream looks at pre_trained only where resume is not given
-        resumed = self.get("trainer.resume") or self.get("trainer.pre_trained")
-        path = self.get("model_path") if self.mode == "predict" else resumed
-        if not self.opens_files or not isinstance(path, str) or not Path(path).is_file():
+        path = facts.checkpoint_of(self.config, self.mode) if self.opens_files else None
+        if path is None:
             return None
         try:
             return facts.checkpoint_metadata(path)
@@ -155,8 +153,31 @@ class Case:
 
     @property
     def uses_our_keys(self) -> bool:
-        """Whether the model is built with a key of this project, or a checkpoint brings one."""
+        """Whether the config uses a key, a loss or a metric of this project, or a checkpoint brings one."""
+        return self._model_is_ours or self.plan.is_ours or self.plan_error is not None
+
+    @property
+    def _model_is_ours(self) -> bool:
         return KEY in self.model or self.final is not None
+
+    @cached_property
+    def _planned(self) -> Plan | ConfigError:
+        if self.mode != "train":
+            return Plan(self._model_is_ours)
+        try:
+            return plan_of(self.config, model_is_ours=self._model_is_ours)
+        except ConfigError as error:
+            return error
+
+    @property
+    def plan(self) -> Plan:
+        """Which parts of the training are this project's; where a loss or a metric is wrong, none."""
+        return Plan(self._model_is_ours) if isinstance(self._planned, ConfigError) else self._planned
+
+    @property
+    def plan_error(self) -> ConfigError | None:
+        """Why a loss or a metric is wrong."""
+        return self._planned if isinstance(self._planned, ConfigError) else None
 
     def flag(self, name: str) -> bool:
         """``is_segmentation`` or ``final_sigmoid``, as upstream's ``if`` takes it."""
@@ -175,6 +196,15 @@ class Case:
         if self.flag("final_sigmoid"):
             return Head("sigmoid", (UNIT,) * channels, is_ours=False)
         return Head("softmax", (UNIT if channels > 1 else Interval(1.0, 1.0),) * channels, is_ours=False)
+
+    @property
+    def label_channels(self) -> int | None:
+        """How many channels of labels the output predicts; None if that is not known."""
+        return None if self.out_channels is None else len(self.plan.predicted(self.out_channels))
+
+    def predicting(self, ranges: tuple[Interval, ...]) -> tuple[Interval, ...]:
+        """Of the ranges of all output channels those of channels that predict labels."""
+        return tuple(ranges[channel] for channel in self.plan.predicted(len(ranges)))
 
     def seen_by_loss(self, phase: str) -> tuple[Interval, ...]:
         """The values that the loss is given, per channel: not the output, if upstream applies its layer after it."""
@@ -200,11 +230,11 @@ class Case:
 
     @property
     def has_regression_loss(self) -> bool:
-        return self.loss in REGRESSION_LOSSES
+        return self.plan.loss is not None or self.loss in REGRESSION_LOSSES
 
     @property
     def has_regression_metric(self) -> bool:
-        return self.metric in REGRESSION_METRICS
+        return self.plan.metric is not None or self.metric in REGRESSION_METRICS
 
     @property
     def is_regression(self) -> bool:
@@ -213,27 +243,7 @@ class Case:
             return self.has_regression_loss or self.has_regression_metric
         return not self.head.is_segmentation
 
-    @cached_property
+    @property
     def higher_is_better(self) -> bool | None:
         """Of the metric; None if it is not known."""
-        cls = facts.metric_class(self.metric)
-        if cls is None:
-            return None
-        declared = getattr(cls, "higher_is_better", None)
-        if isinstance(declared, bool):
-            return declared
-        for base in facts.ancestry(cls):
-            if base in _HIGHER_IS_BETTER:
-                return _HIGHER_IS_BETTER[base]
-        return None
-
-
-#: Upstream's metrics, and what they are made from.
-_HIGHER_IS_BETTER = {
-    "DiceCoefficient": True,
-    "MeanIoU": True,
-    "GenericAveragePrecision": True,
-    "PSNR": True,
-    "AdaptedRandError": False,
-    "MSE": False,
-}
+        return self.plan.higher_is_better if self.plan.metric else facts.higher_is_better(self.metric)

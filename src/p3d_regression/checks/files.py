@@ -5,11 +5,11 @@ from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
-from p3d_regression.activations.activation import as_yaml
 from p3d_regression.checks.case import Case
 from p3d_regression.checks.model import nested, unknown
 from p3d_regression.checks.phase import FileLayout, Phase
 from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.components.text import as_yaml
 from p3d_regression.upstream import datasets, facts
 
 family = Family()

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from p3d_regression.activations.activation import as_yaml
 from p3d_regression.activations.ranges import Interval
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.case import Case
 from p3d_regression.checks.phase import Phase
 from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.components.text import as_yaml
 from p3d_regression.moments import Moments
 from p3d_regression.psnr import PsnrLimit
 
@@ -38,9 +38,9 @@ def output_cannot_reach_labels(case: Case) -> Iterator[Found]:
     for name, phase in case.phases.items():
         if phase.statistics is None or not case.is_regression:
             continue
-        limits, seen = [], case.head.ranges
+        limits, seen = [], case.predicting(case.head.ranges)
         for measured, bound in phase.bounds().items():
-            ranges = case.seen_by_loss(name) if measured == case.loss else case.seen_by_score(name)
+            ranges = case.predicting(case.seen_by_loss(name) if measured == case.loss else case.seen_by_score(name))
             if _outside(ranges, phase) and bound.floor is not None and bound.constant is not None:
                 verb = "rise above" if bound.higher_is_better else "fall below"
                 limits.append(
@@ -97,11 +97,10 @@ def labels_not_finite(case: Case) -> Iterator[Found]:
         for index, labels in enumerate(phase.statistics.channels if phase.statistics else []):
             if labels.nan or labels.inf:
                 channel = f" in channel {index}" if phase.statistics and len(phase.statistics.channels) > 1 else ""
-                yield Found(
-                    f"loaders.{name}",
-                    f"the labels hold {_count(labels)}{channel}",
-                    "replace them in the file, or crop the volume",
-                )
+                fix = "replace them in the file, or crop the volume"
+                if labels.nan and not labels.inf and not case.get("loss.ignore_index"):
+                    fix = "if these voxels have no label\nloss:\n  ignore_index: .nan"
+                yield Found(f"loaders.{name}", f"the labels hold {_count(labels)}{channel}", fix)
 
 
 @family.rule(
@@ -145,23 +144,27 @@ eval_metric:
 """,
     good="""
 eval_metric:
-  name: MSE
+  name: PSNR
+  data_range: 36.0
 """,
 )
 def psnr_range(case: Case) -> Iterator[Found]:
     """Upstream's PSNR does not know the range of your labels. It takes 1, or 2 in batches with a negative label, and
-    crashes at the first score if a label is outside -1..1. `data_range` in the config is ignored."""
-    if case.metric != "PSNR":
+    crashes at the first score if a label is outside -1..1. With `data_range`, which upstream alone ignores, it is this
+    project's PSNR, of the whole validation."""
+    if case.metric != "PSNR" or case.plan.metric:
         return
     for name, phase in case.phases.items():
         for labels in phase.statistics.channels if phase.statistics else []:
             if labels.finite and (labels.low < -1 or labels.high > 1):
                 said = f"the labels of {name} are in [{labels.low:.6g}, {labels.high:.6g}], outside -1..1: PSNR crashes"
-                yield Found("eval_metric.name", said, _MSE)
+                yield Found("eval_metric.name", said, _with_range(labels))
                 return
 
 
-_MSE = "eval_metric:\n  name: MSE\ntrainer:\n  eval_score_higher_is_better: false"
+def _with_range(labels: Moments) -> str:
+    """Lines for a PSNR that knows the range."""
+    return f"eval_metric:\n  name: PSNR\n  data_range: {max(labels.high - labels.low, 1e-6):.4g}"
 
 
 @family.rule(
@@ -177,7 +180,8 @@ loaders:
 """,
     good="""
 eval_metric:
-  name: MSE
+  name: PSNR
+  data_range: 2.0
 loaders:
   label_internal_path: partly_negative
 """,
@@ -194,4 +198,80 @@ def psnr_range_changes(case: Case) -> Iterator[Found]:
                 said = (
                     f"{negative} of {batches} {what} of {name} hold negative labels: PSNR assumes two different ranges"
                 )
-                yield Found("eval_metric.name", said, _MSE)
+                assert phase.statistics is not None
+                yield Found("eval_metric.name", said, _with_range(phase.statistics.channels[0]))
+
+
+@family.rule(
+    "P3D506",
+    "labels-outside-loss",
+    "error",
+    needs="volumes",
+    bad="""
+model:
+  final_activation: softplus
+loss:
+  name: PoissonNLLLoss
+  log_input: false
+loaders:
+  label_internal_path: partly_negative
+""",
+    good="""
+model:
+  final_activation: softplus
+loss:
+  name: PoissonNLLLoss
+  log_input: false
+loaders:
+  label_internal_path: positive
+""",
+)
+def labels_outside_loss(case: Case) -> Iterator[Found]:
+    """Some losses mean something for certain labels only: `PoissonNLLLoss` for counts, `BCELoss` for fractions. With
+    others they are numbers that get smaller for ever, and the training follows them."""
+    if case.plan.loss is None:
+        return
+    for name, phase in case.phases.items():
+        channels = phase.statistics.channels if phase.statistics else []
+        for channel, sensible, loss in case.plan.loss.labels(len(channels)):
+            labels = channels[channel] if channel < len(channels) else Moments()
+            if labels.finite and (labels.low < sensible.low or labels.high > sensible.high):
+                which = f" in channel {channel}" if len(channels) > 1 else ""
+                span = f"[{labels.low:.6g}, {labels.high:.6g}]"
+                said = f"the labels of {name}{which} are in {span}, {loss} is for {sensible}"
+                yield Found("loss.name", said, "loss:\n  name: HuberLoss")
+
+
+@family.rule(
+    "P3D507",
+    "no-voxel-counts",
+    "error",
+    needs="volumes",
+    bad="""
+model:
+  final_activation: none
+loss:
+  name: MSELoss
+  ignore_index: 0
+loaders:
+  label_internal_path: zero
+""",
+    good="""
+model:
+  final_activation: none
+loss:
+  name: MSELoss
+  ignore_index: 0
+""",
+)
+def no_voxel_counts(case: Case) -> Iterator[Found]:
+    """If `ignore_index` is the label of all voxels, nothing is learnt and no score is a number."""
+    for name, phase in case.phases.items():
+        statistics = phase.statistics
+        if case.plan.mask is None or statistics is None or not statistics.complete:
+            continue
+        for channel, labels in enumerate(statistics.channels):
+            if not labels.count:
+                which = f" in channel {channel}" if len(statistics.channels) > 1 else ""
+                said = f"every label of {name}{which} is {case.plan.mask}: no voxel counts"
+                yield Found("loss.ignore_index", said, "the label of the voxels that have none")

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterator
 
-from p3d_regression.activations.activation import as_yaml
+from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.case import Case
-from p3d_regression.checks.model import unknown
+from p3d_regression.checks.model import found_by, unknown
 from p3d_regression.checks.rule import Family, Found
+from p3d_regression.components.text import as_yaml
 from p3d_regression.upstream import dry_run
 
 family = Family()
@@ -18,23 +19,28 @@ family = Family()
     "error",
     bad="""
 loss:
-  name: MSE
+  name: HubberLoss
 """,
     good="""
 loss:
-  name: MSELoss
+  name: HuberLoss
+  delta: 2.0
 """,
 )
 def unknown_loss(case: Case) -> Iterator[Found]:
-    """A loss that upstream does not know, or one that lacks an option or cannot use its value. Upstream stops with a
-    bare RuntimeError, KeyError or TypeError."""
+    """A loss that neither upstream nor this project knows, one that lacks an option or cannot use its value, or one
+    that does not fit the number of output channels. Upstream alone stops with a bare RuntimeError, KeyError or
+    TypeError; `p3d-regression losses` lists what there is."""
     section = case.section("loss")
-    built = dry_run.loss(section) if section else None
-    if built is None or built.error is None:
+    if case.plan_error is not None and str(case.plan_error).startswith("loss"):
+        yield found_by(case.plan_error)
+    if not section or case.plan_error is not None or case.plan.loss:
         return
-    if case.loss not in dry_run.loss_names():
+    if not isinstance(section.get("name"), str):
         yield Found("loss.name", *unknown(section.get("name"), dry_run.loss_names(), "loss.name", "a loss of upstream"))
-    else:
+        return
+    built = dry_run.loss(section)
+    if built.error is not None:
         yield Found("loss", f"upstream cannot build {case.loss} of these options ({built.error})", "")
 
 
@@ -44,20 +50,21 @@ def unknown_loss(case: Case) -> Iterator[Found]:
     "warning",
     bad="""
 loss:
-  name: SmoothL1Loss
-  beta: 0.1
+  name: MSELoss
+  weight: [1.0, 2.0]
 """,
     good="""
 loss:
-  name: SmoothL1Loss
+  name: MSELoss
 """,
 )
 def ignored_loss_option(case: Case) -> Iterator[Found]:
-    """Upstream hands its losses a few options only, and drops the others: `beta` and `reduction` of SmoothL1Loss,
-    `weight` of all regression losses. The training runs with another loss than the config says."""
+    """Upstream hands its losses a few options only, and drops the others: `reduction`, and the `weight` of all
+    regression losses. The training runs with another loss than the config says. Options that torch's own loss has, such
+    as `beta` of SmoothL1Loss, are used: this project builds the loss then."""
     section = case.section("loss")
     built = dry_run.loss(section)
-    if built.error is not None:
+    if built.error is not None or case.plan.loss or case.plan_error is not None:
         return
     for key in [*built.unread, *dry_run.swallowed_weights(section)]:
         if section.get(key) is not None:
@@ -69,25 +76,30 @@ def ignored_loss_option(case: Case) -> Iterator[Found]:
     "ignore-index-counts",
     "warning",
     bad="""
+model:
+  is_segmentation: false
 loss:
   name: MSELoss
   ignore_index: -1
 """,
     good="""
+model:
+  final_activation: none
 loss:
   name: MSELoss
+  ignore_index: -1
 """,
 )
 def ignore_index_counts(case: Case) -> Iterator[Found]:
-    """With a regression loss, voxels of this label get the loss 0 and are still counted in the mean: with half of them
-    ignored the loss, and its gradient, is half of what it should be. The metric does not ignore them at all: it
-    compares the output with the label itself."""
+    """With upstream's regression losses, voxels of this label get the loss 0 and are still counted in the mean: with
+    half of them ignored the loss, and its gradient, is half of what it should be. The metric does not ignore them at
+    all: it compares the output with the label itself. In a config that uses this project, they count in neither."""
     value = case.get("loss.ignore_index")
-    if case.has_regression_loss and _is_number(value) and not math.isnan(value):
+    if case.has_regression_loss and _is_number(value) and not (case.plan.loss or case.plan_error):
         yield Found(
             "loss.ignore_index",
             f"{case.loss} averages over ignored voxels too, and {case.metric} compares them with {as_yaml(value)}",
-            "crop the volumes so that no voxel has to be ignored, or mind the scale of the loss",
+            "model:\n  final_activation: none",
         )
 
 
@@ -98,25 +110,23 @@ def ignore_index_counts(case: Case) -> Iterator[Found]:
     bad="""
 loss:
   name: MSELoss
-  ignore_index: .nan
+  ignore_index: nan
 """,
     good="""
 loss:
   name: MSELoss
+  ignore_index: .nan
 """,
 )
 def ignore_index_matches_nothing(case: Case) -> Iterator[Found]:
-    """Upstream looks for labels that are equal to `ignore_index`. NaN is not equal to itself: nothing is ignored, the
-    first NaN in the labels makes the loss NaN, and then every weight."""
+    """`ignore_index` is the label of the voxels that do not count: a number, or `.nan`. Anything else is no label, and
+    YAML reads `nan` without the dot as a text. (Upstream alone, without this project, finds no voxel for `.nan`
+    either.)"""
     value = case.get("loss.ignore_index")
-    if value is None or (_is_number(value) and not math.isnan(value)):
-        return
-    why = "NaN is not equal to itself, so that no voxel is ignored" if _is_number(value) else "is not a number"
-    yield Found(
-        "loss.ignore_index",
-        why,
-        "write a number into these voxels of the label volume, and: loss: {ignore_index: that number}",
-    )
+    if value is not None and not _is_number(value):
+        is_nan = str(value).strip().lower() in ("nan", "none", "null")
+        fix = f"loss:\n  ignore_index: {'.nan' if is_nan else 0}"
+        yield Found("loss.ignore_index", f"{as_yaml(value)} is not a number", fix)
 
 
 def _is_number(value: object) -> bool:
@@ -153,3 +163,48 @@ def target_channel_dropped(case: Case) -> Iterator[Found]:
     if case.has_regression_loss and squeezes:
         said = "takes the channel axis from the labels, which are broadcast then"
         yield Found("loss.squeeze_channel", said, "delete the line")
+
+
+@family.rule(
+    "P3D216",
+    "output-outside-loss",
+    "error",
+    bad="""
+model:
+  final_activation: none
+loss:
+  name: BCELoss
+""",
+    good="""
+model:
+  final_activation: sigmoid
+loss:
+  name: BCELoss
+""",
+)
+def output_outside_loss(case: Case) -> Iterator[Found]:
+    """Some losses are for outputs of a certain range: `BCELoss` for fractions, a variance for values that are not
+    negative. What lies outside stops the training at some iteration, or is cut off without a gradient that leads back.
+    The final activation has to keep the output inside."""
+    if case.plan.loss is None or case.out_channels is None:
+        return
+    seen = case.seen_by_loss("train")
+    for channel, needed, loss in case.plan.loss.needs(case.out_channels):
+        if channel < len(seen) and not (seen[channel].low >= needed.low and seen[channel].high <= needed.high):
+            which = f"output channel {channel}" if len(seen) > 1 else "the output"
+            # upstream's own last layer comes after its loss
+            where = "" if case.head.is_ours or seen == case.head.ranges else ", before upstream's last layer,"
+            yield Found(f"model.{KEY}", f"{which}{where} is in {seen[channel]}, {loss} is for {needed}", _fitting(case))
+
+
+def _fitting(case: Case) -> str:
+    """The model's activations with one that suits the loss in a channel."""
+    assert case.plan.loss is not None
+    assert case.out_channels is not None
+    needed = {channel: interval for channel, interval, _ in case.plan.loss.needs(case.out_channels)}
+    names = [_ACTIVATIONS.get((interval.low, interval.high), "none") for _, interval in sorted(needed.items())]
+    return f"model:\n  {KEY}: {as_yaml(names[0] if len(set(names)) == 1 else names)}"
+
+
+#: For outputs within these bounds.
+_ACTIVATIONS = {(0.0, 1.0): "sigmoid", (0.0, math.inf): "softplus", (-math.inf, 0.0): "log_softmax"}

@@ -4,10 +4,10 @@ import textwrap
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from p3d_regression.activations.activation import as_yaml
 from p3d_regression.activations.spec import KEY, check_keys, check_sections
 from p3d_regression.checks.case import Case
 from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.upstream import facts
 
@@ -103,15 +103,15 @@ def final_activation_not_understood(case: Case) -> Iterator[Found]:
     """A value of `final_activation` that means nothing, arguments that make no sense, `softmax` on one channel, a
     misspelled key, or the key outside the `model` section. Training stops with the same message."""
     if case.final_error is not None:
-        yield _found_by(case.final_error)
+        yield found_by(case.final_error)
     try:
         check_sections(case.config)
         check_keys(case.model)
     except ConfigError as error:
-        yield _found_by(error)
+        yield found_by(error)
 
 
-def _found_by(error: ConfigError) -> Found:
+def found_by(error: ConfigError) -> Found:
     """An error message in its parts: ``key: sentences. Example:`` and lines of YAML."""
     text, _, lines = str(error).partition("\n")
     key, _, message = text.partition(": ")

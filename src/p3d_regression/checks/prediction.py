@@ -8,12 +8,12 @@ from typing import Any
 import yaml
 
 from p3d_regression import checkpoint
-from p3d_regression.activations.activation import as_yaml
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.case import Case
 from p3d_regression.checks.files import beside
 from p3d_regression.checks.model import nested, unknown
 from p3d_regression.checks.rule import PREDICT, Family, Found
+from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.upstream import facts
 

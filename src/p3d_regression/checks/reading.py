@@ -10,8 +10,9 @@ import h5py
 
 from p3d_regression.checks.case import Case
 from p3d_regression.checks.phase import FileLayout, Phase, Stored, is_shape
-from p3d_regression.floor import Limit, LossLimit, loss_of, squared
+from p3d_regression.floor import Limit, LossLimit, VoxelLoss, absolute, loss_of, squared
 from p3d_regression.labels import Statistics, Volume, VolumeError, moments_of, scan
+from p3d_regression.losses.build import build
 from p3d_regression.psnr import PsnrLimit
 from p3d_regression.upstream import datasets, dry_run
 
@@ -121,7 +122,8 @@ def _read(case: Case, name: str, phase: Phase, progress: Progress) -> None:
             phase.statistics = Statistics()
             by_patch = any(limit.by_patch for limit in phase.limits.values())
             progress.start(f"labels of {name}", sum(volume.voxels(by_patch=by_patch) for volume in volumes))
-            scan(volumes, list(phase.limits.values()), phase.statistics, progress.advance)
+            counts = case.plan.mask.of_array if case.plan.mask else None
+            scan(volumes, list(phase.limits.values()), phase.statistics, progress.advance, counts)
         _drop_limits_of_other_channels(case, phase)
         if volumes and case.mode == "train" and case.is_regression:
             phase.changed_by_cast = datasets.changed_by_cast(case.section("loaders"), name)
@@ -164,17 +166,39 @@ def _limits(case: Case, name: str) -> dict[str, Limit]:
     if case.mode != "train":
         return {}
     limits: dict[str, Limit] = {}
-    built = dry_run.loss(case.section("loss"))
+    loss, metric = _loss_of(case), _metric_of(case)
+    if loss is not None and case.loss:
+        limits[case.loss] = LossLimit(loss, case.predicting(case.seen_by_loss(name)))
+    seen_by_score = case.predicting(case.seen_by_score(name))
+    if metric is not None and case.metric:
+        limits[case.metric] = LossLimit(metric, seen_by_score)
+    elif case.plan.metric is None and case.metric == "PSNR":
+        limits["PSNR"] = PsnrLimit(seen_by_score, _batch_size(case), in_order=name == "val")
+    return limits
+
+
+def _loss_of(case: Case) -> VoxelLoss | None:
+    """The loss, if its floor is known."""
+    if case.plan.loss:
+        # voxels that do not count are not seen either
+        return loss_of(getattr(build(case.plan.loss), "loss", None))
     ignored = case.get("loss.ignore_index")
     masked = float(ignored) if isinstance(ignored, int | float) and not math.isnan(ignored) else None
-    voxel_loss = loss_of(dry_run.inner_loss(built.what), masked)
-    if voxel_loss is not None and case.loss:
-        limits[case.loss] = LossLimit(voxel_loss, case.seen_by_loss(name))
-    if case.metric == "MSE":
-        limits["MSE"] = LossLimit(squared(), case.seen_by_score(name))
-    elif case.metric == "PSNR":
-        limits["PSNR"] = PsnrLimit(case.seen_by_score(name), _batch_size(case), in_order=name == "val")
-    return limits
+    return loss_of(dry_run.inner_loss(dry_run.loss(case.section("loss")).what), masked)
+
+
+def _metric_of(case: Case) -> VoxelLoss | None:
+    """The metric, if it is a loss whose floor is known."""
+    if case.plan.metric is None:
+        return squared() if case.metric == "MSE" else None
+    if case.plan.mask and case.label_channels != 1:
+        return None  # a mean of means, if the channels do not count alike
+    match case.plan.metric.metric.name, case.plan.metric.arguments:
+        case "MeanSquaredError", {"squared": True}:
+            return squared()
+        case "MeanAbsoluteError", _:
+            return absolute()
+    return None
 
 
 def label_channels(case: Case, statistics: Statistics) -> int:
@@ -183,7 +207,7 @@ def label_channels(case: Case, statistics: Statistics) -> int:
 
 
 def _drop_limits_of_other_channels(case: Case, phase: Phase) -> None:
-    if phase.statistics and label_channels(case, phase.statistics) != len(case.head.ranges):
+    if phase.statistics and label_channels(case, phase.statistics) != case.label_channels:
         phase.limits = {}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 from threading import RLock
 
-from p3d_regression.activations.registry import registry
+from p3d_regression import installed
 from p3d_regression.checks import builtin
 from p3d_regression.checks.rule import Rule
 from p3d_regression.plugins import Plugin
@@ -23,7 +23,7 @@ def rules() -> list[Rule]:
 
 @cache
 def _rules() -> dict[str, Rule]:
-    plugins = registry().plugins
+    plugins = installed.everything()
     plugins.add("rules", builtin)
     found: dict[str, Rule] = {}
     for plugin, offered in plugins.contributions("p3d_rules"):

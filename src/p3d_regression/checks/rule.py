@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from p3d_regression.activations.activation import as_yaml
+from p3d_regression.components.text import as_yaml
 
 Severity = Literal["error", "warning"]
 Mode = Literal["train", "predict"]

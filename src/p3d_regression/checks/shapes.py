@@ -177,7 +177,7 @@ def _keeps_channels(case: Case, phase: str) -> bool:
 
 
 def _channels_of(case: Case, phase: str, has_axis: bool, channels: int) -> Iterator[Found]:
-    key, wanted = f"loaders.{phase}.transformer.label", case.out_channels
+    key, wanted = f"loaders.{phase}.transformer.label", case.label_channels
     if not has_axis:
         size = case.get("loaders.batch_size", 1)
         yield Found(
@@ -187,11 +187,11 @@ def _channels_of(case: Case, phase: str, has_axis: bool, channels: int) -> Itera
             "- {name: ToTensor, expand_dims: true}",
         )
     elif channels not in (0, wanted):
-        yield Found(
-            "model.out_channels",
-            f"is {wanted}, but the labels of {phase} have {channels} channel(s)",
-            f"model:\n  out_channels: {channels}",
-        )
+        said = f"is {case.out_channels}, but the labels of {phase} have {channels} channel(s)"
+        if wanted != case.out_channels:
+            said += f", and {case.loss} is for {wanted}"
+        needed = 2 * channels if case.plan.loss and case.plan.loss.variance else channels
+        yield Found("model.out_channels", said, f"model:\n  out_channels: {needed}")
 
 
 @family.rule(

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
-from p3d_regression.activations.activation import as_yaml
 from p3d_regression.checks.case import Case
-from p3d_regression.checks.model import unknown
+from p3d_regression.checks.model import found_by, unknown
 from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.components.text import as_yaml
 from p3d_regression.upstream import dry_run, facts
 
 family = Family()
@@ -69,13 +69,22 @@ trainer:
 """,
 )
 def score_direction(case: Case) -> Iterator[Found]:
-    """`eval_score_higher_is_better` is true unless the config says otherwise. With an error as metric upstream then
-    keeps the worst model as `best_checkpoint`, and nothing in the log looks wrong."""
-    better = case.higher_is_better
+    """To upstream, `eval_score_higher_is_better` is true unless the config says otherwise. With an error as metric it
+    then keeps the worst model as `best_checkpoint`, and nothing in the log looks wrong. In a config that uses this
+    project a missing line is set from the metric."""
+    better, is_said = case.higher_is_better, "eval_score_higher_is_better" in case.section("trainer")
     said = bool(case.get("trainer.eval_score_higher_is_better", True))
+    if case.plan.is_ours and not is_said:
+        if better is None and case.metric and case.plan_error is None:
+            yield Found(
+                "trainer.eval_score_higher_is_better",
+                f"is missing, and {case.metric} does not say whether higher is better",
+                "trainer:\n  eval_score_higher_is_better: true  # or false",
+            )
+        return
     if better is None or said == better:
         return
-    how = "is" if "eval_score_higher_is_better" in case.section("trainer") else "is missing, which means"
+    how = "is" if is_said else "is missing, which means"
     what = "an error: lower is better" if said else "a score: higher is better"
     yield Found(
         "trainer.eval_score_higher_is_better",
@@ -110,7 +119,7 @@ def scheduler_direction(case: Case) -> Iterator[Found]:
     if case.get("lr_scheduler.name") != "ReduceLROnPlateau" or better is None:
         return
     mode, wanted = case.get("lr_scheduler.mode", "min"), "max" if better else "min"
-    if mode != wanted:
+    if mode != wanted and not (case.plan.is_ours and "mode" not in case.section("lr_scheduler")):
         how = "is" if "mode" in case.section("lr_scheduler") else "is missing, which means"
         what = "grows" if better else "falls"
         yield Found(
@@ -126,16 +135,21 @@ def scheduler_direction(case: Case) -> Iterator[Found]:
     "error",
     bad="""
 eval_metric:
-  name: MSELoss
+  name: R2_Skore
 """,
     good="""
 eval_metric:
-  name: MSE
+  name: R2Score
 """,
 )
 def unknown_metric(case: Case) -> Iterator[Found]:
-    """A metric that upstream does not know. It stops with an AttributeError."""
-    if case.section("eval_metric") and facts.metric_class(case.get("eval_metric.name")) is None:
+    """A metric that neither upstream nor this project knows, or one that lacks an option or cannot use its value.
+    Upstream alone stops with an AttributeError; `p3d-regression metrics` lists what there is."""
+    if case.plan_error is not None and str(case.plan_error).startswith("eval_metric"):
+        yield found_by(case.plan_error)
+    elif case.plan_error is not None or case.plan.metric:
+        return
+    elif case.section("eval_metric") and facts.metric_class(case.get("eval_metric.name")) is None:
         found = unknown(case.get("eval_metric.name"), facts.metric_names(), "eval_metric.name", "a metric of upstream")
         yield Found("eval_metric.name", *found)
 
@@ -146,19 +160,19 @@ def unknown_metric(case: Case) -> Iterator[Found]:
     "warning",
     bad="""
 eval_metric:
-  name: PSNR
+  name: MSE
   data_range: 100
 """,
     good="""
 eval_metric:
-  name: PSNR
+  name: MSE
 """,
 )
 def ignored_metric_option(case: Case) -> Iterator[Found]:
-    """Upstream's PSNR and MSE accept any option and use none. `data_range` above all: PSNR takes the range of the
-    labels for 1 or 2, whatever the config says."""
+    """Upstream's PSNR and MSE accept any option and use none. Options that torchmetrics' own metric has, such as the
+    `data_range` of PSNR, are used: this project computes the metric then."""
     cls = facts.metric_class(case.metric)
-    if cls is None or not case.has_regression_metric:
+    if cls is None or not case.has_regression_metric or case.plan.metric:
         return
     for key, value in case.section("eval_metric").items():
         if key != "name" and key not in facts.arguments(cls) and value is not None:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from p3d_regression.activations.activation import as_yaml
 from p3d_regression.checks.case import Case
 from p3d_regression.checks.model import unknown
 from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.components.text import as_yaml
 from p3d_regression.upstream import datasets, facts
 
 family = Family()

@@ -28,6 +28,8 @@ BUILDER = f"{MODEL}.get_model"
 PATCHERS = {
     MODEL: "p3d_regression.upstream.model",
     "pytorch3dunet.unet3d.config": "p3d_regression.upstream.config",
+    "pytorch3dunet.unet3d.losses": "p3d_regression.upstream.losses",
+    "pytorch3dunet.unet3d.metrics": "p3d_regression.upstream.metrics",
     "pytorch3dunet.unet3d.trainer": "p3d_regression.upstream.trainer",
     "pytorch3dunet.datasets.utils": "p3d_regression.upstream.loaders",
 }

@@ -11,6 +11,7 @@ from types import FunctionType
 from typing import Any
 
 from p3d_regression.upstream.facts import module_of, quiet
+from p3d_regression.upstream.patching import original_of
 
 _LOSSES = "pytorch3dunet.unet3d.losses"
 _UTILS = "pytorch3dunet.unet3d.utils"
@@ -63,18 +64,21 @@ def _build(section: Mapping[Any, Any], builder: Any) -> Built:
 
 def loss(section: Mapping[Any, Any]) -> Built:
     """Build the loss of a ``loss`` section."""
-    module = module_of(_LOSSES)
-    return _build(section, lambda recorder: module.get_loss_criterion({"loss": recorder, "device": "cpu"}))
+    create = original_of(module_of(_LOSSES).get_loss_criterion)
+    return _build(section, lambda recorder: create({"loss": recorder, "device": "cpu"}))
+
+
+def knows_loss(name: str) -> bool:
+    """Whether upstream has a loss of exactly this name."""
+    return loss({"name": name}).error is None or _names_missing_option(name)
 
 
 def loss_names() -> list[str]:
-    """Names of losses that upstream builds without further options."""
+    """Names of losses that upstream builds."""
     from torch import nn
 
     candidates = {name for home in (module_of(_LOSSES), nn) for name in vars(home) if name.endswith("Loss")}
-    known = [name for name in candidates if not name.startswith("_") and loss({"name": name}).error is None]
-    needs_options = [name for name in candidates if _names_missing_option(name)]
-    return sorted({*known, *needs_options})
+    return sorted(name for name in candidates if not name.startswith("_") and knows_loss(name))
 
 
 def _names_missing_option(name: str) -> bool:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -66,6 +67,33 @@ def model_names() -> list[str]:
 def metric_class(name: object) -> type | None:
     found = _class(_METRICS, name)
     return found if found and _home(found) == _METRICS else None
+
+
+def knows_metric(name: object) -> bool:
+    """Whether upstream builds something of this name, be it a metric or not."""
+    return _class(_METRICS, name) is not None
+
+
+#: Upstream's metrics, and what they are made from.
+_HIGHER_IS_BETTER = {
+    "DiceCoefficient": True,
+    "MeanIoU": True,
+    "GenericAveragePrecision": True,
+    "PSNR": True,
+    "AdaptedRandError": False,
+    "MSE": False,
+}
+
+
+def higher_is_better(name: object) -> bool | None:
+    """Of one of upstream's metrics; None if it is not known."""
+    cls = metric_class(name)
+    if cls is None:
+        return None
+    declared = getattr(cls, "higher_is_better", None)
+    if isinstance(declared, bool):
+        return declared
+    return next((_HIGHER_IS_BETTER[base] for base in ancestry(cls) if base in _HIGHER_IS_BETTER), None)
 
 
 def metric_names() -> list[str]:
@@ -192,6 +220,18 @@ def checkpoint_metadata(path: str) -> Mapping[str, Any]:
     weights = state["model_state_dict"]
     metadata: Mapping[str, Any] = getattr(weights, "_metadata", {}).get("", {})
     return metadata
+
+
+def checkpoint_of(config: Mapping[str, Any], mode: str) -> str | None:
+    """The checkpoint whose weights a training or a prediction starts from; None if it names no file."""
+    if mode == "predict":
+        path = config.get("model_path")
+    else:
+        trainer = config.get("trainer")
+        trainer = trainer if isinstance(trainer, Mapping) else {}
+        # upstream looks at pre_trained only where resume is not given
+        path = trainer.get("resume") or trainer.get("pre_trained")
+    return path if isinstance(path, str) and Path(path).is_file() else None
 
 
 def lazy_prediction_writes() -> bool:

@@ -58,6 +58,11 @@ def patch_of(function: object) -> Patch | None:
     return patch if isinstance(patch, Patch) and patch.is_applied else None
 
 
+def original_of(function: Any) -> Any:
+    """Upstream's own function, where ``function`` is this project's replacement of it."""
+    return function.__wrapped__ if patch_of(function) else function
+
+
 def mark(replacement: AnyFunction, patch: Patch) -> AnyFunction:
     """Let :func:`patch_of` know a replacement."""
     setattr(replacement, _MARK, patch)

@@ -25,7 +25,14 @@ def main() -> None:
         found["torch"], found["torch_error"] = _import("torch")
         found["supports_autoload"] = hasattr(sys.modules.get("torch"), "_import_device_backends")
         found["pytorch3dunet"], found["pytorch3dunet_error"] = _import("pytorch3dunet")
-        for module in ("unet3d.model", "unet3d.config", "unet3d.trainer", "datasets.utils"):
+        for module in (
+            "unet3d.model",
+            "unet3d.config",
+            "unet3d.losses",
+            "unet3d.metrics",
+            "unet3d.trainer",
+            "datasets.utils",
+        ):
             _, error = _import(f"pytorch3dunet.{module}")
             found["pytorch3dunet_error"] = found["pytorch3dunet_error"] or error
     found["warnings"] = [str(w.message) for w in caught if "p3d-regression" in str(w.message)]
@@ -35,9 +42,14 @@ def main() -> None:
 
         # "waiting" is not enough here: everything that there is to patch has been imported
         found["active"], found["patches"] = upstream.builder_state() == "applied", upstream.patches()
-        from p3d_regression.activations.registry import registry
+        from p3d_regression import installed
+        from p3d_regression.activations.registry import registry as activations
+        from p3d_regression.losses.registry import registry as losses
+        from p3d_regression.metrics.registry import registry as metrics
 
-        found["plugins"], found["contested"] = registry().plugins.report(), registry().contested()
+        contested = [registry().contested() for registry in (activations, losses, metrics)]
+        found["contested"] = {name: claims for part in contested for name, claims in part.items()}
+        found["plugins"] = installed.everything().report()
     except Exception as error:
         found["warnings"] = [f"{type(error).__name__}: {error}"]
     print("\n" + json.dumps(found))

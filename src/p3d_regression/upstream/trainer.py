@@ -1,13 +1,19 @@
-"""``pytorch3dunet.unet3d.trainer``: its config is checked; a pre-trained checkpoint may get a new final activation."""
+"""``pytorch3dunet.unet3d.trainer``: its config is checked, its training watched.
+
+A pre-trained checkpoint may get a new final activation.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from functools import wraps
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from p3d_regression import checkpoint, upstream
 from p3d_regression.upstream.patching import AnyFunction, Patch, replace_function
+
+if TYPE_CHECKING:
+    from p3d_regression.upstream.plan import Plan
 
 
 def patch(module: ModuleType) -> Iterator[Patch]:
@@ -19,19 +25,36 @@ def _patch_create_trainer(module: ModuleType) -> Patch:
     def wrap(original: AnyFunction, patch: Patch) -> AnyFunction:
         @wraps(original)
         def create_trainer(config: Any) -> Any:
-            if patch.is_applied:
-                upstream.check_at_start(config, "train")
-            allow = patch.is_applied and _starts_from_pre_trained(config)
-            with checkpoint.new_head_allowed() if allow else nullcontext():
+            if not (patch.is_applied and isinstance(config, Mapping)):
                 return original(config)
+            upstream.check_at_start(config, "train")
+            from p3d_regression.upstream.plan import following, model_is_ours, plan_of
+
+            plan = plan_of(config, model_is_ours=model_is_ours(config))
+            allow = checkpoint.new_head_allowed() if _starts_from_pre_trained(config) else nullcontext()
+            with following(plan), allow:
+                return _watched(original, config, plan) if plan.is_ours else original(config)
 
         return create_trainer
 
     return replace_function(module, "create_trainer", wrap, parameters=["config"])
 
 
-def _starts_from_pre_trained(config: Any) -> bool:
-    trainer = config.get("trainer") if isinstance(config, Mapping) else None
+def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> Any:
+    """Create a trainer that uses this project."""
+    from p3d_regression.upstream import session
+    from p3d_regression.upstream.direction import settled
+    from p3d_regression.upstream.unet import say
+
+    settled_config, lines = settled(config, plan)
+    trainer = original(settled_config)
+    session.watch(trainer, plan)
+    say("; ".join(filter(None, [plan.describe(), *(f"set {line}, from the metric" for line in lines)])))
+    return trainer
+
+
+def _starts_from_pre_trained(config: Mapping[str, Any]) -> bool:
+    trainer = config.get("trainer")
     if not isinstance(trainer, Mapping):
         return False
     # upstream looks at pre_trained only where resume is not given

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from p3d_regression import __version__, checkpoint
-from p3d_regression.activations.activation import as_yaml
 from p3d_regression.activations.spec import KEY
+from p3d_regression.components.text import as_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -165,6 +165,11 @@ def _adopt(unet: Any, kept: "FinalActivation") -> None:
     _forget_compiled()
     line = f"final activation {kept.describe()}, taken from the checkpoint: the config has no line model.{KEY}"
     say(line if upstreams is None else f"{line} (upstream's {type(upstreams).__name__} is removed)")
+
+
+def is_attached(unet: Any) -> bool:
+    """Whether a U-Net has a final activation of this project."""
+    return hasattr(unet, _STAMP)
 
 
 def attached(unet: Any) -> "FinalActivation":

@@ -1,0 +1,138 @@
+"""Names, and who offers what under them."""
+
+import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Generic, NoReturn, TypeVar
+
+from p3d_regression import plugins
+from p3d_regression.components.component import Component, Refused
+from p3d_regression.components.text import fold
+from p3d_regression.errors import ConfigError
+
+C = TypeVar("C", bound=Component)
+
+
+@dataclass(frozen=True)
+class Offer(Generic[C]):
+    """What somebody has registered under a name."""
+
+    what: C | Refused
+    plugin: plugins.Plugin
+
+    @property
+    def origin(self) -> str:
+        """The distribution of a plugin, or the name of the part of this project that it comes from."""
+        return self.plugin.distribution or self.plugin.name
+
+    @property
+    def component(self) -> C:
+        assert isinstance(self.what, Component)
+        return self.what
+
+
+@dataclass(frozen=True)
+class Family(Generic[C]):
+    """One kind of components, and how messages speak of it.
+
+    Attributes:
+        cls: of the components.
+        hook: through which plugins, and the project itself, offer them.
+        noun: with its article.
+        command: that lists them.
+        example: lines of a config that work.
+        hint: for a name that nobody offers; None for the nearest one that is offered.
+        fallback: what to say if no name is near.
+    """
+
+    cls: type[C]
+    hook: str
+    noun: str
+    command: str
+    example: str
+    hint: Callable[[str], str | None] = lambda name: None
+    fallback: str = ""
+
+
+class Registry(Generic[C]):
+    """All components of a family that a config may name."""
+
+    def __init__(self, family: Family[C], installed: plugins.Plugins) -> None:
+        self.family = family
+        self.plugins = installed
+        self._offers: dict[str, list[Offer[C]]] = {}
+        for plugin, offered in installed.contributions(family.hook):
+            self._add(plugin, offered)
+
+    def _add(self, plugin: plugins.Plugin, offered: list[object]) -> None:
+        cls = self.family.cls
+        wrong = [offer for offer in offered if not isinstance(offer, cls | Refused)]
+        if wrong:
+            article = "an" if cls.__name__[0] in "AEIOU" else "a"
+            plugin.fail(TypeError(f"{self.family.hook} returned {wrong[0]!r}, which is not {article} {cls.__name__}"))
+            return
+        for what in offered:
+            assert isinstance(what, cls | Refused)
+            if isinstance(what, cls):
+                plugin.detail = ", ".join(filter(None, [plugin.detail, what.name]))
+            for name in {fold(name) for name in ([what.name] if isinstance(what, Refused) else what.names)}:
+                offers = self._offers.setdefault(name, [])
+                # the project's own come first: a torch that grows a component of the same name changes nothing
+                if plugin.distribution or not offers:
+                    offers.append(Offer(what, plugin))
+
+    def offers(self) -> list[Offer[C]]:
+        """Every component that can be used, once."""
+        single = [offers[0] for offers in self._offers.values() if len(offers) == 1]
+        usable = [offer for offer in single if isinstance(offer.what, Component)]
+        return list({id(offer.what): offer for offer in usable}.values())
+
+    def contested(self) -> dict[str, list[str]]:
+        """Names that more than one distribution claims -> these."""
+        return {n: [offer.origin for offer in offers] for n, offers in self._offers.items() if len(offers) > 1}
+
+    def get(self, name: str) -> Offer[C] | None:
+        """What a name stands for; None if that is not exactly one component."""
+        offers = self._offers.get(fold(name), [])
+        return offers[0] if len(offers) == 1 and isinstance(offers[0].what, Component) else None
+
+    def find(self, name: str, place: str) -> Offer[C]:
+        """Return what a config names.
+
+        Raises:
+            ConfigError: there is none, it cannot be used, or two distributions claim the name.
+        """
+        offers = self._offers.get(fold(name), [])
+        known, noun = self.family.noun.partition(" ")[2], self.family.noun
+        if not offers:
+            self._refuse(name, place, f"is not a known {known}; {self._hint(name)}{self._left_out()}")
+        if len(offers) > 1:
+            claims = " and ".join(offer.origin for offer in offers)
+            self._refuse(
+                name, place, f"is claimed by {claims}; uninstall one, or leave it out with {plugins.BLOCK}=NAME."
+            )
+        if isinstance(offers[0].what, Refused):
+            self._refuse(name, place, f"cannot be {noun}: {offers[0].what.reason}.")
+        return offers[0]
+
+    def _hint(self, name: str) -> str:
+        if said := self.family.hint(name):
+            return said
+        if "." in name:
+            return "a name is not a path: nothing is imported because a config says so."
+        names = {fold(known): known for known in self.names()}
+        nearest = get_close_matches(fold(name), list(names), n=1, cutoff=0.7)
+        return f"did you mean {names[nearest[0]]}?" if nearest else self.family.fallback
+
+    def names(self) -> list[str]:
+        """All names that a config may use."""
+        return [name for offer in self.offers() for name in offer.component.names]
+
+    def _left_out(self) -> str:
+        left_out = [f"{plugin} ({plugin.state}: {plugin.detail})" for plugin in self.plugins.left_out()]
+        return f" It may be of a plugin that is left out: {'; '.join(left_out)}." if left_out else ""
+
+    def _refuse(self, name: str, place: str, why: str) -> NoReturn:
+        allowed = f"Allowed: {', '.join(sorted(self.names()))} (see `p3d-regression {self.family.command}`)."
+        raise ConfigError(f"{place}: {reprlib.repr(name)} {why} {allowed} {self.family.example}")

@@ -1,0 +1,1 @@
+"""Metrics that a config may name, right over a whole validation."""

@@ -1,0 +1,62 @@
+"""One metric that a config may name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
+
+from p3d_regression.components.component import Component
+from p3d_regression.components.parameters import Argument
+from p3d_regression.components.text import as_yaml
+
+
+class Accumulating(Protocol):
+    """What computes a metric piece by piece, as every ``torchmetrics.Metric`` does."""
+
+    def update(self, preds: Any, target: Any) -> None:
+        """Take in predictions and labels: tensors of float64 and one shape."""
+
+    def compute(self) -> Any:
+        """The metric over all that was taken in: a tensor with one number."""
+
+    def reset(self) -> None:
+        """Forget it."""
+
+
+@dataclass(frozen=True)
+class Metric(Component):
+    """A metric that a config may name.
+
+    Attributes:
+        name: as configs write it; case and underscores do not matter there.
+        build: returns what computes it, for one channel: an :class:`Accumulating`, such as a ``torchmetrics.Metric``.
+            Called with the config's arguments by keyword; its signature says which there are.
+        higher_is_better: its direction; None if neither is.
+        summary: one line of use, for a table.
+        on: what it is computed of. ``voxels``: predictions and labels of shape (n,), those that count of all patches in
+            any order. ``patches``: of shape (N, 1, D, H, W), or (N, 1, H, W) where D is 1; it cannot leave voxels out.
+        keeps_voxels: whether all voxels are kept until the end.
+        aliases: other names for it.
+        example: arguments for a table and for tests; needed where the constructor has arguments without default.
+        hidden: arguments of the constructor that a config may not give -> why.
+
+    Raises:
+        ValueError: an argument, the aliases or the example cannot be used.
+    """
+
+    name: str
+    build: Callable[..., Accumulating]
+    higher_is_better: bool | None
+    summary: str
+    on: Literal["voxels", "patches"] = "voxels"
+    keeps_voxels: bool = False
+    aliases: tuple[str, ...] = ()
+    example: Mapping[str, Argument] = field(default_factory=dict)
+    hidden: Mapping[str, str] = field(default_factory=dict)
+    noun: ClassVar[str] = "metric"
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    def lines(self, arguments: Mapping[str, Argument]) -> str:
+        given = "".join(f"\n    {name}: {as_yaml(value)}" for name, value in arguments.items())
+        return f"  eval_metric:\n    name: {self.name}{given}"

@@ -1,0 +1,259 @@
+"""A metric as a training uses it: shown batch after batch, and asked in the end."""
+
+import math
+import reprlib
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from p3d_regression.components.parameters import with_arguments
+from p3d_regression.components.text import as_yaml
+from p3d_regression.errors import ConfigError
+from p3d_regression.losses.criterion import check_shapes
+from p3d_regression.losses.mask import Mask
+from p3d_regression.metrics.metric import Accumulating, Metric
+from p3d_regression.metrics.registry import registry
+
+#: Voxels per axis of the patches that a metric is tried on: enough for every window that is known.
+_LARGEST_TRIAL = 176
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A metric of a config, looked up, with all arguments.
+
+    Attributes:
+        metric: what is computed.
+        arguments: all of the constructor.
+        plugin: distribution, with version, of the plugin it comes from.
+    """
+
+    metric: Metric
+    arguments: Mapping[str, Any]
+    plugin: str | None = None
+
+    def __str__(self) -> str:
+        """As a config would say it, in one line."""
+        given = {k: v for k, v in self.arguments.items() if v != self.metric.parameters[k].default}
+        return as_yaml(with_arguments(self.metric.name, given))
+
+    def build(self) -> Accumulating:
+        """Build what computes it for one channel.
+
+        Raises:
+            ConfigError: the arguments make no sense.
+        """
+        try:
+            return self.metric.build(**self.arguments)
+        except Exception as error:
+            raise self.impossible(error) from (error if self.plugin else None)
+
+    def try_on(self, shape: tuple[int, ...]) -> None:
+        """Compute it once on patches of a shape (D, H, W), before a training has taken its time.
+
+        Raises:
+            ConfigError: it cannot be computed.
+        """
+        # plugins and torchmetrics may take what is left of the arguments at their first batch
+        capped = tuple(min(size, _LARGEST_TRIAL) for size in shape)
+        labels = torch.linspace(0.1, 0.9, math.prod(capped), device="cpu").reshape(1, 1, *capped)
+        accumulated = Accumulated(self, None)
+        try:
+            # nothing random is taken from the user's seed, and nothing is said of these numbers
+            with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")
+                accumulated.add(0.9 * labels + 0.02, labels)
+                value = accumulated.value
+        except ConfigError:
+            raise
+        except Exception as error:
+            where = f" of patches of {' x '.join(map(str, shape))} voxels"
+            raise self.impossible(error, where) from (error if self.plugin else None)
+        if not math.isfinite(value):
+            raise self.impossible(ValueError(f"it is {value} of finite labels from 0.1 to 0.9"))
+
+    def impossible(self, error: Exception, where: str = "") -> ConfigError:
+        """What to say if it cannot be computed."""
+        reason = (str(error) or type(error).__name__)[:500].rstrip(".")
+        return ConfigError(f"eval_metric: {self} cannot be computed{where}: {reason}. {self.metric.usage()}")
+
+
+def resolve(section: Mapping[Any, object]) -> Resolved:
+    """Return the metric that an ``eval_metric`` section stands for.
+
+    Raises:
+        ConfigError: it is not understood.
+    """
+    name = section.get("name")
+    if not isinstance(name, str):
+        raise ConfigError(f"eval_metric: {reprlib.repr(section)} has no name. {registry().family.example}")
+    offer = registry().find(name, "eval_metric.name")
+    arguments = {str(key): value for key, value in section.items() if key != "name"}
+    metric = offer.component
+    return Resolved(metric, metric.bind(arguments, "eval_metric"), offer.plugin.distribution)
+
+
+@dataclass
+class Accumulated:
+    """A metric over all batches that it has been shown, per channel."""
+
+    resolved: Resolved
+    mask: Mask | None
+    _channels: list[Accumulating] = field(default_factory=list)
+    _voxels: list[int] = field(default_factory=list)
+    _values: list[float] | None = None
+
+    def add(self, output: Tensor, label: Tensor) -> None:
+        """Take in predictions and labels, both of shape (N, C, D, H, W)."""
+        check_shapes(output, label)
+        counts = None if self.mask is None else self.mask(label)
+        output, label = (_exact(tensor) for tensor in (output, label))
+        counts = None if counts is None else counts.to(output.device)
+        while len(self._channels) < label.shape[1]:
+            self._channels.append(_on(output.device, self.resolved.build()))
+            self._voxels.append(0)
+        for channel, metric in enumerate(self._channels):
+            predicted, wanted = self._prepared(output, label, counts, channel)
+            # some metrics cannot be shown nothing
+            if wanted.numel():
+                metric.update(predicted, wanted)
+                self._voxels[channel] += wanted.numel()
+        self._values = None
+
+    def _prepared(self, output: Tensor, label: Tensor, counts: Tensor | None, channel: int) -> tuple[Tensor, Tensor]:
+        if self.resolved.metric.on == "patches":
+            return _patches(output, channel), _patches(label, channel)
+        if counts is None:
+            return output[:, channel].reshape(-1), label[:, channel].reshape(-1)
+        return output[:, channel][counts[:, channel]], label[:, channel][counts[:, channel]]
+
+    @property
+    def values(self) -> list[float]:
+        """The metric of each channel; NaN where no voxel has counted."""
+        if self._values is None:
+            pairs = zip(self._channels, self._voxels, strict=True)
+            self._values = [self._value(metric, voxels) for metric, voxels in pairs]
+        return self._values
+
+    def _value(self, metric: Accumulating, voxels: int) -> float:
+        if not voxels:
+            return math.nan
+        try:
+            return float(metric.compute())
+        except ValueError:
+            # of too few voxels to have one, such as R2 of a single one
+            if voxels > 1:
+                raise
+            return math.nan
+
+    @property
+    def value(self) -> float:
+        """The mean over the channels; NaN if nothing was shown."""
+        return sum(self.values) / len(self.values) if self.values else math.nan
+
+
+def _patches(tensor: Tensor, channel: int) -> Tensor:
+    one = tensor[:, channel : channel + 1]
+    # a plane is no volume of depth 1: windows would not fit into it
+    return one.squeeze(2) if one.dim() == 5 and one.shape[2] == 1 else one
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    """In double precision, in which sums over a whole validation lose nothing; not every device has it."""
+    tensor = tensor.detach()
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+def _on(device: torch.device, metric: Any) -> Accumulating:
+    """A metric on a device and in double precision, if it is torchmetrics'."""
+    if hasattr(metric, "set_dtype"):
+        metric = metric.to(device).set_dtype(torch.float64)
+    found: Accumulating = metric
+    return found
+
+
+class Score:
+    """What upstream's trainer takes for its metric: called with output and labels, it returns a number.
+
+    Left alone, that number is the metric of the batch. Between :meth:`begin` and :meth:`end` it stands for the metric
+    of all batches so far, also after upstream has averaged it: see :class:`Running`.
+
+    Args:
+        resolved: the metric.
+        mask: which voxels count.
+        predicted: from the number of output channels to those that predict the labels' channels.
+    """
+
+    def __init__(
+        self,
+        resolved: Resolved,
+        mask: Mask | None = None,
+        predicted: Callable[[int], list[int]] = lambda channels: list(range(channels)),
+    ) -> None:
+        self.resolved = resolved
+        self.mask = mask
+        self.predicted = predicted
+        self._stack: list[Accumulated] = []
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        return self.resolved.metric.higher_is_better
+
+    def __call__(self, output: Tensor, label: Tensor) -> "Running":
+        accumulated = self._stack[-1] if self._stack else self._new()
+        chosen = self.predicted(output.shape[1])
+        accumulated.add(output if len(chosen) == output.shape[1] else output[:, chosen], label)
+        return Running(accumulated, lasting=bool(self._stack))
+
+    def _new(self) -> Accumulated:
+        return Accumulated(self.resolved, self.mask)
+
+    def begin(self) -> None:
+        """Forget nothing that is going on, and start anew inside it: a validation within an epoch of training."""
+        self._stack.append(self._new())
+
+    def end(self) -> None:
+        """Go on with what was going on before."""
+        self._stack.pop()
+
+    @property
+    def current(self) -> Accumulated:
+        """What has been shown since the last :meth:`begin`."""
+        return self._stack[-1]
+
+    def __repr__(self) -> str:
+        return f"{self.resolved}" + (f", without voxels labelled {self.mask}" if self.mask else "")
+
+
+class Running:
+    """Stands in upstream's running average, which sums up ``value * n`` and divides by the sum of ``n``.
+
+    A mean over batches is not the metric of all voxels: not of R2, not of PSNR, not where voxels are masked. So this is
+    what remains itself, whatever it is multiplied with, added to or divided by; and turns into the number when it is
+    looked at.
+    """
+
+    def __init__(self, accumulated: Accumulated, *, lasting: bool) -> None:
+        self._accumulated = accumulated
+        self._lasting = lasting
+
+    def item(self) -> "Running | float":
+        return self if self._lasting else float(self)
+
+    def __float__(self) -> float:
+        return self._accumulated.value
+
+    def _itself(self, other: object) -> "Running":
+        return self
+
+    __mul__ = __rmul__ = __add__ = __radd__ = __truediv__ = _itself
+
+    def __str__(self) -> str:
+        return str(float(self))
+
+    def __format__(self, spec: str) -> str:
+        return format(float(self), spec)

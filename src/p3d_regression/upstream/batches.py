@@ -1,0 +1,73 @@
+"""Which patches of which files upstream's data loaders have put into a batch."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Any
+
+
+class Recorder:
+    """Stands in for a sampler, gives what that gives, and remembers it.
+
+    Args:
+        sampler: of indices into the dataset.
+        batch_size: of the batches that are made of them.
+    """
+
+    def __init__(self, sampler: Any, batch_size: int) -> None:
+        self._sampler = sampler
+        self._batch_size = batch_size
+        self._indices: list[int] = []
+        self._taken = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self._indices, self._taken = [], 0
+        # loaders with workers ask for more than has been used yet
+        for index in self._sampler:
+            self._indices.append(index)
+            yield index
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_sampler":
+            raise AttributeError(name)
+        return getattr(self._sampler, name)
+
+    def next(self) -> list[int]:
+        """The indices of the next batch that is used."""
+        first = self._taken * self._batch_size
+        self._taken += 1
+        return self._indices[first : first + self._batch_size]
+
+
+def record(loader: Any) -> Recorder | None:
+    """Let a data loader of torch tell which items are in its batches; None if it is of another kind."""
+    batches: Any = getattr(loader, "batch_sampler", None)
+    sampler, size = getattr(batches, "sampler", None), getattr(batches, "batch_size", None)
+    if isinstance(sampler, Recorder):
+        return sampler
+    if sampler is None or not isinstance(size, int):
+        return None
+    recorder = Recorder(sampler, size)
+    batches.sampler = recorder
+    return recorder
+
+
+def places(dataset: Any, indices: list[int]) -> list[str]:
+    """Of some items of a dataset: file and patch, in words."""
+    return [_place(dataset, index) for index in indices]
+
+
+def _place(dataset: Any, index: int) -> str:
+    sizes, parts = getattr(dataset, "cumulative_sizes", None), getattr(dataset, "datasets", None)
+    if sizes and parts:
+        part = bisect_right(sizes, index)
+        return _place(parts[part], index - (sizes[part - 1] if part else 0))
+    path, slices = getattr(dataset, "file_path", None), getattr(dataset, "raw_slices", None)
+    if path is None:
+        return f"item {index} of {type(dataset).__name__}"
+    if slices is None or index >= len(slices):
+        return str(path)
+    spatial = [f"{axis} {part.start}:{part.stop}" for axis, part in zip("zyx", slices[index][-3:], strict=True)]
+    return f"{path} [{', '.join(spatial)}]"

@@ -1,0 +1,187 @@
+"""What is this project's in a training: decided once, from its config, before anything is built."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from p3d_regression import checkpoint
+from p3d_regression.activations.spec import KEY
+from p3d_regression.errors import ConfigError
+from p3d_regression.losses import registry as losses
+from p3d_regression.metrics import registry as metrics
+from p3d_regression.upstream import dry_run, facts
+
+if TYPE_CHECKING:
+    from p3d_regression.components.registry import Registry
+    from p3d_regression.losses import build
+    from p3d_regression.losses.mask import Mask
+    from p3d_regression.metrics import score
+
+#: Upstream's metrics that this project computes where voxels do not count, or half of the output predicts no label.
+REPLACED_METRICS = ("MSE", "PSNR")
+
+#: Losses of upstream's own that compare continuous values voxel by voxel, and would broadcast.
+ELEMENTWISE = ("MSELoss", "L1Loss", "SmoothL1Loss", "WeightedSmoothL1Loss")
+
+_current: "ContextVar[Plan | None]" = ContextVar("current", default=None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which parts of a training are this project's.
+
+    Attributes:
+        is_ours: whether the config uses the plugin at all.
+        loss: None for upstream's.
+        metric: None for upstream's.
+        mask: which voxels count, for both; None for all, or where upstream's loss has its own way with it.
+        loss_name, metric_name: as written.
+    """
+
+    is_ours: bool
+    loss: "build.Resolved | None" = None
+    metric: "score.Resolved | None" = None
+    mask: "Mask | None" = None
+    loss_name: str = ""
+    metric_name: str = ""
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether output and labels are compared as continuous values."""
+        return self.loss is not None or self.metric is not None or self.loss_name in ELEMENTWISE
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """The direction of the metric; None if it is not known."""
+        return self.metric.metric.higher_is_better if self.metric else facts.higher_is_better(self.metric_name)
+
+    def describe(self) -> str:
+        """Loss, metric and mask in words, for a line of the log."""
+        better = {True: "higher is better", False: "lower is better", None: "direction from the config"}
+        parts = [f"loss {self.loss or self.loss_name}", f"metric {self.metric or self.metric_name}"]
+        parts[1] += f" ({better[self.higher_is_better]})"
+        if self.mask:
+            parts.append(f"voxels labelled {self.mask} do not count")
+        return ", ".join(parts)
+
+    def predicted(self, channels: int) -> list[int]:
+        """Which of so many output channels predict the channels of the labels."""
+        return self.loss.predicted(channels) if self.loss else list(range(channels))
+
+
+def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
+    """Decide what is this project's in a training.
+
+    Args:
+        config: of the training.
+        model_is_ours: whether its model has a final activation of this project.
+
+    Raises:
+        ConfigError: a loss or a metric is not understood.
+    """
+    loss, metric = (_section(config, name) for name in ("loss", "eval_metric"))
+    model = _section(config, "model")
+    own_loss, own_metric = _is_own_loss(loss), _is_own_metric(metric)
+    is_ours = model_is_ours or own_loss or own_metric
+    loss_name, metric_name = str(loss.get("name")), str(metric.get("name"))
+    if not is_ours:
+        return Plan(False, loss_name=loss_name, metric_name=metric_name)
+    from p3d_regression.losses import build
+    from p3d_regression.losses.mask import mask_of
+    from p3d_regression.metrics import score
+
+    masked = loss.get("ignore_index") is not None
+    if masked and not own_loss:
+        # upstream's way with it divides by all voxels, where it is a mean over voxels that this project can take
+        offer = losses.registry().get(loss_name)
+        own_loss = offer is not None and offer.component.per_voxel
+    channels = model.get("out_channels")
+    is_number = isinstance(channels, int) and not isinstance(channels, bool) and channels > 0
+    resolved = build.resolve(loss, channels if is_number else None) if own_loss else None
+    mask = mask_of(loss.get("ignore_index")) if own_loss or own_metric else None
+    if (mask or (resolved and resolved.has_variance)) and metric.get("name") in REPLACED_METRICS:
+        own_metric = True
+    found = score.resolve(metric) if own_metric else None
+    if found and mask and found.metric.on == "patches":
+        raise ConfigError(
+            f"loss.ignore_index: {found} compares neighbourhoods, and cannot leave voxels out. Choose a metric of "
+            "single voxels, such as:\n  eval_metric:\n    name: R2Score"
+        )
+    if resolved:
+        build.build(resolved, mask)
+    if found:
+        found.try_on(_patch_shape(config))
+    return Plan(True, resolved, found, mask, loss_name, metric_name)
+
+
+def _patch_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Of the patches that a validation looks at, (D, H, W)."""
+    part: Any = config
+    for key in ("loaders", "val", "slice_builder", "patch_shape"):
+        part = part.get(key) if isinstance(part, Mapping) else None
+    is_shape = isinstance(part, list) and len(part) == 3 and all(isinstance(n, int) and n > 0 for n in part)
+    return tuple(part) if is_shape else (16, 64, 64)
+
+
+def current_or(config: Mapping[str, Any]) -> Plan:
+    """The plan of the training that is being created; else that of a config which somebody uses by hand."""
+    return _current.get() or plan_of(config, model_is_ours=KEY in _section(config, "model"))
+
+
+@contextmanager
+def following(plan: Plan) -> Iterator[None]:
+    """While this lasts, upstream's builders follow a plan: the sections that it was made of get lost on the way."""
+    token = _current.set(plan)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def model_is_ours(config: Mapping[str, Any]) -> bool:
+    """Whether the model of a training is built with our key, or gets a checkpoint that remembers one."""
+    if KEY in _section(config, "model"):
+        return True
+    path = facts.checkpoint_of(config, "train")
+    try:
+        return path is not None and checkpoint.STAMP in facts.checkpoint_metadata(path)
+    except Exception:
+        return False  # upstream says what is wrong with it
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _is_own_loss(section: Mapping[str, Any]) -> bool:
+    """Whether upstream has no such loss, or would ignore an option of it."""
+    name, ignored = section.get("name"), section.get("ignore_index")
+    if not isinstance(name, str):
+        return False
+    if not dry_run.knows_loss(name):
+        return True
+    if isinstance(ignored, float) and math.isnan(ignored):
+        return True  # upstream looks for labels that equal it: there are none
+    unread = dry_run.loss(section).unread
+    return bool(unread) and _takes(losses.registry(), name, unread)
+
+
+def _is_own_metric(section: Mapping[str, Any]) -> bool:
+    """Whether upstream has no such metric, or would ignore an option of it."""
+    name = section.get("name")
+    if not isinstance(name, str):
+        return False
+    if not facts.knows_metric(name):
+        return True
+    given = [key for key, value in section.items() if key != "name" and value is not None]
+    return name in REPLACED_METRICS and bool(given) and _takes(metrics.registry(), name, given)
+
+
+def _takes(registry: "Registry[Any]", name: str, options: list[str]) -> bool:
+    """Whether what this project has under the name can use one of the options, which upstream ignores."""
+    offer = registry.get(name)
+    return offer is not None and bool(set(options) & offer.component.parameters.keys())

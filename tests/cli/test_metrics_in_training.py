@@ -1,0 +1,117 @@
+"""Metrics of this project through upstream's own ``train3dunet``, and which model is kept as the best."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from p3d_regression.metrics.registry import registry
+from p3d_regression.metrics.score import resolve
+from support.checks import merged
+from support.ours import OURS, compared, last, log_of, stopped_with
+from support.traps import Trap, Traps
+
+#: Every metric that there is.
+METRICS = [offer.component for offer in registry().offers()]
+
+
+def with_five_patches(trap: Trap) -> dict[str, Any]:
+    """A validation of five patches: with batches of three the last one is smaller."""
+    noise = np.random.default_rng(2).normal(size=(4, 64, 128))
+    raw = np.cumsum(np.cumsum(noise, 1), 2)
+    raw = (raw - raw.min()) / np.ptp(raw)
+    # some patches are dark: a mean over batches is not the metric of all voxels
+    trap.edit("val", raw=raw.astype(np.float32), label=(3 + 30 * raw**4).astype(np.float32))
+    trap.edit("train", label=lambda file: np.abs(file["label"]) + 3)
+    return {"loaders": {"val": {"slice_builder": {"stride_shape": [4, 64, 16]}}}}
+
+
+#: A metric for each kind of state that torchmetrics keeps is enough with batches of one.
+_ALONE = ("R2Score", "PearsonCorrCoef", "PeakSignalNoiseRatio", "SpearmanCorrCoef")
+
+#: Its windows are larger than the volumes here.
+_TOO_LARGE = "MultiScaleStructuralSimilarityIndexMeasure"
+
+CASES = [(metric.name, size) for metric in METRICS for size in (1, 3) if size == 3 or metric.name in _ALONE]
+
+
+@pytest.mark.parametrize(("name", "batch_size"), [case for case in CASES if case[0] != _TOO_LARGE])
+def test_every_metric_is_that_of_the_whole_validation(runs: Traps, name: str, batch_size: int) -> None:
+    offer = registry().get(name)
+    assert offer is not None
+    example = {**offer.component.example}
+    if name == "StructuralSimilarityIndexMeasure":
+        example["sigma"] = [0.5, 1.5, 1.5]
+    trap = runs.new()
+    changes = merged(OURS, with_five_patches(trap))
+    changes = merged(changes, {"eval_metric": {"name": name, **example}, "loaders": {"batch_size": batch_size}})
+    changes = merged(changes, {"model": {"final_activation": "softplus"}})
+    run = trap.train(changes, iterations=2).succeeded()
+    output, label = (tensor.double() for tensor in compared(run))
+    assert len(label) == 5
+    metric: Any = resolve({"name": name, **example}).build()
+    metric.set_dtype(torch.float64)
+    if offer.component.on == "voxels":
+        metric.update(output.flatten(), label.flatten())
+    else:
+        metric.update(output, label)
+    assert last(run) == pytest.approx(float(metric.compute()), rel=2e-6)
+    (score,) = re.findall(r"Validation finished. Loss: .* Evaluation score: (\S+)", log_of(run))[-1:]
+    assert float(score) == pytest.approx(float(metric.compute()), rel=1e-6)
+
+
+class TestTheBestIsTheBest:
+    """Upstream's default keeps the worst model of an error."""
+
+    @pytest.mark.parametrize(("metric", "best"), [("MeanAbsoluteError", min), ("R2Score", max)])
+    def test_without_the_direction_in_the_config(self, runs: Traps, metric: str, best: Any) -> None:
+        trap = runs.new()
+        changes = {**OURS, "eval_metric": {"name": metric}, "lr_scheduler": {"name": "ReduceLROnPlateau"}}
+        changes = merged(changes, {"trainer": {"validate_after_iters": 1}, "optimizer": {"learning_rate": 0.3}})
+        run = trap.train(changes, iterations=4).succeeded()
+        scores = [value for _, value in run.left.scalars["val_eval_score_avg"]]
+        assert scores.index(best(scores)) != len(scores) - 1, "too easy: the last one is the best"
+        kept = torch.load(run.left.directory / "checkpoints" / "best_checkpoint.pytorch", map_location="cpu")
+        assert kept["num_iterations"] == scores.index(best(scores)) + 1
+        assert kept["best_eval_score"] == pytest.approx(best(scores), rel=1e-6)
+        assert type(kept["best_eval_score"]) is float
+        higher = str(best is max).lower()
+        assert f"set trainer.eval_score_higher_is_better: {higher}, from the metric" in log_of(run)
+        assert f"set lr_scheduler.mode: {'max' if best is max else 'min'}, from the metric" in log_of(run)
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            {"trainer": {"eval_score_higher_is_better": True}},
+            {"lr_scheduler": {"name": "ReduceLROnPlateau", "mode": "max"}},
+        ],
+    )
+    def test_a_contradiction_stops_before_training(self, runs: Traps, lines: dict[str, Any]) -> None:
+        trap = runs.new()
+        message = stopped_with(trap.train(merged({**OURS, "eval_metric": {"name": "MAE"}}, lines)), "ConfigError")
+        assert "P3D202" in message or "P3D203" in message
+        assert not (trap.directory / "checkpoints").exists()
+
+    def test_a_plain_config_stays_as_it_is_with_a_warning(self, runs: Traps) -> None:
+        trap = runs.new()
+        run = trap.train({"trainer": {"eval_score_higher_is_better": ..., "validate_after_iters": 1}}).succeeded()
+        scores = [value for _, value in run.left.scalars["val_eval_score_avg"]]
+        kept = torch.load(run.left.directory / "checkpoints" / "best_checkpoint.pytorch", map_location="cpu")
+        assert kept["best_eval_score"] == pytest.approx(max(scores), rel=1e-6)
+        assert "P3D202" in log_of(run)
+
+
+def test_resuming_goes_on_with_the_same_score(runs: Traps, tmp_path: Path) -> None:
+    trap = runs.new()
+    changes = merged(OURS, {"eval_metric": {"name": "R2Score"}})
+    score = last(trap.train(changes, iterations=2).succeeded())
+    resume = {
+        "trainer": {"resume": str(trap.directory / "checkpoints" / "last_checkpoint.pytorch"), "max_num_iterations": 6}
+    }
+    second = trap.train(merged(changes, resume))
+    second.succeeded()
+    (kept,) = re.findall(r"Best val score: (\S+)\.", log_of(second))
+    assert float(kept) == pytest.approx(score, rel=1e-6)
