@@ -25,6 +25,7 @@ def test_statistics_in_words() -> None:
         (GOOD, NAN, GOOD, False, "ignore_index: .nan"),
         (GOOD, INF, GOOD, True, "The labels hold infinite"),
         (GOOD, NAN, INF, True, "optimizer.learning_rate"),
+        (GOOD, GOOD, GOOD * 1e20, False, "optimizer.learning_rate"),
         (GOOD, GOOD, GOOD, False, "in the range that this loss is for"),
     ],
 )

@@ -38,6 +38,13 @@ def cause_of_no_number(raw: "Tensor", labels: "Tensor", output: "Tensor", *, mas
             "Raw and labels are numbers, the model's output is not: the weights have grown too large. Lower "
             "optimizer.learning_rate, or look for outliers in the labels."
         )
+    finite = labels[labels.isfinite()]
+    largest = float(finite.abs().max()) if finite.numel() else 0.0
+    if float(output.abs().max()) > 1000 * max(largest, 1.0):
+        return (
+            "The model's output is far from all labels, and still grows: the weights have grown too large. Lower "
+            "optimizer.learning_rate."
+        )
     return (
         "Raw, labels and output are numbers: the loss of them is none. Look whether labels and output are in the range "
         "that this loss is for (`p3d-regression check` does)."

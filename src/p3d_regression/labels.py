@@ -146,11 +146,13 @@ class Statistics:
     Attributes:
         channels: moments of each channel, without the measures' own view.
         has_channel_axis: whether the loss sees (N, C, D, H, W); None before anything was read.
+        ignored: how many labels do not count; the others are in ``channels``.
         complete: whether everything has been read.
     """
 
     channels: list[Moments] = field(default_factory=list)
     has_channel_axis: bool | None = None
+    ignored: float = 0.0
     complete: bool = False
 
 
@@ -207,6 +209,7 @@ def _take_in(
             statistics.channels.append(Moments())
         for piece in _pieces(channel, weights):
             block = piece if counts is None else piece.only(counts(piece.values))
+            statistics.ignored += piece.weights.total - (block.weights.total if block else 0.0)
             if block is None:
                 continue
             moments = Moments.of(block)

@@ -51,6 +51,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = model.state_dict()
     state._metadata[""][checkpoint.STAMP] = checkpoint.stamp(resolve("none", 1))
     torch.save({"model_state_dict": state}, directory / "trained_with_none.pytorch")
+    (directory / "resumed" / "logs" / "first").mkdir(parents=True)
+    trained = training_config(directory, {"name": "UNet3D"})
+    write_config(directory / "resumed" / "logs" / "first" / "train.yml", trained)
+    torch.save({"model_state_dict": model.state_dict()}, directory / "resumed" / "last_checkpoint.pytorch")
     (directory / "checkpoints").mkdir()
     torch.save({"model_state_dict": model.state_dict()}, directory / "checkpoints" / "best_checkpoint.pytorch")
     return directory

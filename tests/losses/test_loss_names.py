@@ -53,7 +53,10 @@ def test_case_and_underscores_do_not_matter(name: str) -> None:
         ({"name": "channelwise", "channels": [{"delta": 3}]}, ["loss.channels[0]: {'delta': 3} has no name"]),
         ({"name": "channelwise", "channels": ["L1Loss", "Nope"]}, ["loss.channels[1].name: 'Nope'"]),
         ({"name": "channelwise", "channels": ["L1Loss"], "beta": 3}, ["loss.beta: 3 channelwise takes channels only"]),
-        ({"name": "channelwise", "channels": [{"name": "L1Loss", "ignore_index": 3}]}, ["stands once"]),
+        (
+            {"name": "channelwise", "channels": [{"name": "L1Loss", "ignore_index": 3}]},
+            ["stands beside the name"],
+        ),
         ({"name": "channelwise", "channels": [{"name": "channelwise", "channels": ["L1Loss"]}]}, ["stands outside"]),
         ({"name": "weighted_sum", "losses": ["L1Loss", "GaussianNLLLoss"]}, ["loss.losses[1]", "number of outputs"]),
         ({"name": "weighted_sum", "losses": ["L1Loss", "DiceLoss"], "ignore_index": 0}, ["DiceLoss is not a mean"]),
@@ -113,7 +116,7 @@ def test_the_table_is_plain_data_and_its_examples_work() -> None:
 
 def test_every_loss_of_torch_is_offered_or_refused() -> None:
     for name in nn.modules.loss.__all__:
-        assert registry().get(name) or isinstance(registry()._offers[name.lower()][0].what, Refused)
+        assert registry().get(name, "here") or isinstance(registry()._offers[name.lower()][0].what, Refused)
 
 
 class Cut(nn.Module):

@@ -28,6 +28,8 @@ def plan(loss: dict[str, Any], metric: dict[str, Any] | None = None, *, ours: bo
         {"name": "DiceLoss", "normalization": "none"},
         {"name": "CrossEntropyLoss", "ignore_index": -1},
         {"name": "WeightedSmoothL1Loss", "threshold": 1, "initial_weight": 2},
+        {"name": "SmoothL1Loss", "beta": None},
+        {"name": "GeneralizedDiceLoss", "epsilon": 1.0e-3},
         {"name": None},
         {},
     ],
@@ -143,3 +145,46 @@ def test_upstreams_builders_by_hand() -> None:
     assert type(metrics.get_evaluation_metric({"eval_metric": {"name": "MSE"}})).__name__ == "MSE"
     with pytest.raises(ConfigError, match="did you mean HuberLoss"):
         losses.get_loss_criterion({"loss": {"name": "HubberLoss"}, "device": "cpu"})
+
+
+class TestUpstreamsThatSomebodyHasExtended:
+    def test_a_loss_that_needs_an_option(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from pytorch3dunet.unet3d import losses
+
+        plain = losses._create_loss
+
+        def create(name: str, loss_config: dict[str, Any], *others: Any) -> Any:
+            if name == "FocalLoss":
+                return 2 * loss_config.get("gamma")
+            return plain(name, loss_config, *others)
+
+        monkeypatch.setattr(losses, "_create_loss", create)
+        assert not plan({"name": "FocalLoss", "gamma": 2.0}).is_ours
+        with pytest.raises(ConfigError, match="is not a known loss"):
+            plan({"name": "FocalLos"})
+
+    def test_a_metric_that_is_no_class(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from functools import partial
+
+        from pytorch3dunet.unet3d import metrics
+
+        monkeypatch.setattr(metrics, "MyMSE", partial(metrics.MSE), raising=False)
+        assert plan({"name": "MSELoss"}, {"name": "MyMSE"}).metric is None
+        # a function that upstream's metrics call is none
+        assert str(plan({"name": "MSELoss"}, {"name": "mean_squared_error"}).metric) == "MeanSquaredError"
+
+
+def test_a_plugin_that_claims_upstreams_name_does_not_take_the_mask_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch import nn
+
+    from p3d_regression import Loss
+    from p3d_regression.components.registry import Offer
+    from p3d_regression.losses.registry import registry
+    from p3d_regression.plugins import Plugin
+
+    offers = registry()._offers["mseloss"]
+    mine = Offer(Loss("MSELoss", nn.MSELoss, summary=""), Plugin("greedy", "greedy 1.0"))
+    monkeypatch.setitem(registry()._offers, "mseloss", [*offers, mine])
+    with pytest.raises(ConfigError, match=r"'MSELoss' is claimed by torch.nn and greedy 1.0"):
+        plan({"name": "MSELoss", "ignore_index": -1}, ours=True)
+    assert not plan({"name": "MSELoss"}).is_ours

@@ -63,6 +63,13 @@ BOTH = {"loss": {"name": "channelwise", "channels": [{"name": "weighted_sum", "l
 WEIGHTED = {"name": "WeightedSmoothL1Loss", "threshold": 1.0, "initial_weight": 0.1, "ignore_index": float("nan")}
 
 
+LOGITS = {
+    "loss": {"name": "BCEWithLogitsLoss", "pos_weight": 2.0, "ignore_index": -1},
+    "eval_metric": {"name": "SpearmanCorrCoef"},
+    "trainer": {"eval_score_higher_is_better": True},
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "model"),
     [
@@ -71,7 +78,7 @@ WEIGHTED = {"name": "WeightedSmoothL1Loss", "threshold": 1.0, "initial_weight": 
         pytest.param(GAUSS, {"out_channels": 2, "final_activation": ["none", "softplus"]}, id="a variance"),
         pytest.param(BOTH, {}, id="composed"),
         pytest.param({"loss": WEIGHTED}, {}, id="weights by threshold"),
-        pytest.param({"loss": {"name": "BCEWithLogitsLoss", "pos_weight": 2.0, "ignore_index": -1}}, {}, id="weights"),
+        pytest.param(LOGITS, {}, id="weights"),
     ],
 )
 def test_a_training_step_waits_for_a_gpu_no_more_often_than_upstreams(

@@ -1,5 +1,6 @@
 """A config as the rules see it: read without trusting it, with what follows from it."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +10,7 @@ from p3d_regression import checkpoint
 from p3d_regression.activations.ranges import REAL_LINE, UNIT, Interval
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import Mode
+from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.upstream import facts
 from p3d_regression.upstream.plan import Plan, plan_of
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 REGRESSION_LOSSES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "WeightedSmoothL1Loss")
 REGRESSION_METRICS = ("MSE", "PSNR")
 
+
+#: Final activations for outputs within these bounds.
+_FITTING = {(0.0, 1.0): "sigmoid", (0.0, math.inf): "softplus", (-math.inf, 0.0): "log_softmax"}
 
 #: A model with more could not be built, and its list of ranges would fill the memory.
 _MOST_CHANNELS = 2**16
@@ -196,6 +201,17 @@ class Case:
         if self.flag("final_sigmoid"):
             return Head("sigmoid", (UNIT,) * channels, is_ours=False)
         return Head("softmax", (UNIT if channels > 1 else Interval(1.0, 1.0),) * channels, is_ours=False)
+
+    @property
+    def fitting_activation(self) -> str | None:
+        """Lines with activations for the outputs that the loss is for; None if it is for any."""
+        if self.plan.loss is None or self.out_channels is None:
+            return None
+        needed = {channel: interval for channel, interval, _ in self.plan.loss.needs(self.out_channels)}
+        names = [_FITTING.get((interval.low, interval.high), "none") for _, interval in sorted(needed.items())]
+        if set(names) <= {"none"}:
+            return None
+        return f"model:\n  {KEY}: {as_yaml(names[0] if len(set(names)) == 1 else names)}"
 
     @property
     def label_channels(self) -> int | None:

@@ -50,7 +50,7 @@ def output_cannot_reach_labels(case: Case) -> Iterator[Found]:
         if outside := _outside(seen, phase):
             said = "; ".join(limits) or "some labels cannot be reached"
             said += "" if phase.statistics.complete else " (on what was read so far)"
-            yield Found(f"model.{KEY}", f"on {name} {said}: {outside}", _remedy(phase))
+            yield Found(f"model.{KEY}", f"on {name} {said}: {outside}", case.fitting_activation or _remedy(phase))
 
 
 def _outside(ranges: tuple[Interval, ...], phase: Phase) -> str | None:
@@ -98,7 +98,7 @@ def labels_not_finite(case: Case) -> Iterator[Found]:
             if labels.nan or labels.inf:
                 channel = f" in channel {index}" if phase.statistics and len(phase.statistics.channels) > 1 else ""
                 fix = "replace them in the file, or crop the volume"
-                if labels.nan and not labels.inf and not case.get("loss.ignore_index"):
+                if labels.nan and not labels.inf and case.get("loss.ignore_index") is None:
                     fix = "if these voxels have no label\nloss:\n  ignore_index: .nan"
                 yield Found(f"loaders.{name}", f"the labels hold {_count(labels)}{channel}", fix)
 
@@ -274,4 +274,69 @@ def no_voxel_counts(case: Case) -> Iterator[Found]:
             if not labels.count:
                 which = f" in channel {channel}" if len(statistics.channels) > 1 else ""
                 said = f"every label of {name}{which} is {case.plan.mask}: no voxel counts"
-                yield Found("loss.ignore_index", said, "the label of the voxels that have none")
+                yield Found("loss.ignore_index", said, "delete the line, or write the label of voxels without one")
+
+
+@family.rule(
+    "P3D508",
+    "nothing-is-ignored",
+    "warning",
+    needs="volumes",
+    bad="""
+model:
+  final_activation: none
+loss:
+  name: MSELoss
+  ignore_index: 999
+""",
+    good="""
+model:
+  final_activation: none
+loss:
+  name: MSELoss
+""",
+)
+def nothing_is_ignored(case: Case) -> Iterator[Found]:
+    """If no label has the value of `ignore_index`, the voxels that should not count have another one: a sign is missing
+    (999 for -999), or a label transform has changed them."""
+    if case.plan.mask is None or not case.phases:
+        return
+    known = [phase.statistics for phase in case.phases.values() if phase.statistics and phase.statistics.complete]
+    if len(known) == len(case.phases) and not any(statistics.ignored for statistics in known):
+        lows = [(labels.low, labels.high) for statistics in known for labels in statistics.channels]
+        span = f"[{min(low for low, _ in lows):.6g}, {max(high for _, high in lows):.6g}]"
+        said = f"no label is {case.plan.mask}: after their transforms they are in {span}"
+        yield Found("loss.ignore_index", said, "write the label of the voxels that do not count, or delete the line")
+
+
+@family.rule(
+    "P3D509",
+    "data-range-of-other-labels",
+    "warning",
+    needs="volumes",
+    bad="""
+eval_metric:
+  name: PSNR
+  data_range: 1.0
+trainer:
+  eval_score_higher_is_better: true
+""",
+    good="""
+eval_metric:
+  name: PSNR
+  data_range: 36.0
+trainer:
+  eval_score_higher_is_better: true
+""",
+)
+def data_range_of_other_labels(case: Case) -> Iterator[Found]:
+    """`data_range` is the span of the values that labels can have. Another one shifts PSNR by a constant, and changes
+    what SSIM takes for similar. Half or twice the span of the labels that there are is taken for meant."""
+    given = case.plan.metric.arguments.get("data_range") if case.plan.metric else None
+    phase = case.phases.get("val")
+    if given is None or phase is None or phase.statistics is None:
+        return
+    spans = [labels.high - labels.low for labels in phase.statistics.channels if labels.finite]
+    if spans and max(spans) > 0 and not 0.5 <= given / max(spans) <= 2:
+        said = f"is {given:g}, the labels of val span {max(spans):.6g}"
+        yield Found("eval_metric.data_range", said, f"eval_metric:\n  data_range: {max(spans):.4g}")

@@ -1,6 +1,5 @@
 """Rules about the ``loss`` section."""
 
-import math
 from collections.abc import Iterator
 
 from p3d_regression.activations.spec import KEY
@@ -194,17 +193,94 @@ def output_outside_loss(case: Case) -> Iterator[Found]:
             which = f"output channel {channel}" if len(seen) > 1 else "the output"
             # upstream's own last layer comes after its loss
             where = "" if case.head.is_ours or seen == case.head.ranges else ", before upstream's last layer,"
-            yield Found(f"model.{KEY}", f"{which}{where} is in {seen[channel]}, {loss} is for {needed}", _fitting(case))
+            yield Found(
+                f"model.{KEY}",
+                f"{which}{where} is in {seen[channel]}, {loss} is for {needed}",
+                case.fitting_activation or "",
+            )
 
 
-def _fitting(case: Case) -> str:
-    """The model's activations with one that suits the loss in a channel."""
-    assert case.plan.loss is not None
-    assert case.out_channels is not None
-    needed = {channel: interval for channel, interval, _ in case.plan.loss.needs(case.out_channels)}
-    names = [_ACTIVATIONS.get((interval.low, interval.high), "none") for _, interval in sorted(needed.items())]
-    return f"model:\n  {KEY}: {as_yaml(names[0] if len(set(names)) == 1 else names)}"
+@family.rule(
+    "P3D217",
+    "output-is-not-the-label",
+    "error",
+    bad="""
+model:
+  final_activation: none
+loss:
+  name: PoissonNLLLoss
+eval_metric:
+  name: R2Score
+""",
+    good="""
+model:
+  final_activation: exp
+loss:
+  name: PoissonNLLLoss
+  log_input: false
+eval_metric:
+  name: R2Score
+""",
+)
+def output_is_not_the_label(case: Case) -> Iterator[Found]:
+    """Some losses are for an output that is a function of what it predicts: `PoissonNLLLoss` for the logarithm of a
+    rate, `BCEWithLogitsLoss` for what comes before a sigmoid. The metric compares that output with the labels: while
+    the loss falls the score gets worse, and `best_checkpoint` is an early model. `predict3dunet` writes it, too. Let
+    the final activation make values like the labels, and choose the loss that is for them."""
+    if not case.head.is_ours or not case.has_regression_metric or _sorts(case):
+        return
+    leaves = list(case.plan.loss.leaves) if case.plan.loss else []
+    names = [(leaf.spec.name, leaf.loss.name if leaf.loss else "", leaf.arguments) for leaf in leaves]
+    names = names or [(str(case.loss), str(case.loss), {})]
+    for written, name, arguments in names:
+        option, value, what, fix = _OTHERS.get(name, ("", "", "", ""))
+        if what and arguments.get(option, value) == value:
+            said = f"for {written} the output is {what}, and {case.metric} compares it with the labels"
+            yield Found("loss.name", said, fix)
 
 
-#: For outputs within these bounds.
-_ACTIVATIONS = {(0.0, 1.0): "sigmoid", (0.0, math.inf): "softplus", (-math.inf, 0.0): "log_softmax"}
+def _sorts(case: Case) -> bool:
+    """Whether the metric looks at the order of values alone."""
+    return case.plan.metric is not None and case.plan.metric.metric.name == "SpearmanCorrCoef"
+
+
+_SIGMOID = "model:\n  final_activation: sigmoid\nloss:\n  name: BCELoss"
+
+#: Loss -> an option, its value with which the output is something else than the labels, what, and what to write.
+_OTHERS: dict[str, tuple[str, object, str, str]] = {
+    "BCEWithLogitsLoss": ("", None, "what comes before a sigmoid", _SIGMOID),
+    "BCEDiceLoss": ("", None, "what comes before a sigmoid", _SIGMOID),
+    "PoissonNLLLoss": (
+        "log_input",
+        True,
+        "the logarithm of the labels",
+        "model:\n  final_activation: exp  # or softplus\nloss:\n  name: PoissonNLLLoss\n  log_input: false",
+    ),
+    "KLDivLoss": (
+        "log_target",
+        False,
+        "the logarithm of the labels",
+        "model:\n  final_activation: softmax\nloss:\n  name: MSELoss",
+    ),
+}
+
+
+@family.rule(
+    "P3D218",
+    "cross-entropy-of-one-channel",
+    "error",
+    bad="""
+loss:
+  name: CrossEntropyLoss
+""",
+    good="""
+loss:
+  name: MSELoss
+""",
+)
+def cross_entropy_of_one_channel(case: Case) -> Iterator[Found]:
+    """Cross-entropy compares classes, one per output channel, through a softmax over them. Of one channel that is 1.0
+    everywhere: the loss is 0 from the start, and nothing is learnt."""
+    if case.loss in ("CrossEntropyLoss", "WeightedCrossEntropyLoss") and case.out_channels == 1:
+        said = "is for several classes; with one output channel it is 0 whatever the network says"
+        yield Found("loss.name", said, "loss:\n  name: MSELoss  # for continuous labels; BCEWithLogitsLoss for a mask")

@@ -211,7 +211,7 @@ def regression_behind_segmentation_layer(case: Case) -> Iterator[Found]:
     yield Found(
         f"model.{KEY}",
         f"{which} compares continuous values, but the output goes through a {case.head.name} ({said} that)",
-        _model_line(f"{KEY}: none"),
+        case.fitting_activation or _model_line(f"{KEY}: none"),
     )
 
 

@@ -86,7 +86,7 @@ def checkpoint_contradicts_config(case: Case) -> Iterator[Found]:
 
 
 def _against_training_config(case: Case) -> Iterator[Found]:
-    found = _training_config(Path(case.get("model_path")))
+    found = training_config_beside(Path(case.get("model_path")))
     if found is None:
         return
     path, config = found
@@ -105,7 +105,7 @@ def _against_training_config(case: Case) -> Iterator[Found]:
     )
 
 
-def _training_config(checkpoint_path: Path) -> tuple[Path, Mapping[str, Any]] | None:
+def training_config_beside(checkpoint_path: Path) -> tuple[Path, Mapping[str, Any]] | None:
     """The copy of a training config that upstream has left beside a checkpoint, the newest one."""
     copies = [p for pattern in ("*.yml", "*.yaml") for p in (checkpoint_path.parent / "logs").glob(f"*/{pattern}")]
     for path in sorted(copies, key=lambda p: p.parent.name, reverse=True):

@@ -3,9 +3,13 @@
 import math
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
+from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.case import Case
 from p3d_regression.checks.model import found_by, unknown
+from p3d_regression.checks.prediction import training_config_beside
 from p3d_regression.checks.rule import BOTH, Family, Found
 from p3d_regression.components.text import as_yaml
 from p3d_regression.upstream import dry_run, facts
@@ -35,8 +39,13 @@ def missing_section(case: Case) -> Iterator[Found]:
         if name == "predictor" and name in case.config and value is None:
             yield Found(name, "this section is empty: upstream stops", "delete the line, or name: StandardPredictor")
         if (name in needed and not case.section(name)) or not (value is None or isinstance(value, Mapping)):
-            said = "is missing or empty" if not value else f"is {as_yaml(value)}, which is no mapping"
-            yield Found(name, f"this section {said}", f"{name}:\n  {_FIRST_LINE[name]}")
+            said, line = "is missing or empty", _FIRST_LINE[name]
+            if value:
+                said = f"is {as_yaml(value)}, not lines of its own below it"
+                line = f"name: {value}" if isinstance(value, str) else line
+            elif nearest := get_close_matches(name, [str(key) for key in case.config if key != name], n=1, cutoff=0.75):
+                said += f"; {nearest[0]} is not its name"
+            yield Found(name, f"this section {said}", f"{name}:\n  {line}")
 
 
 _FIRST_LINE = {
@@ -85,6 +94,8 @@ def score_direction(case: Case) -> Iterator[Found]:
     if better is None or said == better:
         return
     how = "is" if is_said else "is missing, which means"
+    if isinstance(case.get("trainer.eval_score_higher_is_better"), str):
+        how = f"is the text {case.get('trainer.eval_score_higher_is_better')!r}, which upstream takes for"
     what = "an error: lower is better" if said else "a score: higher is better"
     yield Found(
         "trainer.eval_score_higher_is_better",
@@ -176,7 +187,10 @@ def ignored_metric_option(case: Case) -> Iterator[Found]:
         return
     for key, value in case.section("eval_metric").items():
         if key != "name" and key not in facts.arguments(cls) and value is not None:
-            yield Found(f"eval_metric.{key}", f"upstream's {case.metric} ignores this option", "delete the line")
+            near = case.metric == "PSNR" and get_close_matches(str(key), ["data_range"], n=1)
+            hint, fix = "; did you mean data_range?", f"eval_metric:\n  name: PSNR\n  data_range: {as_yaml(value)}"
+            said = f"upstream's {case.metric} ignores this option"
+            yield Found(f"eval_metric.{key}", said + (hint if near else ""), fix if near else "delete the line")
 
 
 @family.rule(
@@ -342,3 +356,106 @@ def key_given_twice(case: Case) -> Iterator[Found]:
     stood in the first is gone."""
     for key, line in case.twice:
         yield Found(key, f"comes again in line {line}, and what was said before is lost", "make one of the two")
+
+
+@family.rule(
+    "P3D219",
+    "resumed-with-another-metric",
+    "error",
+    bad="""
+eval_metric:
+  name: PSNR
+  data_range: 36.0
+trainer:
+  eval_score_higher_is_better: true
+  resume: resumed/last_checkpoint.pytorch
+""",
+    good="""
+eval_metric:
+  name: MSE
+trainer:
+  resume: resumed/last_checkpoint.pytorch
+""",
+)
+def resumed_with_another_metric(case: Case) -> Iterator[Found]:
+    """With `resume` the best score so far comes from the checkpoint. Scores of another metric are compared with it
+    then: `best_checkpoint` is never written again, or at once by a worse model. Which metric it was says the copy of
+    the training config that upstream has left in `logs/` beside the checkpoint."""
+    path = facts.checkpoint_of(case.config, "train") if case.get("trainer.resume") and case.opens_files else None
+    found = training_config_beside(Path(path)) if path else None
+    if found is None or not case.metric:
+        return
+    before = Case(found[1], "train", opens_files=False)
+    if before.metric and _measured(before) != _measured(case):
+        said = f"is {_measured(case)}; the checkpoint's best score is of {_measured(before)} (says {found[0]})"
+        fix = "name the checkpoint as trainer.pre_trained, which starts a training anew, or take the same metric"
+        yield Found("eval_metric.name", said, fix)
+
+
+def _measured(case: Case) -> str:
+    return str(case.plan.metric or case.metric)
+
+
+@family.rule(
+    "P3D220",
+    "key-outside-its-section",
+    "warning",
+    bad="""
+loss:
+  name: HuberLoss
+delta: 2.0
+""",
+    good="""
+loss:
+  name: HuberLoss
+  delta: 2.0
+""",
+)
+def key_outside_its_section(case: Case) -> Iterator[Found]:
+    """A line that is not indented is a section of its own, and nobody reads it."""
+    options = {
+        "loss": {"ignore_index", *(name for leaf in _leaves(case) for name in leaf.loss.parameters)},
+        "eval_metric": set(case.plan.metric.metric.parameters if case.plan.metric else ()) | {"data_range"},
+        "trainer": set(facts.trainer_parameters()),
+        "optimizer": {"learning_rate", "weight_decay"},
+    }
+    for key, value in case.config.items():
+        for section, names in options.items():
+            if key in names and not isinstance(value, Mapping):
+                fix = f"{section}:\n  {key}: {as_yaml(value)}"
+                yield Found(str(key), f"nothing reads this line here; it belongs into the section {section}", fix)
+                break
+
+
+def _leaves(case: Case) -> list[Any]:
+    return [leaf for leaf in case.plan.loss.leaves if leaf.loss] if case.plan.loss else []
+
+
+@family.rule(
+    "P3D221",
+    "output-outside-metric",
+    "error",
+    bad="""
+model:
+  final_activation: none
+eval_metric:
+  name: MeanSquaredLogError
+""",
+    good="""
+model:
+  final_activation: softplus
+eval_metric:
+  name: MeanSquaredLogError
+""",
+)
+def output_outside_metric(case: Case) -> Iterator[Found]:
+    """Some metrics are numbers for certain predictions only, such as logarithms for those above 0. One voxel outside
+    makes the score NaN, and no best checkpoint is kept."""
+    if case.plan.metric is None:
+        return
+    wanted = case.plan.metric.metric.outputs
+    for interval in case.predicting(case.seen_by_score("val")):
+        if not (interval.low >= wanted.low and interval.high <= wanted.high):
+            said = f"the output is in {interval}, {case.plan.metric} is for {wanted}"
+            yield Found(f"model.{KEY}", said, f"model:\n  {KEY}: softplus")
+            return

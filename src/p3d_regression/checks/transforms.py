@@ -1,5 +1,6 @@
 """Rules about what is done to raw volumes and labels on their way into the network."""
 
+import math
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -179,11 +180,12 @@ def labels_changed(case: Case) -> Iterator[Found]:
 def labels_interpolated_nearest(case: Case) -> Iterator[Found]:
     """RandomRotate moves labels to the nearest voxel unless told otherwise, and ElasticDeformation with
     `spline_order: 0`, as class numbers need it. Continuous labels get steps: a distance map is off by 0.2 voxels in
-    the mean, and by up to 0.9. The RandomScaler behind `random_scale` cannot be told otherwise."""
+    the mean, and by up to 0.9. The RandomScaler behind `random_scale` cannot be told otherwise. With `ignore_index` it
+    is the right one: any other mixes labels with what is no label."""
     for key, step in _label_steps(case):
         argument = {"RandomRotate": "order", "ElasticDeformation": "spline_order"}.get(str(step.get("name")))
         # ElasticDeformation has no default: without the argument upstream stops
-        if argument and step.get(argument, 0 if argument == "order" else None) == 0:
+        if case.plan.mask is None and argument and step.get(argument, 0 if argument == "order" else None) == 0:
             yield Found(
                 f"{key}.{argument}", f"{step['name']} moves labels to the nearest voxel", _step(step, **{argument: 3})
             )
@@ -313,3 +315,44 @@ def transform_breaks(case: Case) -> Iterator[Found]:
     for name, phase in case.phases.items():
         for key, error in phase.broken_transforms:
             yield Found(f"loaders.{name}.transformer.{key}", f"breaks on the first patch: {error}")
+
+
+@family.rule(
+    "P3D310",
+    "mask-changed-by-transform",
+    "error",
+    bad="""
+model:
+  final_activation: none
+loss:
+  name: MSELoss
+  ignore_index: -100
+"""
+    + _label("name: RandomRotate\n          order: 3", "name: ToTensor\n          expand_dims: true").lstrip("\n"),
+    good="""
+model:
+  final_activation: none
+loss:
+  name: MSELoss
+  ignore_index: -100
+"""
+    + _label("name: RandomRotate\n          order: 0", "name: ToTensor\n          expand_dims: true").lstrip("\n"),
+)
+def mask_changed_by_transform(case: Case) -> Iterator[Found]:
+    """Label transforms do not know of `ignore_index`. An interpolation mixes its value with the labels around, and a
+    normalisation makes another value of it: voxels that should not count are then trained on, with values that are
+    none. A NaN becomes that of many voxels, or of the whole patch."""
+    mask = case.plan.mask
+    if mask is None:
+        return
+    for key, step in _label_steps(case):
+        name = str(step.get("name"))
+        argument = {"RandomRotate": "order", "ElasticDeformation": "spline_order"}.get(name)
+        if argument and step.get(argument, 0) != 0:
+            said = f"{name} mixes voxels labelled {mask} with the labels around them"
+            yield Found(f"{key}.{argument}", said, _step(step, **{argument: 0}))
+        fixed = {"mean", "std"} <= step.keys() or {"min_value", "max_value"} <= step.keys()
+        keeps_nan = math.isnan(mask.ignored) and fixed
+        if name in ("Standardize", "Normalize", "PercentileNormalizer") and not keeps_nan:
+            said = f"{name} makes another value of {mask}, or NaN of the whole patch"
+            yield Found(key, said, "normalise the label volumes themselves, and delete it from the label transforms")

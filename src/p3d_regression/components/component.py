@@ -2,6 +2,7 @@
 
 import reprlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar
@@ -70,10 +71,10 @@ class Component:
         parameters = self.parameters
         for name in given:
             if name not in parameters:
-                raise ConfigError(f"{place}.{short(name)}: {self._unknown(str(name))} {self.usage()}")
+                raise ConfigError(f"{place}.{short(name)}: {self._unknown(str(name))} {self.usage(given)}")
         missing = [name for name, p in parameters.items() if p.required and name not in given]
         if missing:
-            raise ConfigError(f"{place}: {self.name} lacks the argument {' and '.join(missing)}. {self.usage()}")
+            raise ConfigError(f"{place}: {self.name} lacks the argument {' and '.join(missing)}. {self.usage(given)}")
         bound: dict[str, Any] = {}
         for name, parameter in parameters.items():
             if name not in given:
@@ -82,7 +83,7 @@ class Component:
             try:
                 bound[name] = parameter.convert(given[name])
             except ValueError as error:
-                message = f"{place}.{name}: {reprlib.repr(given[name])} {error}. {self.usage()}"
+                message = f"{place}.{name}: {reprlib.repr(given[name])} {error}. {self.usage(given)}"
                 raise ConfigError(message) from None
         return bound
 
@@ -92,20 +93,46 @@ class Component:
         nearest = get_close_matches(name[:100], list(self.parameters), n=1)
         return f"{self.name} has no such argument" + (f", did you mean {nearest[0]}?" if nearest else ".")
 
-    def usage(self) -> str:
-        """Which arguments it takes, and lines of a config that work: the end of an error message."""
+    def usage(self, given: Mapping[str, object] | None = None) -> str:
+        """Which arguments it takes, and lines of a config that work: the end of an error message.
+
+        Args:
+            given: what the config says; what makes sense of it is kept in these lines.
+        """
         if not self.parameters:
             return f"{self.name} takes no arguments. Write:\n{self.lines({})}"
         takes = ", ".join(
             f"{p.name} ({p.kind}, {'required' if p.required else f'default {p.default}'})"
             for p in self.parameters.values()
         )
-        given = {p.name: p.default for p in self.parameters.values() if not p.required}
-        return f"It takes {takes}. Example:\n{self.lines(self.example or given)}"
+        defaults = {p.name: p.default for p in self.parameters.values() if not p.required}
+        required = {name: value for name, value in self.example.items() if self.parameters[name].required}
+        kept = required | self._sensible(given or {})
+        return f"It takes {takes}. Example:\n{self.lines(kept or self.example or defaults)}"
+
+    def _sensible(self, given: Mapping[str, object]) -> dict[str, Argument]:
+        """Of the arguments in a config those that can be used, misspelled names and numbers in quotes mended."""
+        kept: dict[str, Argument] = {}
+        for written, value in given.items():
+            nearest = get_close_matches(str(written)[:100].lower(), list(self.parameters), n=1)
+            name = written if written in self.parameters else nearest[0] if nearest else None
+            for candidate in (value, _as_number(value)):
+                with suppress(ValueError):
+                    if name is not None and candidate != self.parameters[name].default:
+                        kept[name] = self.parameters[name].convert(candidate)
+                        break
+        return kept
 
     def lines(self, arguments: Mapping[str, Argument]) -> str:
         """The part of a config that names it with these arguments."""
         raise NotImplementedError
+
+
+def _as_number(value: object) -> object:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 @dataclass(frozen=True)

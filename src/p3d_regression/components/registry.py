@@ -92,10 +92,15 @@ class Registry(Generic[C]):
         """Names that more than one distribution claims -> these."""
         return {n: [offer.origin for offer in offers] for n, offers in self._offers.items() if len(offers) > 1}
 
-    def get(self, name: str) -> Offer[C] | None:
-        """What a name stands for; None if that is not exactly one component."""
+    def get(self, name: str, place: str) -> Offer[C] | None:
+        """What a name stands for; None if it stands for nothing that can be used.
+
+        Raises:
+            ConfigError: two distributions claim the name.
+        """
         offers = self._offers.get(fold(name), [])
-        return offers[0] if len(offers) == 1 and isinstance(offers[0].what, Component) else None
+        usable = offers and (len(offers) > 1 or isinstance(offers[0].what, Component))
+        return self.find(name, place) if usable else None
 
     def find(self, name: str, place: str) -> Offer[C]:
         """Return what a config names.
@@ -106,7 +111,10 @@ class Registry(Generic[C]):
         offers = self._offers.get(fold(name), [])
         known, noun = self.family.noun.partition(" ")[2], self.family.noun
         if not offers:
-            self._refuse(name, place, f"is not a known {known}; {self._hint(name)}{self._left_out()}")
+            nearest = self._nearest(name)
+            lines = nearest.lines(nearest.example) if nearest else ""
+            why = f"is not a known {known}; {self._hint(name)}{self._left_out()}"
+            self._refuse(name, place, why, f"Example:\n{lines}" if lines else self.family.example)
         if len(offers) > 1:
             claims = " and ".join(offer.origin for offer in offers)
             self._refuse(
@@ -125,6 +133,12 @@ class Registry(Generic[C]):
         nearest = get_close_matches(fold(name), list(names), n=1, cutoff=0.7)
         return f"did you mean {names[nearest[0]]}?" if nearest else self.family.fallback
 
+    def _nearest(self, name: str) -> C | None:
+        """The component whose name is most like another one."""
+        names = {fold(known): offer.component for offer in self.offers() for known in offer.component.names}
+        nearest = get_close_matches(fold(name), list(names), n=1, cutoff=0.7)
+        return names[nearest[0]] if nearest and not self.family.hint(name) else None
+
     def names(self) -> list[str]:
         """All names that a config may use."""
         return [name for offer in self.offers() for name in offer.component.names]
@@ -133,6 +147,6 @@ class Registry(Generic[C]):
         left_out = [f"{plugin} ({plugin.state}: {plugin.detail})" for plugin in self.plugins.left_out()]
         return f" It may be of a plugin that is left out: {'; '.join(left_out)}." if left_out else ""
 
-    def _refuse(self, name: str, place: str, why: str) -> NoReturn:
+    def _refuse(self, name: str, place: str, why: str, example: str | None = None) -> NoReturn:
         allowed = f"Allowed: {', '.join(sorted(self.names()))} (see `p3d-regression {self.family.command}`)."
-        raise ConfigError(f"{place}: {reprlib.repr(name)} {why} {allowed} {self.family.example}")
+        raise ConfigError(f"{place}: {reprlib.repr(name)} {why} {allowed} {example or self.family.example}")

@@ -4,7 +4,7 @@ import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from p3d_regression.components.text import fold, short
 from p3d_regression.errors import ConfigError
@@ -68,7 +68,11 @@ def parse(section: Mapping[Any, object], place: str = WHOLE) -> Spec:
         _refuse(place, section, "has no name.")
     weight = _weight(section.get("weight", 1.0), f"{place}.weight")
     if place != WHOLE and "ignore_index" in section:
-        _refuse(f"{place}.ignore_index", section["ignore_index"], "stands once, beside the name of the whole loss.")
+        _refuse(
+            f"{place}.ignore_index",
+            section["ignore_index"],
+            "stands beside the name of the whole loss, once.",
+        )
     composite = next(
         (known for known in COMPOSITES if fold(name) in (fold(known), fold(known).replace("weighted", ""))), None
     )
@@ -103,8 +107,16 @@ def _part(entry: object, place: str, composite: str) -> Spec:
 
 def _weight(value: object, place: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        _refuse(place, value, "is not a number above 0, what this loss is multiplied with.", WEIGHTED_SUM)
+        hint = f" (YAML reads it as a text; write {float(value):g})" if _is_number(value) else ""
+        _refuse(place, value, f"is not a number above 0, what this loss is multiplied with{hint}.", WEIGHTED_SUM)
     return float(value)
+
+
+def _is_number(value: object) -> TypeGuard[str]:
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def _refuse(place: str, value: object, why: str, example: str = WEIGHTED_SUM) -> NoReturn:

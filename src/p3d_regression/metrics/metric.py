@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
+from p3d_regression.activations.ranges import REAL_LINE, Interval
 from p3d_regression.components.component import Component
 from p3d_regression.components.parameters import Argument
 from p3d_regression.components.text import as_yaml
@@ -35,6 +36,7 @@ class Metric(Component):
         on: what it is computed of. ``voxels``: predictions and labels of shape (n,), those that count of all patches in
             any order. ``patches``: of shape (N, 1, D, H, W), or (N, 1, H, W) where D is 1; it cannot leave voxels out.
         keeps_voxels: whether all voxels are kept until the end.
+        outputs, labels: which predictions and labels make sense.
         aliases: other names for it.
         example: arguments for a table and for tests; needed where the constructor has arguments without default.
         hidden: arguments of the constructor that a config may not give -> why.
@@ -49,6 +51,8 @@ class Metric(Component):
     summary: str
     on: Literal["voxels", "patches"] = "voxels"
     keeps_voxels: bool = False
+    outputs: Interval = REAL_LINE
+    labels: Interval = REAL_LINE
     aliases: tuple[str, ...] = ()
     example: Mapping[str, Argument] = field(default_factory=dict)
     hidden: Mapping[str, str] = field(default_factory=dict)

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from p3d_regression.activations.ranges import NON_NEGATIVE, REAL_LINE
 from p3d_regression.components.component import Refused
 from p3d_regression.hookspecs import hookimpl
 from p3d_regression.metrics.metric import Metric
@@ -15,86 +16,87 @@ _HIDDEN = {
     "reduction": "the score is a mean",
     "dim": "the score is over the whole validation",
     "keep_sequence_dim": "the score is over the whole validation",
-    "return_full_image": "the score is a number",
-    "return_contrast_sensitivity": "the score is a number",
+    "power": "the others are for labels and predictions above 0 only, and stop at the first one that is not",
 }
 
 #: What each is for; the order is that of the table, what is wanted most often first.
 _SUMMARIES = {
     "MeanSquaredError": "MSE; squared false for RMSE",
     "MeanAbsoluteError": "MAE, in the units of the labels",
-    "R2Score": "part of the labels' variance that is explained: 1 is perfect, 0 is the constant guess",
     "PearsonCorrCoef": "linear correlation; blind to offset and scale",
     "ConcordanceCorrCoef": "correlation that offset and scale count against",
     "SpearmanCorrCoef": "correlation of ranks",
     "ExplainedVariance": "R2 that a constant offset does not count against",
     "NormalizedRootMeanSquaredError": "RMSE by mean, range, standard deviation or norm of the labels",
     "PeakSignalNoiseRatio": "PSNR in dB; data_range is that of the labels",
-    "StructuralSimilarityIndexMeasure": "SSIM in 3D (2D where patches are flat); data_range is that of the labels",
-    "MultiScaleStructuralSimilarityIndexMeasure": "SSIM at five scales; needs patches of more than 160 voxels a side",
 }
 
 _ALIASES = {
     "MeanSquaredError": ("MSE",),
     "MeanAbsoluteError": ("MAE",),
-    "R2Score": ("R2",),
     "PearsonCorrCoef": ("Pearson",),
     "SpearmanCorrCoef": ("Spearman",),
     "ConcordanceCorrCoef": ("Concordance",),
     "NormalizedRootMeanSquaredError": ("NRMSE",),
     "PeakSignalNoiseRatio": ("PSNR",),
-    "StructuralSimilarityIndexMeasure": ("SSIM",),
-    "MultiScaleStructuralSimilarityIndexMeasure": ("MS_SSIM",),
 }
+
+#: Of labels and predictions that are not negative.
+_NON_NEGATIVE = ("MeanSquaredLogError",)
 
 #: Where torchmetrics says neither: a correlation of -1 is no good model.
 _HIGHER_IS_BETTER = {"PearsonCorrCoef": True, "TweedieDevianceScore": False}
 
 #: What works on a few numbers, and not on the voxels of a volume.
-_REFUSED = {"KendallRankCorrCoef": "it compares every voxel with every other one; SpearmanCorrCoef sorts them"}
+_REFUSED = {
+    "KendallRankCorrCoef": "it compares every voxel with every other one; SpearmanCorrCoef sorts them",
+    "LogCoshError": "it overflows for errors above 709; the loss HuberLoss and the metric MAE are its like",
+    "MultiScaleStructuralSimilarityIndexMeasure": "its windows need patches of more than 160 voxels a side; see SSIM",
+}
 
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "CriticalSuccessIndex": {"threshold": 0.5},
     "MinkowskiDistance": {"p": 3.0},
     "PeakSignalNoiseRatio": {"data_range": 1.0},
-    "StructuralSimilarityIndexMeasure": {"data_range": 1.0},
-    "MultiScaleStructuralSimilarityIndexMeasure": {"data_range": 1.0},
 }
 
-#: Of the image metrics, those that compare a volume with its labels by arithmetic alone.
-_ON_PATCHES = ("StructuralSimilarityIndexMeasure", "MultiScaleStructuralSimilarityIndexMeasure")
+#: Of the image metrics, those that look at single voxels.
 _IMAGES_BY_VOXEL = ("PeakSignalNoiseRatio",)
+
+#: Built in, in another form.
+_OURS = ("R2Score", "StructuralSimilarityIndexMeasure")
 
 
 @hookimpl
 def p3d_metrics() -> list[Metric | Refused]:
     from torchmetrics import image, regression
 
-    found = {name: getattr(regression, name) for name in regression.__all__}
-    found |= {name: getattr(image, name) for name in (*_IMAGES_BY_VOXEL, *_ON_PATCHES)}
-    others = [name for name in image.__all__ if name not in found]
+    found = {name: getattr(regression, name) for name in regression.__all__ if name not in _OURS}
+    found |= {name: getattr(image, name) for name in _IMAGES_BY_VOXEL}
+    others = [name for name in image.__all__ if name not in (*found, *_OURS)]
     order = [*_SUMMARIES, *found]
     return [
         *(_metric(found[name]) for name in sorted(found, key=order.index)),
-        *(Refused(name, "it is for pictures, or needs a trained network") for name in others),
+        *(Refused(name, _REFUSED.get(name, "it is for pictures, or needs a trained network")) for name in others),
     ]
 
 
 def _metric(cls: Any) -> Metric | Refused:
     name = cls.__name__
-    example, on_patches = _EXAMPLES.get(name, {}), name in _ON_PATCHES
+    example = _EXAMPLES.get(name, {})
     build = _builder(cls)
     if name in _REFUSED:
         return Refused(name, _REFUSED[name])
-    if not on_patches and (reason := _reason_against(build, example)):
+    if reason := _reason_against(build, example):
         return Refused(name, reason)
     return Metric(
         name,
         build,
         higher_is_better=_HIGHER_IS_BETTER.get(name, cls.higher_is_better),
         summary=_SUMMARIES.get(name, f"torchmetrics.{name}"),
-        on="patches" if on_patches else "voxels",
-        keeps_voxels=not on_patches and _keeps_voxels(build, example),
+        outputs=NON_NEGATIVE if name in _NON_NEGATIVE else REAL_LINE,
+        labels=NON_NEGATIVE if name in _NON_NEGATIVE else REAL_LINE,
+        keeps_voxels=_keeps_voxels(build, example),
         aliases=_ALIASES.get(name, ()),
         example=example,
         hidden=_HIDDEN,
@@ -105,9 +107,9 @@ def _builder(cls: Any) -> Callable[..., Any]:
     """The class, with a signature of what a config can say."""
 
     def build(**arguments: Any) -> Any:
-        # torchmetrics wants tuples where YAML has lists
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
-        return cls(**given)
+        if arguments.get("data_range", 1.0) <= 0:
+            raise ValueError("data_range has to be above 0")
+        return cls(**arguments)
 
     parameters = inspect.signature(cls).parameters.values()
     build.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -117,10 +119,8 @@ def _builder(cls: Any) -> Callable[..., Any]:
 
 
 def _asked_for(parameter: inspect.Parameter) -> inspect.Parameter:
-    """Without a range of the data each batch would be measured by its own."""
-    if parameter.name != "data_range":
-        return parameter
-    return parameter.replace(default=parameter.empty, annotation=float | list[float])
+    """With one number for a range: two would not only be a range, predictions would be clipped to them."""
+    return parameter.replace(annotation=float) if parameter.name == "data_range" else parameter
 
 
 def _reason_against(build: Callable[..., Any], example: dict[str, Any]) -> str | None:

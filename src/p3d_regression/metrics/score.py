@@ -4,6 +4,7 @@ import math
 import reprlib
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,8 @@ from p3d_regression.losses.mask import Mask
 from p3d_regression.metrics.metric import Accumulating, Metric
 from p3d_regression.metrics.registry import registry
 
-#: Voxels per axis of the patches that a metric is tried on: enough for every window that is known.
-_LARGEST_TRIAL = 176
+#: Voxels per axis of the patches that a metric is tried on, at most.
+_TRIALS = (24, 96)
 
 
 @dataclass(frozen=True)
@@ -58,28 +59,37 @@ class Resolved:
         Raises:
             ConfigError: it cannot be computed.
         """
-        # plugins and torchmetrics may take what is left of the arguments at their first batch
-        capped = tuple(min(size, _LARGEST_TRIAL) for size in shape)
-        labels = torch.linspace(0.1, 0.9, math.prod(capped), device="cpu").reshape(1, 1, *capped)
-        accumulated = Accumulated(self, None)
+        smallest, *larger = sorted({tuple(min(size, cap) for size in shape) for cap in _TRIALS})
         try:
-            # nothing random is taken from the user's seed, and nothing is said of these numbers
-            with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")
-                accumulated.add(0.9 * labels + 0.02, labels)
-                value = accumulated.value
-        except ConfigError:
-            raise
+            self._try_on(smallest)
         except Exception as error:
+            failure = error
+            # plugins may need more
+            for capped in larger:
+                with suppress(Exception):
+                    return self._try_on(capped)
             where = f" of patches of {' x '.join(map(str, shape))} voxels"
-            raise self.impossible(error, where) from (error if self.plugin else None)
+            raise self.impossible(failure, where) from (failure if self.plugin else None)
+
+    def _try_on(self, shape: tuple[int, ...]) -> None:
+        # inside the ranges that it declares, and as wide as a range that the config names
+        width = float(self.arguments.get("data_range") or 1.0)
+        labels = width * torch.linspace(0.1, 0.9, math.prod(shape), device="cpu").reshape(1, 1, *shape)
+        accumulated = Accumulated(self, None)
+        # nothing random is taken from the user's seed, and nothing is said of these numbers
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            accumulated.add(0.9 * labels + 0.02 * width, labels)
+            value = accumulated.value
         if not math.isfinite(value):
-            raise self.impossible(ValueError(f"it is {value} of finite labels from 0.1 to 0.9"))
+            raise ValueError(f"it is {value} of finite labels")
 
     def impossible(self, error: Exception, where: str = "") -> ConfigError:
         """What to say if it cannot be computed."""
         reason = (str(error) or type(error).__name__)[:500].rstrip(".")
-        return ConfigError(f"eval_metric: {self} cannot be computed{where}: {reason}. {self.metric.usage()}")
+        return ConfigError(
+            f"eval_metric: {self} cannot be computed{where}: {reason}. {self.metric.usage(self.arguments)}"
+        )
 
 
 def resolve(section: Mapping[Any, object]) -> Resolved:
@@ -179,8 +189,8 @@ def _on(device: torch.device, metric: Any) -> Accumulating:
 class Score:
     """What upstream's trainer takes for its metric: called with output and labels, it returns a number.
 
-    Left alone, that number is the metric of the batch. Between :meth:`begin` and :meth:`end` it stands for the metric
-    of all batches so far, also after upstream has averaged it: see :class:`Running`.
+    Left alone, that number is the metric of the batch, a tensor. Between :meth:`begin` and :meth:`end` it stands for
+    the metric of all batches so far, also after upstream has averaged it: see :class:`Running`.
 
     Args:
         resolved: the metric.
@@ -203,11 +213,11 @@ class Score:
     def higher_is_better(self) -> bool | None:
         return self.resolved.metric.higher_is_better
 
-    def __call__(self, output: Tensor, label: Tensor) -> "Running":
+    def __call__(self, output: Tensor, label: Tensor) -> "Running | Tensor":
         accumulated = self._stack[-1] if self._stack else self._new()
         chosen = self.predicted(output.shape[1])
         accumulated.add(output if len(chosen) == output.shape[1] else output[:, chosen], label)
-        return Running(accumulated, lasting=bool(self._stack))
+        return Running(accumulated) if self._stack else torch.tensor(accumulated.value, dtype=torch.float64)
 
     def _new(self) -> Accumulated:
         return Accumulated(self.resolved, self.mask)
@@ -221,9 +231,9 @@ class Score:
         self._stack.pop()
 
     @property
-    def current(self) -> Accumulated:
-        """What has been shown since the last :meth:`begin`."""
-        return self._stack[-1]
+    def channels(self) -> list[float]:
+        """The metric of each channel, of what has been shown since the last :meth:`begin`."""
+        return self._stack[-1].values if self._stack else []
 
     def __repr__(self) -> str:
         return f"{self.resolved}" + (f", without voxels labelled {self.mask}" if self.mask else "")
@@ -237,12 +247,11 @@ class Running:
     looked at.
     """
 
-    def __init__(self, accumulated: Accumulated, *, lasting: bool) -> None:
+    def __init__(self, accumulated: Accumulated) -> None:
         self._accumulated = accumulated
-        self._lasting = lasting
 
-    def item(self) -> "Running | float":
-        return self if self._lasting else float(self)
+    def item(self) -> "Running":
+        return self
 
     def __float__(self) -> float:
         return self._accumulated.value

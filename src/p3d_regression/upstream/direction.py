@@ -21,9 +21,9 @@ def settled(config: Mapping[str, Any], plan: Plan) -> tuple[dict[str, Any], list
     trainer, scheduler = config.get("trainer"), config.get("lr_scheduler")
     if not isinstance(trainer, Mapping):
         return changed, []
-    better, lines = plan.higher_is_better, []
-    if better is None and _KEY in trainer:
-        better = bool(trainer[_KEY])
+    lines: list[str] = []
+    # what is said once is meant for both lines
+    better = bool(trainer[_KEY]) if _KEY in trainer else plan.higher_is_better
     if better is None:
         raise ConfigError(
             f"eval_metric.name: {plan.metric_name} does not say whether higher is better, and best_checkpoint would "

@@ -71,7 +71,9 @@ def metric_class(name: object) -> type | None:
 
 def knows_metric(name: object) -> bool:
     """Whether upstream builds something of this name, be it a metric or not."""
-    return _class(_METRICS, name) is not None
+    found = getattr(module_of(_METRICS), name, None) if isinstance(name, str) else None
+    # functions are there because upstream's metrics call them
+    return callable(found) and not inspect.isfunction(found)
 
 
 #: Upstream's metrics, and what they are made from.

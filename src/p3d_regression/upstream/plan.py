@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from p3d_regression import checkpoint
+from p3d_regression import checkpoint, installed
 from p3d_regression.activations.spec import KEY
 from p3d_regression.errors import ConfigError
 from p3d_regression.losses import registry as losses
@@ -96,7 +96,7 @@ def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
     masked = loss.get("ignore_index") is not None
     if masked and not own_loss:
         # upstream's way with it divides by all voxels, where it is a mean over voxels that this project can take
-        offer = losses.registry().get(loss_name)
+        offer = losses.registry().get(loss_name, "loss.name")
         own_loss = offer is not None and offer.component.per_voxel
     channels = model.get("out_channels")
     is_number = isinstance(channels, int) and not isinstance(channels, bool) and channels > 0
@@ -113,14 +113,20 @@ def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
     if resolved:
         build.build(resolved, mask)
     if found:
-        found.try_on(_patch_shape(config))
+        for phase in _scored_phases(config):
+            found.try_on(_patch_shape(config, phase))
     return Plan(True, resolved, found, mask, loss_name, metric_name)
 
 
-def _patch_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """Of the patches that a validation looks at, (D, H, W)."""
+def _scored_phases(config: Mapping[str, Any]) -> list[str]:
+    """Where upstream computes the metric: of a training batch, too, whenever it logs one."""
+    return ["val"] if _section(config, "trainer").get("skip_train_validation", False) else ["val", "train"]
+
+
+def _patch_shape(config: Mapping[str, Any], phase: str) -> tuple[int, ...]:
+    """Of the patches of a phase, (D, H, W)."""
     part: Any = config
-    for key in ("loaders", "val", "slice_builder", "patch_shape"):
+    for key in ("loaders", phase, "slice_builder", "patch_shape"):
         part = part.get(key) if isinstance(part, Mapping) else None
     is_shape = isinstance(part, list) and len(part) == 3 and all(isinstance(n, int) and n > 0 for n in part)
     return tuple(part) if is_shape else (16, 64, 64)
@@ -166,8 +172,8 @@ def _is_own_loss(section: Mapping[str, Any]) -> bool:
         return True
     if isinstance(ignored, float) and math.isnan(ignored):
         return True  # upstream looks for labels that equal it: there are none
-    unread = dry_run.loss(section).unread
-    return bool(unread) and _takes(losses.registry(), name, unread)
+    unread = [key for key in dry_run.loss(section).unread if section.get(key) is not None]
+    return bool(unread) and _takes(losses.registry(), name, unread, "loss.name")
 
 
 def _is_own_metric(section: Mapping[str, Any]) -> bool:
@@ -178,10 +184,12 @@ def _is_own_metric(section: Mapping[str, Any]) -> bool:
     if not facts.knows_metric(name):
         return True
     given = [key for key, value in section.items() if key != "name" and value is not None]
-    return name in REPLACED_METRICS and bool(given) and _takes(metrics.registry(), name, given)
+    return name in REPLACED_METRICS and bool(given) and _takes(metrics.registry(), name, given, "eval_metric.name")
 
 
-def _takes(registry: "Registry[Any]", name: str, options: list[str]) -> bool:
+def _takes(registry: "Registry[Any]", name: str, options: list[str], place: str) -> bool:
     """Whether what this project has under the name can use one of the options, which upstream ignores."""
-    offer = registry.get(name)
-    return offer is not None and bool(set(options) & offer.component.parameters.keys())
+    offer = registry.get(name, place)
+    if offer is None or offer.origin == installed.UPSTREAM:
+        return False
+    return bool(set(options) & offer.component.parameters.keys())

@@ -103,7 +103,8 @@ class _Session:
 
     def _train(self, original: Callable[[], Any]) -> Any:
         """One epoch."""
-        if self.score is None:
+        if self.score is None or self.score.resolved.metric.keeps_voxels:
+            # kept for a whole epoch, they would fill the memory: each batch has a score of its own
             return original()
         self.score.begin()
         try:
@@ -140,6 +141,8 @@ class _Session:
             value: float = plain.item()
             if not np.isfinite(value):
                 self._stop(value, raw, labels, predicted, indices)
+            # upstream keeps the loss until the next batch is there, and this would keep the patches
+            del loss.item
             return value
 
         loss.item = item
@@ -181,12 +184,16 @@ class _Session:
                 f"output channel {channel} was {value:g} in every voxel of the validation after iteration "
                 f"{self.trainer.num_iterations}. Probably {guards.cause_of_constant(value, interval, name)}",
             )
-        if np.isnan(score):
+        # PSNR is infinite where nothing is wrong
+        if np.isnan(score) or (np.isinf(score) and not (score > 0 and self.plan.higher_is_better)):
+            values = self.score.channels if self.score else []
+            channels = [str(channel) for channel, value in enumerate(values) if not np.isfinite(value)]
+            where = f" in channel {' and '.join(channels)}" if len(values) > 1 else ""
             self._warn(
-                "nan",
-                f"{self.plan.metric or self.plan.metric_name} is NaN over the whole validation after iteration "
-                f"{self.trainer.num_iterations}: no best_checkpoint is kept for it. Labels or output may be constant, "
-                "or no voxel counts.",
+                "score",
+                f"{self.plan.metric or self.plan.metric_name} is {score}{where} over the whole validation after "
+                f"iteration {self.trainer.num_iterations}: no best_checkpoint is kept for it. Labels or output may be "
+                "constant, or no voxel counts.",
             )
 
     def _warn(self, key: str, message: str) -> None:
@@ -209,7 +216,7 @@ class _Session:
         if self.score is None:
             return original(phase, loss, score)
         result = original(phase, loss, float(score))
-        values = self.score.current.values
+        values = self.score.channels
         if len(values) > 1:
             for channel, value in enumerate(values):
                 tag = f"{phase}_eval_score/channel_{channel}"
