@@ -7,9 +7,12 @@ import pytest
 import yaml
 
 from p3d_regression.activations.registry import registry, resolve
+from p3d_regression.checks.registry import rules
+from p3d_regression.checks.run import check_file
 from p3d_regression.losses import build as losses
 from p3d_regression.losses.build import build
 from p3d_regression.metrics import score as metrics
+from support.checks import Silent
 from support.environments import ROOT, Environment
 from support.lab import training_config, write_config, write_volumes
 from support.plugins import write_plugin
@@ -94,3 +97,9 @@ def test_the_plugin_on_that_page_trains(plugin: Environment, tmp_path: Path) -> 
     tables = [environment.run("p3d-regression", name).stdout for name in ("losses", "metrics")]
     assert [("charbonnier 1.0" in table) for table in tables] == [True, True]
     assert "MaxError" in environment.run("p3d-regression", "doctor").stdout
+
+
+def test_the_example_config_is_without_findings() -> None:
+    report = check_file(str(ROOT / "examples" / "train.yml"), [], rules(), with_data=False, progress=Silent())
+    assert report.failures == []
+    assert report.findings == []

@@ -4,7 +4,7 @@ import io
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,11 +90,7 @@ def activations(as_json: bool) -> None:
     """
     from p3d_regression.activations import table
 
-    rows = table.rows()
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-    else:
-        _print_table("final_activation:", "range", [_cells(row, row["range_text"]) for row in rows])
+    _show(table.rows(), as_json, "final_activation:", "range", lambda row: row["range_text"])
 
 
 @main.command(short_help="Every loss that a config may name.")
@@ -106,11 +102,7 @@ def losses(as_json: bool) -> None:
     """
     from p3d_regression.losses import table
 
-    rows = table.rows()
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-    else:
-        _print_table("loss:", "output", [_cells(row, row["outputs"]) for row in rows])
+    _show(table.rows(), as_json, "loss:", "output", lambda row: row["outputs"])
 
 
 @main.command(short_help="Every metric that a config may name.")
@@ -122,11 +114,18 @@ def metrics(as_json: bool) -> None:
     """
     from p3d_regression.metrics import table
 
-    rows, better = table.rows(), {True: "higher", False: "lower", None: "say it"}
+    better = {True: "higher", False: "lower", None: "say it"}
+    _show(table.rows(), as_json, "eval_metric:", "better", lambda row: better[row["higher_is_better"]])
+
+
+def _show(
+    rows: list[dict[str, Any]], as_json: bool, key: str, what: str, property_of: Callable[[dict[str, Any]], str]
+) -> None:
+    """Print what a config may name: as JSON, or as a table with one property in a column of its own."""
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
-        _print_table("eval_metric:", "better", [_cells(row, better[row["higher_is_better"]]) for row in rows])
+        _print_table(key, what, [_cells(row, property_of(row)) for row in rows])
 
 
 def _cells(row: dict[str, Any], what: str) -> tuple[str, str, str, str, str]:

@@ -2,13 +2,13 @@
 
 from itertools import chain
 
-from p3d_regression.checks import files, labels, loss, model, prediction, shapes, training, transforms
+from p3d_regression.checks import files, labels, loss, metric, model, prediction, shapes, training, transforms
 from p3d_regression.checks.rule import Family, Rule
 from p3d_regression.hookspecs import hookimpl
 
 _FAMILIES: dict[str, tuple[Family, ...]] = {
     "Model": (model.family,),
-    "Loss, metric, optimizer, trainer": (loss.family, training.family),
+    "Loss, metric, optimizer, trainer": (loss.family, metric.family, training.family),
     "Transforms": (transforms.family,),
     "Files and shapes": (files.family, shapes.family),
     "Values of labels and raw volumes": (labels.family,),
