@@ -120,7 +120,10 @@ def _builder(cls: Any) -> Callable[..., Any]:
 
 def _asked_for(parameter: inspect.Parameter) -> inspect.Parameter:
     """With one number for a range: two would not only be a range, predictions would be clipped to them."""
-    return parameter.replace(annotation=float) if parameter.name == "data_range" else parameter
+    if parameter.name != "data_range":
+        return parameter
+    # older versions took the range of what they were shown first
+    return parameter.replace(default=parameter.empty, annotation=float)
 
 
 def _reason_against(build: Callable[..., Any], example: dict[str, Any]) -> str | None:
