@@ -118,7 +118,7 @@ class TestTraining:
         result = train({"pre_trained": str(checkpoint_of(trained))}, {"final_activation": "none"})
         assert result.returncode == 0, result.stderr
         lines = our_lines(result.stdout)
-        assert len(lines) == 2
+        assert len(lines) == 3  # the last one is about loss and metric
         assert (
             "final activation none from the config, on pre-trained weights that were trained with {name: soft"
             in lines[1]
@@ -128,8 +128,9 @@ class TestTraining:
     def test_pre_trained_without_the_key_keeps_the_old_one(self, train, trained: Trained, tmp_path: Path) -> None:
         result = train({"pre_trained": str(checkpoint_of(trained))}, {})
         assert result.returncode == 0, result.stderr
-        (line,) = our_lines(result.stdout)
+        line, of_loss = our_lines(result.stdout)
         assert "taken from the checkpoint" in line
+        assert "loss MSELoss, metric MSE" in of_loss
         assert remembered(tmp_path / "checkpoints" / "last_checkpoint.pytorch")["beta"] == 2.0
 
     @pytest.mark.parametrize("pre_trained", [False, True])

@@ -188,7 +188,7 @@ print(json.dumps([loss.item(), output.grad.sum().item(), score.item()]))
             # with the plugin it is a label that does not count
             assert ("P3D206" in run.found) == (ignored == -1)
 
-    @pytest.mark.parametrize("option", [{}, {"data_range": 100}])
+    @pytest.mark.parametrize("option", [{}, {"data_range": 36}])
     def test_p3d504_psnr_stops_at_labels_outside_its_range(self, traps: Traps, option: dict[str, int]) -> None:
         psnr = {"eval_metric": {"name": "PSNR", **option}, "trainer": {"eval_score_higher_is_better": True}}
         run = traps.new().train(psnr)
@@ -217,7 +217,7 @@ print(json.dumps(float(get_evaluation_metric(config)(labels + 0.1, labels))))
         trap = traps.new(labels=(0.0, 1.0))
         plain, found = trap.ask(question, changes)
         assert found == set()
-        with_range, found = trap.ask(question, merged(changes, {"eval_metric": {"data_range": 100}}))
+        with_range, found = trap.ask(question, merged(changes, {"eval_metric": {"data_range": 1.5}}))
         assert with_range == plain
         # with the plugin PSNR uses it
         assert found == ({"P3D209"} if metric == "MSE" else set())
