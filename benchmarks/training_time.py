@@ -27,8 +27,8 @@ from pytorch3dunet.unet3d.trainer import create_trainer
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PATCH = [16, 64, 64] if DEVICE == "cpu" else [64, 128, 128]
-FEATURES = [16, 32, 64]
-PATCHES = 6
+FEATURES = [16, 32]
+PATCHES = 3
 
 #: Name -> what is other than in the plain config.
 OURS: dict[str, dict[str, Any]] = {

@@ -1,0 +1,62 @@
+"""What a metric and the watch for constant output add to a validation step, as a share of the model's forward pass.
+
+    python benchmarks/metric_time.py
+
+Upstream's MSE beside this project's metrics, on one patch; medians of repeated calls in one process. Runs on the GPU
+where there is one.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pytorch3dunet.unet3d.metrics import MSE
+from pytorch3dunet.unet3d.model import get_model
+
+from p3d_regression.guards import OutputRange
+from p3d_regression.losses.mask import Mask
+from p3d_regression.metrics.score import Score, resolve
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+UNET = {"name": "UNet3D", "in_channels": 1, "out_channels": 1, "f_maps": [16, 32, 64], "final_activation": "none"}
+SHAPE = (1, 1, 16, 64, 64) if DEVICE == "cpu" else (2, 1, 64, 128, 128)
+
+
+def seconds(run: Callable[[], Any], repeats: int = 30) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[3:])  # the first ones warm up
+
+
+@torch.no_grad()
+def main() -> None:
+    model = get_model(UNET).eval().to(DEVICE)
+    x = torch.randn(SHAPE, device=DEVICE)
+    output, labels, masked = model(x), 0.5 * x + 3, 0.5 * x + 3
+    masked[..., ::3] = math.nan
+    forward = seconds(lambda: model(x))
+    print(f"{DEVICE}, {torch.get_num_threads()} threads, share of the forward pass")
+    print(f"{'upstream MSE':<28} {seconds(lambda: MSE()(output, labels)) / forward:.2%}")
+    for name, mask, wanted in (
+        ("MeanSquaredError", None, labels),
+        ("R2Score", None, labels),
+        ("R2Score", Mask(math.nan), masked),
+    ):
+        score = Score(resolve({"name": name}), mask)
+        score.begin()
+        share = seconds(lambda score=score, wanted=wanted: score(output, wanted)) / forward  # type: ignore[misc]
+        print(f"{name + (', ignore_index: .nan' if mask else ''):<28} {share:.2%}")
+    watched = OutputRange()
+    print(f"{'watch for constant output':<28} {seconds(lambda: watched.add(output)) / forward:.2%}")
+
+
+if __name__ == "__main__":
+    main()
