@@ -44,9 +44,7 @@ class Entry:
     @property
     def short(self) -> str | dict[str, Argument]:
         """The same without the arguments that are at their defaults."""
-        parameters = self.activation.parameters
-        given = {name: value for name, value in self.arguments.items() if value != parameters[name].default}
-        return with_arguments(self.activation.name, given)
+        return self.activation.short(self.arguments)
 
     def __str__(self) -> str:
         """As a config would say it, in one line; shortened if it is absurdly long."""

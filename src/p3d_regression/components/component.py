@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
-from p3d_regression.components.parameters import Argument, Parameter, parameters_of
+from p3d_regression.components.parameters import Argument, Parameter, parameters_of, with_arguments
 from p3d_regression.components.text import short
 from p3d_regression.errors import ConfigError
 
@@ -86,6 +86,12 @@ class Component:
                 message = f"{place}.{name}: {reprlib.repr(given[name])} {error}. {self.usage(given)}"
                 raise ConfigError(message) from None
         return bound
+
+    def short(self, arguments: Mapping[str, Any]) -> str | dict[str, Argument]:
+        """As a config says it, without the arguments that are at their defaults."""
+        parameters = self.parameters
+        given = {name: value for name, value in arguments.items() if value != parameters[name].default}
+        return with_arguments(self.name, given)
 
     def _unknown(self, name: str) -> str:
         if name in self.hidden:

@@ -111,10 +111,8 @@ class Registry(Generic[C]):
         offers = self._offers.get(fold(name), [])
         known, noun = self.family.noun.partition(" ")[2], self.family.noun
         if not offers:
-            nearest = self._nearest(name)
-            lines = nearest.lines(nearest.example) if nearest else ""
-            why = f"is not a known {known}; {self._hint(name)}{self._left_out()}"
-            self._refuse(name, place, why, f"Example:\n{lines}" if lines else self.family.example)
+            hint, example = self._hint(name)
+            self._refuse(name, place, f"is not a known {known}; {hint}{self._left_out()}", example)
         if len(offers) > 1:
             claims = " and ".join(offer.origin for offer in offers)
             self._refuse(
@@ -124,20 +122,19 @@ class Registry(Generic[C]):
             self._refuse(name, place, f"cannot be {noun}: {offers[0].what.reason}.")
         return offers[0]
 
-    def _hint(self, name: str) -> str:
+    def _hint(self, name: str) -> tuple[str, str]:
+        """What to say of a name that nobody offers, and an example."""
         if said := self.family.hint(name):
-            return said
+            return said, self.family.example
+        components = {
+            fold(known): (known, offer.component) for offer in self.offers() for known in offer.component.names
+        }
+        nearest = get_close_matches(fold(name), list(components), n=1, cutoff=0.7)
+        known, component = components[nearest[0]] if nearest else ("", None)
+        example = f"Example:\n{component.lines(component.example)}" if component else self.family.example
         if "." in name:
-            return "a name is not a path: nothing is imported because a config says so."
-        names = {fold(known): known for known in self.names()}
-        nearest = get_close_matches(fold(name), list(names), n=1, cutoff=0.7)
-        return f"did you mean {names[nearest[0]]}?" if nearest else self.family.fallback
-
-    def _nearest(self, name: str) -> C | None:
-        """The component whose name is most like another one."""
-        names = {fold(known): offer.component for offer in self.offers() for known in offer.component.names}
-        nearest = get_close_matches(fold(name), list(names), n=1, cutoff=0.7)
-        return names[nearest[0]] if nearest and not self.family.hint(name) else None
+            return "a name is not a path: nothing is imported because a config says so.", example
+        return f"did you mean {known}?" if component else self.family.fallback, example
 
     def names(self) -> list[str]:
         """All names that a config may use."""

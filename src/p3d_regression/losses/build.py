@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from p3d_regression.activations.ranges import NON_NEGATIVE, Interval
-from p3d_regression.components.parameters import with_arguments
 from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.losses.criterion import Channelwise, Criterion, VoxelMean, WeightedSum, Whole
@@ -65,11 +64,6 @@ class Resolved:
         return list(range(channels // 2 if self.variance else channels))
 
     @property
-    def label_channels(self) -> int | None:
-        """How many channels labels must have; None if that is not said."""
-        return len(self.parts) if self.spec.name == CHANNELWISE else None
-
-    @property
     def output_channels(self) -> int | None:
         """How many channels the output must have; None if that is not said."""
         return sum(self.widths) if self.spec.name == CHANNELWISE else None
@@ -99,8 +93,7 @@ class Resolved:
     def __str__(self) -> str:
         """As a config would say it, in one line."""
         if self.loss:
-            given = {k: v for k, v in self.arguments.items() if v != self.loss.parameters[k].default}
-            return as_yaml(with_arguments(self.loss.name, given))
+            return as_yaml(self.loss.short(self.arguments))
         parts = [f"{part.spec.weight:g} * {part}" if part.spec.weight != 1 else str(part) for part in self.parts]
         return f"{self.spec.name} [{', '.join(parts)}]"
 

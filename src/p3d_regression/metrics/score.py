@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from p3d_regression.components.parameters import with_arguments
 from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.losses.criterion import check_shapes
@@ -39,8 +38,7 @@ class Resolved:
 
     def __str__(self) -> str:
         """As a config would say it, in one line."""
-        given = {k: v for k, v in self.arguments.items() if v != self.metric.parameters[k].default}
-        return as_yaml(with_arguments(self.metric.name, given))
+        return as_yaml(self.metric.short(self.arguments))
 
     def build(self) -> Accumulating:
         """Build what computes it for one channel.
@@ -208,10 +206,6 @@ class Score:
         self.mask = mask
         self.predicted = predicted
         self._stack: list[Accumulated] = []
-
-    @property
-    def higher_is_better(self) -> bool | None:
-        return self.resolved.metric.higher_is_better
 
     def __call__(self, output: Tensor, label: Tensor) -> "Running | Tensor":
         accumulated = self._stack[-1] if self._stack else self._new()
