@@ -1,9 +1,8 @@
 """Everything that offers components and rules in this process: parts of this project, then installed plugins."""
 
-from functools import cache
 from importlib import import_module
-from threading import RLock
 
+from p3d_regression.once import once
 from p3d_regression.plugins import Plugins
 
 BUILT_IN = "built-in"
@@ -22,18 +21,10 @@ OWN = {
     "p3d_regression.upstream.offers": UPSTREAM,
 }
 
-# a cache alone would let two threads make two
-_lock = RLock()
 
-
+@once
 def everything() -> Plugins:
     """The parts of this project and the plugins of this process; plugins are loaded at the first call."""
-    with _lock:
-        return _everything()
-
-
-@cache
-def _everything() -> Plugins:
     plugins = Plugins()
     for module, name in OWN.items():
         plugins.add(name, import_module(module))

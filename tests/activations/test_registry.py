@@ -240,7 +240,7 @@ def test_threads_that_ask_first_get_one_registry() -> None:
 
     from p3d_regression.activations import registry as home
 
-    home._registry.cache_clear()
+    home.registry.cache_clear()
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     found: list[object] = []

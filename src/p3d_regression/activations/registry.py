@@ -1,8 +1,5 @@
 """All final activations that a config may name: the project's own, those of ``torch.nn``, those of plugins."""
 
-from functools import cache
-from threading import RLock
-
 from p3d_regression import installed, plugins
 from p3d_regression.activations.activation import Activation
 from p3d_regression.activations.final import Entry, FinalActivation
@@ -10,9 +7,7 @@ from p3d_regression.activations.spec import EXAMPLE, KEY, Spec, Term, parse
 from p3d_regression.components.registry import Family, Registry
 from p3d_regression.components.text import fold
 from p3d_regression.errors import ConfigError
-
-# a cache alone would let two threads make two
-_lock = RLock()
+from p3d_regression.once import once
 
 
 def _hint(name: str) -> str | None:
@@ -53,14 +48,9 @@ class Activations(Registry[Activation]):
         return Entry(activation, activation.bind(term.arguments, term.place), term.place, offer.plugin.distribution)
 
 
+@once
 def registry() -> Activations:
     """The registry of this process, made at the first call: plugins are loaded then."""
-    with _lock:
-        return _registry()
-
-
-@cache
-def _registry() -> Activations:
     return Activations(installed.everything())
 
 

@@ -1,27 +1,22 @@
 """All rules: the project's own and those of plugins."""
 
 from collections.abc import Sequence
-from functools import cache
-from threading import RLock
 
 from p3d_regression import installed
 from p3d_regression.checks import builtin
 from p3d_regression.checks.rule import Rule
+from p3d_regression.once import once
 from p3d_regression.plugins import Plugin
 
 OWN_PREFIX = "P3D"
 
-# a cache alone would let two threads make two
-_lock = RLock()
-
 
 def rules() -> list[Rule]:
     """Every rule, by code. Plugins are loaded at the first call."""
-    with _lock:
-        return list(_rules().values())
+    return list(_rules().values())
 
 
-@cache
+@once
 def _rules() -> dict[str, Rule]:
     plugins = installed.everything()
     plugins.add("rules", builtin)

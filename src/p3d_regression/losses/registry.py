@@ -1,11 +1,9 @@
 """All losses that a config may name: the project's own, those of ``torch.nn``, upstream's, those of plugins."""
 
-from functools import cache
-from threading import RLock
-
 from p3d_regression import installed
 from p3d_regression.components.registry import Family, Registry
 from p3d_regression.losses.loss import Loss
+from p3d_regression.once import once
 
 EXAMPLE = "Example:\n  loss:\n    name: HuberLoss\n    delta: 1.0"
 
@@ -18,16 +16,8 @@ FAMILY = Family(
     fallback="for unbounded values write MSELoss, L1Loss or HuberLoss.",
 )
 
-# a cache alone would let two threads make two
-_lock = RLock()
 
-
+@once
 def registry() -> Registry[Loss]:
     """The registry of this process, made at the first call: plugins are loaded then."""
-    with _lock:
-        return _registry()
-
-
-@cache
-def _registry() -> Registry[Loss]:
     return Registry(FAMILY, installed.everything())

@@ -1,11 +1,9 @@
 """All metrics that a config may name: the project's own, those of ``torchmetrics``, those of plugins."""
 
-from functools import cache
-from threading import RLock
-
 from p3d_regression import installed
 from p3d_regression.components.registry import Family, Registry
 from p3d_regression.metrics.metric import Metric
+from p3d_regression.once import once
 
 EXAMPLE = "Example:\n  eval_metric:\n    name: R2Score"
 
@@ -18,16 +16,8 @@ FAMILY = Family(
     fallback="for unbounded values write MeanSquaredError, MeanAbsoluteError or R2Score.",
 )
 
-# a cache alone would let two threads make two
-_lock = RLock()
 
-
+@once
 def registry() -> Registry[Metric]:
     """The registry of this process, made at the first call: plugins and torchmetrics are loaded then."""
-    with _lock:
-        return _registry()
-
-
-@cache
-def _registry() -> Registry[Metric]:
     return Registry(FAMILY, installed.everything())
