@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from p3d_regression.losses.loss import Loss
     from p3d_regression.metrics.metric import Metric
     from p3d_regression.upstream import activate, deactivate, is_active
-    from p3d_regression.upstream.unet import set_final_activation
+    from p3d_regression.upstream.unet import set_final_activation, set_target_scaling
 
 __version__ = "0.2.0"
 
@@ -36,6 +36,7 @@ __all__ = [
     "hookimpl",
     "is_active",
     "set_final_activation",
+    "set_target_scaling",
 ]
 
 _HOME = {
@@ -54,6 +55,7 @@ _HOME = {
     "hookimpl": "p3d_regression.hookspecs",
     "is_active": "p3d_regression.upstream",
     "set_final_activation": "p3d_regression.upstream.unet",
+    "set_target_scaling": "p3d_regression.upstream.unet",
 }
 
 

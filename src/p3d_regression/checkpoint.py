@@ -8,30 +8,48 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from p3d_regression import __version__
 from p3d_regression.activations.spec import KEY
 from p3d_regression.errors import CheckpointMismatchError, ConfigError
+from p3d_regression.scaling.spec import KEY as SCALING
 
 if TYPE_CHECKING:
     from p3d_regression.activations.final import FinalActivation
+    from p3d_regression.scaling.target import TargetScaling
 
 logger = logging.getLogger(__name__)
 
 #: Our key in the metadata of the U-Net.
 STAMP = "p3d_regression"
 
+#: Holds what was trained with, where that is more than an activation. A p3d-regression that knows of no scaling finds
+#: no activation then, and refuses the checkpoint; it would predict in standard deviations.
+_OUTPUT = "output"
+
 _new_head = ContextVar("new_head", default=False)
 
 
-def stamp(final: "FinalActivation") -> dict[str, Any]:
+@dataclass(frozen=True)
+class Memory:
+    """What a model was trained with."""
+
+    final: "FinalActivation"
+    scaling: "TargetScaling | None" = None
+
+
+def stamp(memory: Memory) -> dict[str, Any]:
     """What is written into the metadata of a ``state_dict``, under :data:`STAMP`."""
-    return {KEY: final.plain, "version": __version__, "plugins": final.plugins}
+    output: dict[str, Any] = {KEY: memory.final.plain}
+    if memory.scaling is not None:
+        output = {_OUTPUT: {**output, SCALING: memory.scaling.plain}}
+    return {**output, "version": __version__, "plugins": memory.final.plugins}
 
 
-def remembered(metadata: Mapping[str, Any], channels: int) -> "FinalActivation | None":
-    """Read the final activation that a checkpoint was trained with.
+def remembered(metadata: Mapping[str, Any], channels: int) -> Memory | None:
+    """Read what a checkpoint was trained with.
 
     Args:
         metadata: what the ``state_dict`` says of the U-Net.
@@ -46,15 +64,30 @@ def remembered(metadata: Mapping[str, Any], channels: int) -> "FinalActivation |
     kept = metadata.get(STAMP)
     if kept is None:
         return None
-    from p3d_regression.activations.registry import resolve
-
     try:
-        final = resolve(kept[KEY], channels)
+        memory = read(kept, channels)
         plugins = list(map(str, kept.get("plugins", [])))
-    except (ConfigError, TypeError, KeyError, AttributeError) as error:
+    except (ConfigError, TypeError, KeyError, AttributeError, ValueError) as error:
         raise CheckpointMismatchError(_not_here(kept, str(error))) from error
-    _check_plugins(kept, plugins, final)
-    return final
+    _check_plugins(kept, plugins, memory.final)
+    return memory
+
+
+def read(kept: Mapping[str, Any], channels: int) -> Memory:
+    """Read what :func:`stamp` has written.
+
+    Raises:
+        ConfigError, KeyError: it holds something else.
+    """
+    from p3d_regression.activations.registry import resolve
+    from p3d_regression.scaling.target import restored
+
+    output = kept.get(_OUTPUT, kept)
+    more = output.keys() - {KEY, SCALING, "version", "plugins"} | kept.keys() - {_OUTPUT, KEY, "version", "plugins"}
+    if more:
+        raise ConfigError(f"it holds {', '.join(sorted(map(str, more)))}, which this version does not know")
+    final = resolve(output[KEY], channels)
+    return Memory(final, restored(output[SCALING], final) if SCALING in output else None)
 
 
 def _check_plugins(kept: Any, plugins: list[str], final: "FinalActivation") -> None:
@@ -76,10 +109,11 @@ def _package(plugin: str) -> str:
 
 def _not_here(kept: Any, reason: str) -> str:
     known = kept if isinstance(kept, Mapping) else {}
+    output = known.get(_OUTPUT, known.get(KEY, kept))
     plugins = ", ".join(map(str, known["plugins"])) if isinstance(known.get("plugins"), list) else ""
     fix = f"install {plugins}" if plugins else f"install p3d-regression {known.get('version', 'of its time')}"
     return (
-        f"model.{KEY}: the checkpoint was trained with {known.get(KEY, kept)!r}, which p3d-regression {__version__} "
+        f"model.{KEY}: the checkpoint was trained with {output!r}, which p3d-regression {__version__} "
         f"cannot build here; {fix}, or whatever it was trained with. ({reason})"
     )
 
@@ -115,6 +149,28 @@ def is_new_head(own: "FinalActivation", kept: "FinalActivation") -> bool:
         f"the config, and the checkpoint's is used; or, if you want to train these weights further with {own}, name "
         "the checkpoint as trainer.pre_trained (not as resume). From Python: load the weights first, then call "
         "p3d_regression.set_final_activation(model, ...)."
+    )
+
+
+def is_new_scaling(own: "TargetScaling | None", kept: "TargetScaling | None") -> bool:
+    """Whether a model goes on with its own scaling on the weights of another one.
+
+    Args:
+        own: the config's; None if it says that there is none.
+        kept: the checkpoint's.
+
+    Raises:
+        CheckpointMismatchError: they differ, and the checkpoint was not loaded as ``trainer.pre_trained``.
+    """
+    if own == kept:
+        return False
+    if _new_head.get():
+        return True
+    raise CheckpointMismatchError(
+        f"model.{SCALING}: the config says {own or 'none'}, the checkpoint was trained with {kept or 'none'}. Every "
+        f"prediction through another one would be in wrong units. Either delete the line {SCALING} from the config, "
+        "and the checkpoint's is used; or, if you want to train these weights further with other numbers, name the "
+        "checkpoint as trainer.pre_trained (not as resume)."
     )
 
 

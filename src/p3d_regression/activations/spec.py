@@ -1,9 +1,8 @@
 """From the value of ``model.final_activation`` in a config to a specification: pure data, nothing is built."""
 
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from p3d_regression.components.text import fold
@@ -104,35 +103,6 @@ def _named(value: Mapping[Any, object]) -> str:
             inside = [f", {str(argument)[:40]}: {reprlib.repr(given)}" for argument, given in arguments]
             return f"; did you mean {{name: {key[:40]}{''.join(inside)}}}?"
     return "."
-
-
-def check_keys(model_config: Iterable[object]) -> None:
-    """Refuse a key of the model section that is almost ours: upstream would ignore it in silence.
-
-    >>> check_keys(["name", "final_sigmoid", "final_activation", "f_maps"])
-
-    Raises:
-        ConfigError: one of the keys is a misspelled ``final_activation``.
-    """
-    for key in model_config:
-        if isinstance(key, str) and key != KEY and get_close_matches(fold(key), [fold(KEY)], cutoff=0.85):
-            raise ConfigError(f"model.{key}: upstream ignores this key; did you mean {KEY}? {EXAMPLE}")
-
-
-def check_sections(config: Mapping[Any, object]) -> None:
-    """Refuse our key outside the model section: nothing reads it there.
-
-    Raises:
-        ConfigError: the key stands at the top level or in another section.
-    """
-    places = [KEY] if KEY in config else []
-    places += [f"{name}.{KEY}" for name, part in config.items() if name != "model" and _holds_key(part)]
-    if places:
-        raise ConfigError(f"{places[0]}: nothing reads this key here; move it into the section model. {EXAMPLE}")
-
-
-def _holds_key(part: object) -> bool:
-    return isinstance(part, Mapping) and KEY in part
 
 
 def _refuse_type(place: str, value: object) -> NoReturn:

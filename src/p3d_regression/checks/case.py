@@ -12,6 +12,9 @@ from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import Mode
 from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
+from p3d_regression.keys import OURS
+from p3d_regression.scaling.spec import KEY as SCALING
+from p3d_regression.scaling.spec import Spec, check_company, spec_of
 from p3d_regression.upstream import facts
 from p3d_regression.upstream.plan import Plan, plan_of
 
@@ -131,12 +134,17 @@ class Case:
             return None  # a rule says why
 
     @cached_property
+    def kept(self) -> checkpoint.Memory | None:
+        """What the weights that are going to be loaded were trained with; None where that is not known."""
+        try:
+            return checkpoint.remembered(self.checkpoint_metadata or {}, self.out_channels or 1)
+        except ConfigError:
+            return None  # a rule says so
+
+    @cached_property
     def _resolved(self) -> "FinalActivation | ConfigError | None":
         if KEY not in self.model:
-            try:
-                return checkpoint.remembered(self.checkpoint_metadata or {}, self.out_channels or 1)
-            except ConfigError:
-                return None  # a rule says so
+            return self.kept.final if self.kept else None
         from p3d_regression.activations.registry import resolve
 
         try:
@@ -156,6 +164,30 @@ class Case:
     def final_error(self) -> ConfigError | None:
         return self._resolved if isinstance(self._resolved, ConfigError) else None
 
+    @cached_property
+    def _scaling(self) -> "Spec | ConfigError | None":
+        from p3d_regression.scaling.target import check
+
+        try:
+            check_company(self.model)
+            spec = spec_of(self.model, self.out_channels or 1)
+            if spec is not None and self.final is not None:
+                check(spec, self.final)
+        except ConfigError as error:
+            return error
+        return spec
+
+    @property
+    def scaling(self) -> "Spec | None":
+        """What ``target_scaling`` says, or a checkpoint brings in its place; None if it is absent or wrong."""
+        if SCALING not in self.model and self.kept and self.kept.scaling:
+            return Spec(self.kept.scaling.numbers)
+        return None if isinstance(self._scaling, ConfigError) else self._scaling
+
+    @property
+    def scaling_error(self) -> ConfigError | None:
+        return self._scaling if isinstance(self._scaling, ConfigError) else None
+
     @property
     def uses_our_keys(self) -> bool:
         """Whether the config uses a key, a loss or a metric of this project, or a checkpoint brings one."""
@@ -163,7 +195,7 @@ class Case:
 
     @property
     def _model_is_ours(self) -> bool:
-        return KEY in self.model or self.final is not None
+        return bool(OURS & self.model.keys()) or self.final is not None
 
     @cached_property
     def _planned(self) -> Plan | ConfigError:

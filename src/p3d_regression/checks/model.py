@@ -4,11 +4,12 @@ import textwrap
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from p3d_regression.activations.spec import KEY, check_keys, check_sections
+from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.case import Case
 from p3d_regression.checks.rule import BOTH, Family, Found
 from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
+from p3d_regression.keys import OURS, check_keys, check_sections
 from p3d_regression.upstream import facts
 
 family = Family()
@@ -63,7 +64,7 @@ def unknown_model_key(case: Case) -> Iterator[Found]:
     cls = facts.model_class(case.model.get("name"))
     if cls is None or not facts.takes_anything(cls):
         return
-    known = [*facts.arguments(cls), "name", KEY]
+    known = [*facts.arguments(cls), "name", *OURS]
     for key in case.model:
         if key in known or (isinstance(key, str) and _is_misspelled_key(key)):
             continue

@@ -76,7 +76,7 @@ def checkpoint_contradicts_config(case: Case) -> Iterator[Found]:
     try:
         kept = checkpoint.remembered(case.checkpoint_metadata, case.out_channels or 1)
         if kept is not None and case.final is not None:
-            checkpoint.is_new_head(case.final, kept)
+            checkpoint.is_new_head(case.final, kept.final)
     except ConfigError as error:
         _, _, message = str(error).partition(": ")
         yield Found(f"model.{KEY}", message, "delete the line")

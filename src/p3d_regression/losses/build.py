@@ -63,6 +63,24 @@ class Resolved:
             return [sum(self.widths[:index]) for index in range(len(self.parts))]
         return list(range(channels // 2 if self.variance else channels))
 
+    def targets(self, channels: int) -> list[tuple[int, bool]]:
+        """For each of so many output channels the channel of the labels, and whether it is a variance of that."""
+        if self.spec.name == CHANNELWISE:
+            return [(index, nth == 1) for index, width in enumerate(self.widths) for nth in range(width)]
+        means = channels // 2 if self.variance else channels
+        return [(channel % means, channel >= means) for channel in range(channels)]
+
+    def units_differ(self, channels: int) -> str | None:
+        """Why an output is not in the units of its label, such as a logit; None if it is."""
+        targets = self.targets(channels)
+        for channel, outputs, leaf in self.needs(channels):
+            _, is_variance = targets[channel]
+            assert leaf.loss is not None
+            labels = leaf.loss.labels_of(leaf.arguments)
+            if not is_variance and outputs != labels:
+                return f"{leaf} is given outputs in {outputs} for labels in {labels}"
+        return None
+
     @property
     def output_channels(self) -> int | None:
         """How many channels the output must have; None if that is not said."""

@@ -197,9 +197,9 @@ def _refuse_key(module: ModuleType) -> None:
         return
 
     def get_model(model_config: Any, *args: Any, **kwargs: Any) -> Any:
-        if _failures and isinstance(model_config, dict) and "final_activation" in model_config:
-            value = model_config["final_activation"]
-            raise RuntimeError(f"model.final_activation: {value!r} would be ignored. {unsupported_builder()}")
+        for key in ("final_activation", "target_scaling"):
+            if _failures and isinstance(model_config, dict) and key in model_config:
+                raise RuntimeError(f"model.{key}: {model_config[key]!r} would be ignored. {unsupported_builder()}")
         return builder(model_config, *args, **kwargs)
 
     vars(module)["get_model"] = get_model

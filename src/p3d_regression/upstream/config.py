@@ -6,8 +6,8 @@ from types import ModuleType
 from typing import Any
 
 from p3d_regression import upstream
-from p3d_regression.activations.spec import KEY, check_sections
 from p3d_regression.errors import UnsupportedUpstreamError
+from p3d_regression.keys import OURS, check_sections
 from p3d_regression.upstream.patching import AnyFunction, Patch, replace_function
 
 
@@ -36,7 +36,10 @@ def _check(config: object) -> None:
         return
     check_sections(config)
     model = config.get("model")
-    if isinstance(model, Mapping) and KEY in model and not upstream.builder_is_ready():
-        raise UnsupportedUpstreamError(
-            f"model.{KEY}: {model[KEY]!r} would be ignored. {upstream.unsupported_builder()}"
-        )
+    if not isinstance(model, Mapping):
+        return
+    for key in OURS & model.keys():
+        if not upstream.builder_is_ready():
+            raise UnsupportedUpstreamError(
+                f"model.{key}: {model[key]!r} would be ignored. {upstream.unsupported_builder()}"
+            )

@@ -7,10 +7,20 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from p3d_regression import upstream
-from p3d_regression.activations.spec import KEY, check_keys
+from p3d_regression.activations.spec import KEY
 from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
+from p3d_regression.keys import OURS, check_keys
+from p3d_regression.scaling import spec as scaling
 from p3d_regression.upstream.patching import AnyFunction, Patch, replace_function, replace_method
-from p3d_regression.upstream.unet import attach, console, inside, recall, say, set_final_activation
+from p3d_regression.upstream.unet import (
+    attach,
+    attach_scaling,
+    console,
+    inside,
+    recall,
+    say,
+    set_final_activation,
+)
 
 if TYPE_CHECKING:
     from p3d_regression.activations.final import FinalActivation
@@ -32,22 +42,29 @@ def _patch_get_model(module: ModuleType) -> Patch:
             if not (patch.is_applied and isinstance(model_config, Mapping)):
                 return original(model_config)
             check_keys(model_config)
+            scaling.check_company(model_config)
             if KEY not in model_config:
                 return original(model_config)
             from p3d_regression.activations.registry import resolve
+            from p3d_regression.scaling.target import check
 
             value = model_config[KEY]
-            plain_config = {key: value for key, value in model_config.items() if key != KEY}
+            plain_config = {key: value for key, value in model_config.items() if key not in OURS}
             channels = model_config.get("out_channels")
             if not isinstance(channels, int) or channels < 1:
                 # upstream says what it thinks of that
                 return set_final_activation(original(plain_config), value)
             final = resolve(value, channels)
             module = final.build()
+            spec = scaling.spec_of(model_config, channels)
+            if spec is not None:
+                check(spec, final)
             _warn_of_contradiction(model_config, final)
             model = original(plain_config)
             attach(inside(model), final, module)
             say(f"final activation {final.describe()}")
+            if spec is not None:
+                say(f"target scaling: {attach_scaling(inside(model), spec)}")
             return model
 
         return get_model
@@ -65,33 +82,36 @@ def _patch_constructors(module: ModuleType) -> Patch:
     classes = [cls for cls in vars(module).values() if _swallows_unknown_keys(cls, module)]
     if not classes:
         return Patch(target, "not needed", "no model class swallows unknown keys")
-    return replace_method(classes, "__init__", _refusing, target=target, detail=f"refuse a swallowed {KEY}")
+    return replace_method(
+        classes, "__init__", _refusing, target=target, detail=f"refuse a swallowed {' or '.join(OURS)}"
+    )
 
 
 def _swallows_unknown_keys(cls: object, module: ModuleType) -> bool:
     if not (isinstance(cls, type) and cls.__module__ == module.__name__ and "__init__" in vars(cls)):
         return False
     parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
-    return KEY not in parameters and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return not OURS & parameters.keys() and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _refusing(original: Callable[..., None], patch: Patch) -> Callable[..., None]:
     @wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        if patch.is_applied and KEY in kwargs:
-            _refuse(type(self).__name__, kwargs[KEY])
+        if patch.is_applied:
+            for key in OURS & kwargs.keys():
+                _refuse(type(self).__name__, key, kwargs[key])
         original(self, *args, **kwargs)
 
     return __init__
 
 
-def _refuse(class_name: str, value: object) -> NoReturn:
-    start = f"model.{KEY}: {value!r} reached the class {class_name}, which would ignore it. "
+def _refuse(class_name: str, key: str, value: object) -> NoReturn:
+    start = f"model.{key}: {value!r} reached the class {class_name}, which would ignore it. "
     if upstream.builder_state() != "applied":
         raise UnsupportedUpstreamError(start + upstream.unsupported_builder())
     raise ConfigError(
         f"{start}Build the model with pytorch3dunet.unet3d.model.get_model(config['model']), or build the class "
-        f"without this key and call p3d_regression.set_final_activation(model, {value!r}). If it was get_model that "
+        f"without this key and call p3d_regression.set_{key}(model, {value!r}). If it was get_model that "
         "you called, under another name: import it after p3d_regression.activate()."
     )
 

@@ -26,6 +26,16 @@ REPLACED_METRICS = ("MSE", "PSNR")
 #: Losses of upstream's own that compare continuous values voxel by voxel, and would broadcast.
 ELEMENTWISE = ("MSELoss", "L1Loss", "SmoothL1Loss", "WeightedSmoothL1Loss")
 
+#: Losses of upstream's own for which an output is a logit.
+SEGMENTATION = (
+    "BCEWithLogitsLoss",
+    "BCEDiceLoss",
+    "CrossEntropyLoss",
+    "WeightedCrossEntropyLoss",
+    "DiceLoss",
+    "GeneralizedDiceLoss",
+)
+
 _current: "ContextVar[Plan | None]" = ContextVar("current", default=None)
 
 
@@ -39,6 +49,7 @@ class Plan:
         metric: None for upstream's.
         mask: which voxels count, for both; None for all, or where upstream's loss has its own way with it.
         loss_name, metric_name: as written.
+        skips_last_target: whether the loss leaves out the last channel of the labels.
     """
 
     is_ours: bool
@@ -47,6 +58,7 @@ class Plan:
     mask: "Mask | None" = None
     loss_name: str = ""
     metric_name: str = ""
+    skips_last_target: bool = False
 
     @property
     def is_regression(self) -> bool:
@@ -70,6 +82,20 @@ class Plan:
     def predicted(self, channels: int) -> list[int]:
         """Which of so many output channels predict the channels of the labels."""
         return self.loss.predicted(channels) if self.loss else list(range(channels))
+
+    def targets(self, channels: int) -> list[tuple[int, bool]]:
+        """For each of so many output channels the channel of the labels that it is about.
+
+        And whether it predicts the variance of that instead.
+        """
+        return self.loss.targets(channels) if self.loss else [(channel, False) for channel in range(channels)]
+
+    def units_differ(self, channels: int) -> str | None:
+        """Why outputs are not in the units of the labels; None if the loss compares them as they are."""
+        if self.loss is None:
+            is_other = self.loss_name in SEGMENTATION
+            return f"{self.loss_name} compares classes" if is_other else None
+        return self.loss.units_differ(channels)
 
 
 def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
@@ -115,7 +141,8 @@ def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
     if found:
         for phase in _scored_phases(config):
             found.try_on(_patch_shape(config, phase))
-    return Plan(True, resolved, found, mask, loss_name, metric_name)
+    skips = bool(loss.get("skip_last_target", False))
+    return Plan(True, resolved, found, mask, loss_name, metric_name, skips)
 
 
 def _scored_phases(config: Mapping[str, Any]) -> list[str]:

@@ -29,8 +29,10 @@ def _patch_create_trainer(module: ModuleType) -> Patch:
                 return original(config)
             upstream.check_at_start(config, "train")
             from p3d_regression.upstream.plan import following, model_is_ours, plan_of
+            from p3d_regression.upstream.scaling import with_numbers
 
             plan = plan_of(config, model_is_ours=model_is_ours(config))
+            config = with_numbers(config, plan)
             allow = checkpoint.new_head_allowed() if _starts_from_pre_trained(config) else nullcontext()
             with following(plan), allow:
                 return _watched(original, config, plan) if plan.is_ours else original(config)

@@ -2,7 +2,8 @@
 
 The activation is a child of the last convolution, applied by a forward hook on it, and the model's own
 ``final_activation`` is None. So whatever a version of upstream calls output or logits, in training and in
-evaluation mode, is the same tensor: the one after the activation.
+evaluation mode, is the same tensor: the one after the activation. Where there is a target scaling, it is a second
+child, and the tensor is the one after both.
 """
 
 import copy
@@ -13,18 +14,26 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from p3d_regression import __version__, checkpoint
 from p3d_regression.activations.spec import KEY
+from p3d_regression.checkpoint import Memory
 from p3d_regression.components.text import as_yaml
+from p3d_regression.errors import CheckpointMismatchError, ConfigError
+from p3d_regression.scaling.spec import KEY as SCALING
+from p3d_regression.scaling.spec import Spec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from p3d_regression.activations.final import FinalActivation
+    from p3d_regression.scaling.target import TargetScaling
 
 #: Attribute of a U-Net: what its checkpoints remember, plain data that is copied and pickled with it.
 _STAMP = "_p3d_stamp"
 
 #: Attribute of a U-Net that has a checkpoint's final activation: upstream's own, in a tuple so that it is no child.
 _REPLACED = "_p3d_replaced"
+
+#: Attribute of a U-Net whose config says something of a target scaling: the specification.
+_SAID = "_p3d_scaling"
 
 
 def set_final_activation(model: "nn.Module", value: object) -> "nn.Module":
@@ -34,20 +43,65 @@ def set_final_activation(model: "nn.Module", value: object) -> "nn.Module":
         model: an instance of one of upstream's model classes, or one wrapped in ``DataParallel``. Its weights
             and the keys of its ``state_dict`` stay as they are.
         value: what a config may say after ``final_activation:``, such as ``"none"``,
-            ``{"name": "softplus", "beta": 2}`` or ``["sigmoid", "softplus"]``.
+            ``{"name": "softplus", "beta": 2}`` or ``["sigmoid", "softplus"]``. A target scaling stays.
 
     Returns:
         The same model.
 
     Raises:
-        ConfigError: ``value`` is not understood, or makes no sense with the model's output channels.
+        ConfigError: ``value`` is not understood, or makes no sense with the model's output channels or scaling.
         TypeError: ``model`` is not one of upstream's U-Nets.
     """
     from p3d_regression.activations.registry import resolve
+    from p3d_regression.scaling.target import check
 
     unet = inside(model)
     final = resolve(value, unet.final_conv.out_channels)
+    scaling = memory_of(unet).scaling if is_attached(unet) else None
+    if scaling is not None:
+        check(Spec(scaling.numbers), final)
+    elif is_unmeasured(unet):
+        check(getattr(unet, _SAID), final)
     attach(unet, final, final.build())
+    if scaling is not None:
+        _set_scaling(unet, scaling)
+    _forget_compiled()
+    return model
+
+
+def set_target_scaling(model: "nn.Module", value: object) -> "nn.Module":
+    """Scale the output of a U-Net to the units of its labels, in place.
+
+    Args:
+        model: an instance of one of upstream's model classes that has a final activation of this project, or one
+            wrapped in ``DataParallel``. Its weights and the keys of its ``state_dict`` stay as they are.
+        value: ``{"mean": 12.5, "std": 13}``, with a list of numbers for several channels; or ``"none"``.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ConfigError: ``value`` is not understood, or makes no sense with the model's channels or final activation; or
+            it is ``"standardize"``, for which a training measures the labels.
+        TypeError: ``model`` is not one of upstream's U-Nets.
+    """
+    from p3d_regression.scaling.spec import EXAMPLE, parse
+    from p3d_regression.scaling.target import settled
+
+    unet = inside(model)
+    if not is_attached(unet):
+        raise ConfigError(
+            f"model.{SCALING}: the model has no final activation to scale. Call set_final_activation(model, 'none') "
+            "before, or name both in its config."
+        )
+    spec = parse(value, unet.final_conv.out_channels)
+    if spec.is_measured:
+        raise ConfigError(
+            f"model.{SCALING}: only a training measures labels. Write the numbers, {{'mean': ..., 'std': ...}}, or "
+            f"leave it to train3dunet. {EXAMPLE}"
+        )
+    say_scaling(unet, spec)
+    _set_scaling(unet, settled(spec, attached(unet)))
     _forget_compiled()
     return model
 
@@ -63,12 +117,52 @@ def attach(unet: Any, final: "FinalActivation", module: "nn.Module") -> None:
     conv.add_module(KEY, module)
     unet.final_activation = None  # upstream's own spelling of "no activation", in every version since 1.3
     unet.__dict__.pop(_REPLACED, None)
-    setattr(unet, _STAMP, checkpoint.stamp(final))
+    setattr(unet, _STAMP, checkpoint.stamp(Memory(final)))
+
+
+def say_scaling(unet: Any, spec: Spec) -> None:
+    """Note what the config says of a target scaling; without that, each checkpoint brings its own."""
+    setattr(unet, _SAID, spec)
+
+
+def attach_scaling(unet: Any, spec: Spec) -> str:
+    """Scale the output of a U-Net that has a final activation, as its config says.
+
+    Returns:
+        What that means, for a line of the log.
+    """
+    from p3d_regression.scaling.modules import Unmeasured
+    from p3d_regression.scaling.target import check, settled
+
+    say_scaling(unet, spec)
+    if spec.is_measured:
+        check(spec, attached(unet))
+        unet.final_conv.add_module(SCALING, Unmeasured())
+        return "to be measured, or to come with a checkpoint"
+    scaling = settled(spec, attached(unet))
+    _set_scaling(unet, scaling)
+    return "none" if scaling is None else scaling.describe(attached(unet))
+
+
+def _set_scaling(unet: Any, scaling: "TargetScaling | None") -> None:
+    if scaling is None:
+        unet.final_conv._modules.pop(SCALING, None)
+    else:
+        unet.final_conv.add_module(SCALING, scaling.build().to(unet.final_conv.weight.device))
+    setattr(unet, _STAMP, checkpoint.stamp(Memory(attached(unet), scaling)))
+
+
+def is_unmeasured(unet: Any) -> bool:
+    """Whether the numbers of a target scaling are still to come."""
+    from p3d_regression.scaling.modules import Unmeasured
+
+    return isinstance(unet.final_conv._modules.get(SCALING), Unmeasured)
 
 
 def _give_back(unet: Any) -> None:
     """Give a U-Net the final activation that upstream had built, after a checkpoint's has replaced it."""
     del unet.final_conv._modules[KEY]
+    unet.final_conv._modules.pop(SCALING, None)
     _remove(_apply, unet.final_conv._forward_hooks)
     _remove(_refuse_without, unet._forward_pre_hooks)
     _remove(_remember, unet._state_dict_hooks)
@@ -102,6 +196,8 @@ def _has_ours(unet: Any) -> bool:
 
 def _apply(conv: Any, inputs: Any, output: "Tensor") -> "Tensor":
     activated: Tensor = conv.final_activation(output)
+    if SCALING in conv._modules:
+        activated = conv.target_scaling(activated)
     return activated
 
 
@@ -113,7 +209,7 @@ def _refuse_without(unet: Any, inputs: Any) -> None:
 
 
 def _refuse(unet: Any) -> NoReturn:
-    name, value = type(unet).__name__, as_yaml(getattr(unet, _STAMP)[KEY])
+    name, value = type(unet).__name__, as_yaml(attached(unet).plain)
     if _has_ours(unet):
         what = f"{name}.final_activation was assigned after the final activation {value} was set: both would apply."
     else:
@@ -122,7 +218,7 @@ def _refuse(unet: Any) -> NoReturn:
 
 
 def _remember(unet: Any, state_dict: Any, prefix: str, metadata: dict[str, Any]) -> None:
-    if _has_ours(unet) and unet.final_activation is None:
+    if _has_ours(unet) and unet.final_activation is None and not is_unmeasured(unet):
         metadata[checkpoint.STAMP] = copy.deepcopy(getattr(unet, _STAMP))
 
 
@@ -137,14 +233,56 @@ def recall(unet: Any, state_dict: Mapping[str, Any], prefix: str, metadata: Mapp
         return
     silent = not _has_ours(unet) or hasattr(unet, _REPLACED)
     kept = checkpoint.remembered(metadata, channels)
-    if kept is None:
-        if silent and _has_ours(unet):
-            _give_back(unet)
-            say("this checkpoint remembers no final activation: the model has upstream's own again")
-    elif silent:
+    if silent and kept is None and _has_ours(unet):
+        _give_back(unet)
+        say("this checkpoint remembers no final activation: the model has upstream's own again")
+    elif silent and kept is not None:
         _adopt(unet, kept)
-    elif checkpoint.is_new_head(own := attached(unet), kept):
-        say(f"final activation {own} from the config, on pre-trained weights that were trained with {kept}")
+    elif not silent:
+        own = attached(unet)
+        if kept and checkpoint.is_new_head(own, kept.final):
+            say(f"final activation {own} from the config, on pre-trained weights that were trained with {kept.final}")
+        _recall_scaling(unet, kept)
+
+
+def _recall_scaling(unet: Any, kept: Memory | None) -> None:
+    """Before weights are loaded into a U-Net with a final activation of its own."""
+    own = memory_of(unet)
+    scaling = kept.scaling if kept else None
+    is_same = kept is not None and kept.final.plain == own.final.plain
+    said: Spec | None = getattr(unet, _SAID, None)
+    if said is None:
+        if scaling is not None and not is_same:
+            say(f"the target scaling {scaling} of the checkpoint belongs to its final activation, and is left out")
+        elif scaling != own.scaling:
+            _set_scaling(unet, scaling)
+            what = "the model's output is not scaled" if scaling is None else scaling.describe(own.final)
+            say(f"target scaling: {what}, taken from the checkpoint: the config has no line model.{SCALING}")
+            _forget_compiled()
+    elif said.is_measured:
+        if scaling is None or not _agrees(said, scaling):
+            raise CheckpointMismatchError(_no_numbers(scaling))
+        if scaling != own.scaling:
+            _set_scaling(unet, scaling)
+            say(f"target scaling: {scaling.describe(own.final)}, measured for the training of the checkpoint")
+            _forget_compiled()
+    elif kept is not None and checkpoint.is_new_scaling(own.scaling, scaling):
+        say(
+            f"target scaling {own.scaling or 'none'} from the config, on pre-trained weights that were trained with "
+            f"{scaling or 'none'}"
+        )
+
+
+def _agrees(said: Spec, kept: "TargetScaling") -> bool:
+    return all(term in (None, numbers) for term, numbers in zip(said.terms, kept.numbers, strict=True))
+
+
+def _no_numbers(scaling: "TargetScaling | None") -> str:
+    return (
+        f"model.{SCALING}: the config says standardize, the checkpoint was trained with {scaling or 'none'}. Every "
+        f"prediction through another one would be in wrong units. Delete the line {SCALING} from the config: the "
+        "checkpoint's is used then."
+    )
 
 
 def _brings_a_head(state_dict: Mapping[str, Any], prefix: str, channels: int) -> bool:
@@ -158,13 +296,16 @@ def _brings_a_head(state_dict: Mapping[str, Any], prefix: str, channels: int) ->
     return bool(heads) and (weight is None or weight.shape[0] == channels)
 
 
-def _adopt(unet: Any, kept: "FinalActivation") -> None:
+def _adopt(unet: Any, kept: Memory) -> None:
     upstreams = getattr(unet, _REPLACED)[0] if hasattr(unet, _REPLACED) else unet.final_activation
-    attach(unet, kept, kept.build())
+    attach(unet, kept.final, kept.final.build())
+    _set_scaling(unet, kept.scaling)
     setattr(unet, _REPLACED, (upstreams,))
     _forget_compiled()
-    line = f"final activation {kept.describe()}, taken from the checkpoint: the config has no line model.{KEY}"
+    line = f"final activation {kept.final.describe()}, taken from the checkpoint: the config has no line model.{KEY}"
     say(line if upstreams is None else f"{line} (upstream's {type(upstreams).__name__} is removed)")
+    if kept.scaling is not None:
+        say(f"target scaling: {kept.scaling.describe(kept.final)}, taken from the checkpoint")
 
 
 def is_attached(unet: Any) -> bool:
@@ -174,9 +315,12 @@ def is_attached(unet: Any) -> bool:
 
 def attached(unet: Any) -> "FinalActivation":
     """The final activation that :func:`attach` has put on a U-Net."""
-    from p3d_regression.activations.registry import resolve
+    return memory_of(unet).final
 
-    return resolve(getattr(unet, _STAMP)[KEY], unet.final_conv.out_channels)
+
+def memory_of(unet: Any) -> Memory:
+    """What this project has put on a U-Net."""
+    return checkpoint.read(getattr(unet, _STAMP), unet.final_conv.out_channels)
 
 
 def inside(model: Any) -> Any:

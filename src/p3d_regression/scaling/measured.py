@@ -1,0 +1,66 @@
+"""Mean and standard deviation of the training labels, for the output channels that predict them."""
+
+import math
+from collections.abc import Sequence
+from typing import NoReturn
+
+from p3d_regression.errors import ConfigError
+from p3d_regression.moments import Moments
+from p3d_regression.scaling.spec import KEY, PLACE, Numbers
+
+#: Relative to the largest label: what float32 cannot tell apart.
+_ROUNDING = 1e-6
+
+
+def numbers_of(labels: Sequence[Moments], targets: Sequence[tuple[int, bool]], source: str) -> list[Numbers]:
+    """Return what scales each output channel to the labels that it predicts.
+
+    Args:
+        labels: moments of each channel of the labels.
+        targets: for each output channel the channel of the labels that it predicts, and whether it is their variance
+            that it predicts.
+        source: which labels, for error messages.
+
+    Raises:
+        ConfigError: a channel is constant, masked or not finite, or there is none.
+    """
+    wanted = 1 + max(channel for channel, _ in targets)
+    if wanted != len(labels):
+        raise ConfigError(
+            f"{PLACE}: the labels of {source} have {len(labels)} channel(s), the model predicts {wanted}. Correct "
+            "model.out_channels or the labels."
+        )
+    return [_number(labels, channel, source, is_variance=is_variance) for channel, is_variance in targets]
+
+
+def _number(labels: Sequence[Moments], channel: int, source: str, *, is_variance: bool) -> Numbers:
+    found = labels[channel]
+    place = f"the labels of {source}" + (f", channel {channel}," if len(labels) > 1 else "")
+    if not found.count:
+        _degenerate(f"no voxel of {place} counts, all are loss.ignore_index", "write the label of voxels without one")
+    if found.nan or found.inf:
+        fix = "write loss.ignore_index: .nan if these voxels have no label" if found.nan else "replace them in the file"
+        _degenerate(f"{place} hold {found.nan:.0f} NaN and {found.inf:.0f} infinite value(s)", fix)
+    largest = max(abs(found.low), abs(found.high))
+    if found.std <= _ROUNDING * largest or found.low == found.high:
+        same = f"are {found.low:.6g} in every voxel" if found.low == found.high else f"have the std {found.std:.3g}"
+        _degenerate(
+            f"{place} {same}{'' if found.low == found.high else f' around {found.mean:.9g}, which float32 rounds off'}",
+            "look at the file and at loaders.label_internal_path",
+        )
+    mean, std = _single(found.mean), _single(found.std)
+    if not (math.isfinite(mean) and math.isfinite(std)) or std < 1.2e-38:
+        _degenerate(f"{place} have the std {found.std:.3g}, which is no float32", "use another unit")
+    return Numbers(0.0, _single(std * std)) if is_variance else Numbers(mean, std)
+
+
+def _single(value: float) -> float:
+    """As float32, in which the network computes, with no more digits than that has: a line of the log can be pasted."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        return float(str(np.float32(value)))
+
+
+def _degenerate(what: str, fix: str) -> NoReturn:
+    raise ConfigError(f"{PLACE}: standardize cannot be measured: {what}. Fix: {fix}, or delete the line {KEY}.")

@@ -1,0 +1,54 @@
+"""The layer that scales a model's output."""
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+import torch
+from torch import Tensor, nn
+
+
+class Rescale(nn.Module):
+    """``mean + std * x`` for each channel.
+
+    In float32 also where the layers before it are computed in half precision: 5000 photons are no float16.
+
+    Args:
+        mean, std: one per channel, in the units of the labels.
+    """
+
+    offset: Tensor
+    factor: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.mean, self.std = list(mean), list(std)
+        # with the model from device to device, but not into its state_dict
+        for name, values in (("offset", mean), ("factor", std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (N, C, ...) to (N, C, ...)."""
+        shape = (-1, *(1,) * (x.dim() - 2))
+        return torch.addcmul(self.offset.view(shape), x, self.factor.view(shape))
+
+    def extra_repr(self) -> str:
+        return f"mean={self.mean}, std={self.std}"
+
+
+class Unmeasured(nn.Module):
+    """Stands where the numbers of ``target_scaling: standardize`` will be."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raise an error.
+
+        Raises:
+            RuntimeError: always.
+        """
+        _refuse()
+
+
+def _refuse() -> NoReturn:
+    raise RuntimeError(
+        "model.target_scaling: standardize has no numbers yet. They are measured when a training starts, and come with "
+        "a checkpoint: load one first, or write {mean: ..., std: ...}."
+    )
