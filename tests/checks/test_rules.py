@@ -28,6 +28,9 @@ OWN = [rule for chapter in CHAPTERS.values() for rule in chapter]
 #: Rules of configs that upstream runs to the end must not stand in each other's way.
 BASE: dict[str, Any] = {"loss": {"name": "MSELoss"}}
 
+#: A model that nothing is found in, for the labels of these tests.
+SCALED = {"name": "UNet3D", "final_activation": "none", "target_scaling": "standardize"}
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -49,7 +52,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file["raw_padded"] = np.pad(raw, 1)
     model = torch.nn.Conv3d(1, 1, 1)
     state = model.state_dict()
-    state._metadata[""][checkpoint.STAMP] = checkpoint.stamp(resolve("none", 1))
+    state._metadata[""][checkpoint.STAMP] = checkpoint.stamp(checkpoint.Memory(resolve("none", 1)))
     torch.save({"model_state_dict": state}, directory / "trained_with_none.pytorch")
     (directory / "resumed" / "logs" / "first").mkdir(parents=True)
     trained = training_config(directory, {"name": "UNet3D"})
@@ -139,7 +142,10 @@ def test_the_page_of_rules_is_current() -> None:
 @pytest.mark.parametrize("mode", ["train", "predict"])
 def test_a_good_config_gives_no_finding(mode: str, data: Path, tmp_path: Path) -> None:
     model = {"name": "UNet3D", "final_activation": "none"}
-    config = training_config(data, model) if mode == "train" else prediction_config(data, model)
+    if mode == "train":
+        config = training_config(data, model | {"target_scaling": "standardize"})
+    else:
+        config = prediction_config(data, model)
     config["model_path"] = str(data / "trained_with_none.pytorch")
     assert codes(config, tmp_path) == set()
 
@@ -178,6 +184,8 @@ def test_a_fix_does_not_contradict_itself(data: Path, tmp_path: Path) -> None:
     assert {"P3D101", "P3D106", "P3D501"} <= codes(config, tmp_path)
     del config["model"]["final_sigmoid"]
     config["model"]["final_activation"] = "none"
+    assert codes(config, tmp_path) == {"P3D705"}
+    config["model"]["target_scaling"] = "standardize"
     assert codes(config, tmp_path) == set()
 
 
@@ -220,8 +228,7 @@ class TestNoFalseAlarm:
     """Configs that upstream trains or predicts with, however odd."""
 
     def train(self, data: Path, directory: Path, changes: dict[str, Any]) -> set[str]:
-        config = training_config(data, {"name": "UNet3D", "final_activation": "none"})
-        return codes(merged(config, changes), directory)
+        return codes(merged(training_config(data, SCALED), changes), directory)
 
     def predict(self, data: Path, directory: Path, changes: dict[str, Any]) -> set[str]:
         config = prediction_config(data, {"name": "UNet3D", "final_activation": "none"})
@@ -310,7 +317,7 @@ class TestOneFixIsEnough:
     """What was mended as told is not found again under another name."""
 
     def findings(self, data: Path, directory: Path, changes: dict[str, Any]) -> dict[str, str]:
-        config = merged(training_config(data, {"name": "UNet3D", "final_activation": "none"}), changes)
+        config = merged(training_config(data, SCALED), changes)
         path = write_config(directory / "config.yml", config)
         report = check_file(str(path), [], rules(), with_data=True, progress=Silent())
         return {finding.rule.code: finding.found.fix for finding in report.findings}

@@ -2,7 +2,7 @@
 
 from itertools import chain
 
-from p3d_regression.checks import files, labels, loss, metric, model, prediction, shapes, training, transforms
+from p3d_regression.checks import files, labels, loss, metric, model, prediction, scaling, shapes, training, transforms
 from p3d_regression.checks.rule import Family, Rule
 from p3d_regression.hookspecs import hookimpl
 
@@ -13,6 +13,7 @@ _FAMILIES: dict[str, tuple[Family, ...]] = {
     "Files and shapes": (files.family, shapes.family),
     "Values of labels and raw volumes": (labels.family,),
     "Prediction": (prediction.family,),
+    "Target scaling": (scaling.family,),
 }
 
 #: By the chapters of the documentation.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from p3d_regression.activations.ranges import NON_NEGATIVE, NON_POSITIVE, REAL_LINE
+from p3d_regression.activations.ranges import NON_NEGATIVE, NON_POSITIVE, REAL_LINE, Interval
 from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.scaling.spec import IDENTITY, PLACE, Numbers, Spec
@@ -79,7 +79,7 @@ def settled(spec: Spec, final: "FinalActivation", measured: Sequence[Numbers] | 
     for channel, term in enumerate(spec.terms):
         if term is None:
             assert measured is not None, "nothing was measured"
-            offset = 0.0 if _is_bounded_by_zero(final, channel) else measured[channel].mean
+            offset = 0.0 if is_bounded_by_zero(final.ranges[channel]) else measured[channel].mean
             term = Numbers(offset, measured[channel].std)
         numbers.append(term)
     return None if set(numbers) == {IDENTITY} else TargetScaling(tuple(numbers))
@@ -99,8 +99,9 @@ def restored(plain: Any, final: "FinalActivation") -> TargetScaling:
     return found
 
 
-def _is_bounded_by_zero(final: "FinalActivation", channel: int) -> bool:
-    return final.ranges[channel] in (NON_NEGATIVE, NON_POSITIVE)
+def is_bounded_by_zero(interval: Interval) -> bool:
+    """Whether scaling must not add a mean to values of this range."""
+    return interval in (NON_NEGATIVE, NON_POSITIVE)
 
 
 def check(spec: Spec, final: "FinalActivation") -> None:
@@ -113,7 +114,7 @@ def check(spec: Spec, final: "FinalActivation") -> None:
         if term == IDENTITY:
             continue
         _check_channel(final, channel)
-        if term is not None and term.mean != 0 and _is_bounded_by_zero(final, channel):
+        if term is not None and term.mean != 0 and is_bounded_by_zero(final.ranges[channel]):
             entry = final.entry(channel)
             raise ConfigError(
                 f"{PLACE}: the mean {term.mean:g}{_where(final, channel)} would move the bound of {entry}, whose range "
@@ -124,7 +125,7 @@ def check(spec: Spec, final: "FinalActivation") -> None:
 
 def _check_channel(final: "FinalActivation", channel: int) -> None:
     entry, interval = final.entry(channel), final.ranges[channel]
-    scalable = interval == REAL_LINE or _is_bounded_by_zero(final, channel)
+    scalable = interval == REAL_LINE or is_bounded_by_zero(final.ranges[channel])
     if scalable and not entry.activation.over_channels:
         return
     where = _where(final, channel)
