@@ -15,6 +15,7 @@ from p3d_regression import __version__
 from p3d_regression.activations.spec import KEY
 from p3d_regression.errors import CheckpointMismatchError, ConfigError
 from p3d_regression.scaling.spec import KEY as SCALING
+from p3d_regression.scaling.spec import Spec
 
 if TYPE_CHECKING:
     from p3d_regression.activations.final import FinalActivation
@@ -152,22 +153,32 @@ def is_new_head(own: "FinalActivation", kept: "FinalActivation") -> bool:
     )
 
 
-def is_new_scaling(own: "TargetScaling | None", kept: "TargetScaling | None") -> bool:
+def is_new_scaling(own: Spec, final: "FinalActivation", kept: "TargetScaling | None") -> bool:
     """Whether a model goes on with its own scaling on the weights of another one.
 
     Args:
-        own: the config's; None if it says that there is none.
+        own: what the config says; what it leaves to be measured, the checkpoint brings.
+        final: the model's final activation.
         kept: the checkpoint's.
 
     Raises:
-        CheckpointMismatchError: they differ, and the checkpoint was not loaded as ``trainer.pre_trained``.
+        CheckpointMismatchError: they differ, and the checkpoint was not loaded as ``trainer.pre_trained``; or there is
+            nothing to bring.
     """
-    if own == kept:
-        return False
-    if _new_head.get():
-        return True
+    from p3d_regression.scaling.target import settled
+
+    if own.is_measured:
+        if kept is not None and all(term in (None, n) for term, n in zip(own.terms, kept.numbers, strict=True)):
+            return False
+        said: object = "standardize"
+    else:
+        said = settled(own, final)
+        if said == kept:
+            return False
+        if _new_head.get():
+            return True
     raise CheckpointMismatchError(
-        f"model.{SCALING}: the config says {own or 'none'}, the checkpoint was trained with {kept or 'none'}. Every "
+        f"model.{SCALING}: the config says {said or 'none'}, the checkpoint was trained with {kept or 'none'}. Every "
         f"prediction through another one would be in wrong units. Either delete the line {SCALING} from the config, "
         "and the checkpoint's is used; or, if you want to train these weights further with other numbers, name the "
         "checkpoint as trainer.pre_trained (not as resume)."

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from p3d_regression.checks.reading import Progress
     from p3d_regression.doctor import Diagnosis
+    from p3d_regression.export.run import Format
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -322,6 +323,40 @@ def rule(code: str | None) -> None:
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     click.echo("\n\n".join(docs.explain(known) for known in found))
+
+
+@main.command(short_help="Write a checkpoint for people without the plugin.")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--config", type=click.Path(path_type=Path), help="Training or prediction config that goes with it.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["plain", "onnx", "pt2"]),
+    help="plain: a checkpoint for pytorch-3dunet alone. By default what the name OUT ends in, else plain.",
+)
+def export(checkpoint: Path, out: Path, config: Path | None, format_: "Format | None") -> None:
+    """Write CHECKPOINT as OUT, a new file that gives the same predictions where p3d-regression is not installed.
+
+    plain: the target scaling becomes a part of the last convolution; printed is the model section of a config for plain
+    pytorch-3dunet. For none, sigmoid and softmax; other final activations need onnx or pt2.
+    Before anything is written, both models are run and compared.
+    """
+    from p3d_regression.errors import ExportError
+    from p3d_regression.export.run import export as write
+
+    chosen: Format = format_ or ("onnx" if out.suffix == ".onnx" else "pt2" if out.suffix == ".pt2" else "plain")
+    try:
+        exported = write(checkpoint, out, chosen, config)
+    except (ExportError, ConfigError, UnsupportedUpstreamError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{out}: model of {exported.config}; on random patches its output is that of {checkpoint}", err=True)
+    click.echo(f"  up to {exported.difference:.1e} of the largest value", err=True)
+    if exported.section is not None:
+        from p3d_regression.components.text import as_yaml
+
+        click.echo("For predictions and pre_trained, not for resume. Write into the config there:", err=True)
+        click.echo("model:\n" + "\n".join(f"  {key}: {as_yaml(value)}" for key, value in exported.section.items()))
 
 
 @main.command(short_help="Train and predict on a brain MRI (two minutes).")

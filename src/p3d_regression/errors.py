@@ -6,7 +6,11 @@ class ConfigError(ValueError):
 
 
 class CheckpointMismatchError(ConfigError):
-    """The configuration asks for another final activation than the one the checkpoint was trained with."""
+    """The configuration asks for another final activation or scaling than the checkpoint was trained with."""
+
+
+class ExportError(RuntimeError):
+    """A checkpoint cannot be written in another form; nothing was written."""
 
 
 class NonFiniteLossError(RuntimeError):

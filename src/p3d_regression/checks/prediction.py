@@ -1,9 +1,8 @@
 """Rules about prediction configs, and the checkpoint that they name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -15,7 +14,9 @@ from p3d_regression.checks.model import nested, unknown
 from p3d_regression.checks.rule import PREDICT, Family, Found
 from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
+from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.upstream import facts
+from p3d_regression.upstream.models import training_config_beside
 
 family = Family()
 
@@ -77,9 +78,11 @@ def checkpoint_contradicts_config(case: Case) -> Iterator[Found]:
         kept = checkpoint.remembered(case.checkpoint_metadata, case.out_channels or 1)
         if kept is not None and case.final is not None:
             checkpoint.is_new_head(case.final, kept.final)
+            if SCALING in case.model and case.scaling is not None:
+                checkpoint.is_new_scaling(case.scaling, case.final, kept.scaling)
     except ConfigError as error:
-        _, _, message = str(error).partition(": ")
-        yield Found(f"model.{KEY}", message, "delete the line")
+        key, _, message = str(error).partition(": ")
+        yield Found(key, message, "delete the line")
         return
     if kept is None:
         yield from _against_training_config(case)
@@ -103,19 +106,6 @@ def _against_training_config(case: Case) -> Iterator[Found]:
         f"the model was trained with the last layer {trained.head.name} (says {path}), here it is {case.head.name}",
         f"model:\n{lines}" if lines else "delete the lines about the last layer",
     )
-
-
-def training_config_beside(checkpoint_path: Path) -> tuple[Path, Mapping[str, Any]] | None:
-    """The copy of a training config that upstream has left beside a checkpoint, the newest one."""
-    copies = [p for pattern in ("*.yml", "*.yaml") for p in (checkpoint_path.parent / "logs").glob(f"*/{pattern}")]
-    for path in sorted(copies, key=lambda p: p.parent.name, reverse=True):
-        try:
-            config = yaml.safe_load(path.read_text())
-        except (OSError, ValueError, yaml.YAMLError):
-            continue
-        if isinstance(config, Mapping) and isinstance(config.get("trainer"), Mapping):
-            return path, config
-    return None
 
 
 @family.rule(

@@ -16,7 +16,7 @@ from p3d_regression import __version__, checkpoint
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checkpoint import Memory
 from p3d_regression.components.text import as_yaml
-from p3d_regression.errors import CheckpointMismatchError, ConfigError
+from p3d_regression.errors import ConfigError
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.scaling.spec import Spec
 
@@ -259,30 +259,15 @@ def _recall_scaling(unet: Any, kept: Memory | None) -> None:
             what = "the model's output is not scaled" if scaling is None else scaling.describe(own.final)
             say(f"target scaling: {what}, taken from the checkpoint: the config has no line model.{SCALING}")
             _forget_compiled()
-    elif said.is_measured:
-        if scaling is None or not _agrees(said, scaling):
-            raise CheckpointMismatchError(_no_numbers(scaling))
-        if scaling != own.scaling:
-            _set_scaling(unet, scaling)
-            say(f"target scaling: {scaling.describe(own.final)}, measured for the training of the checkpoint")
-            _forget_compiled()
-    elif kept is not None and checkpoint.is_new_scaling(own.scaling, scaling):
-        say(
-            f"target scaling {own.scaling or 'none'} from the config, on pre-trained weights that were trained with "
-            f"{scaling or 'none'}"
-        )
-
-
-def _agrees(said: Spec, kept: "TargetScaling") -> bool:
-    return all(term in (None, numbers) for term, numbers in zip(said.terms, kept.numbers, strict=True))
-
-
-def _no_numbers(scaling: "TargetScaling | None") -> str:
-    return (
-        f"model.{SCALING}: the config says standardize, the checkpoint was trained with {scaling or 'none'}. Every "
-        f"prediction through another one would be in wrong units. Delete the line {SCALING} from the config: the "
-        "checkpoint's is used then."
-    )
+    elif kept is None and not said.is_measured:
+        pass  # of a checkpoint that was trained without our keys, the config decides
+    elif checkpoint.is_new_scaling(said, own.final, scaling):
+        was, now = (str(found or "none") for found in (scaling, own.scaling))
+        say(f"target scaling {now} from the config, on pre-trained weights that were trained with {was}")
+    elif scaling is not None and scaling != own.scaling:
+        _set_scaling(unet, scaling)
+        say(f"target scaling: {scaling.describe(own.final)}, measured for the training of the checkpoint")
+        _forget_compiled()
 
 
 def _brings_a_head(state_dict: Mapping[str, Any], prefix: str, channels: int) -> bool:

@@ -1,0 +1,81 @@
+"""Upstream's models, built and loaded outside of a training: what an export needs of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from p3d_regression import upstream
+from p3d_regression.checkpoint import Memory
+from p3d_regression.errors import ConfigError, ExportError, UnsupportedUpstreamError
+from p3d_regression.upstream import facts, unet
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of upstream's trainer.
+
+    Raises:
+        ExportError: it is none.
+    """
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu")
+    except Exception as error:
+        raise ExportError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error})") from error
+    if not (isinstance(state, dict) and isinstance(state.get("model_state_dict"), Mapping)):
+        raise ExportError(f"{path} is not a checkpoint of pytorch-3dunet: it has no model_state_dict")
+    return state
+
+
+def built(section: Mapping[str, Any], weights: Mapping[str, Any], config: Path) -> "nn.Module":
+    """Build the model of a config, with weights, for predictions on the CPU.
+
+    Raises:
+        ConfigError: config and weights contradict each other.
+        ExportError: the model cannot be built, or the weights are another model's.
+    """
+    upstream.activate()
+    if not upstream.builder_is_ready():
+        raise ExportError(f"this process has no plugin: {upstream.unsupported_builder()}")
+    try:
+        with facts.quiet():
+            model: nn.Module = facts.module_of("pytorch3dunet.unet3d.model").get_model(dict(section))
+            model.load_state_dict(weights)
+    except (ConfigError, UnsupportedUpstreamError):
+        raise
+    except Exception as error:
+        raise ExportError(f"the checkpoint does not fit the section model of {config}: {error}") from error
+    return model.eval()
+
+
+def memory_of(model: "nn.Module") -> Memory | None:
+    """What this project has put on a model; None if that is nothing."""
+    return unet.memory_of(model) if unet.is_attached(model) else None
+
+
+def smallest_side(section: Mapping[str, Any]) -> int:
+    """A side of a patch, in voxels, that is left with several of them at the lowest level of a model."""
+    cls = facts.model_class(section.get("name"))
+    features = section.get("f_maps")
+    levels = section.get("num_levels") or (facts.default(cls, "num_levels") if cls else None)
+    levels = len(features) if isinstance(features, list | tuple) else levels
+    deepest = int(levels or 4)
+    return max(16, 2 << deepest)
+
+
+def training_config_beside(checkpoint: Path) -> tuple[Path, Mapping[str, Any]] | None:
+    """The copy of a training config that upstream has left beside a checkpoint, the newest one."""
+    copies = [p for pattern in ("*.yml", "*.yaml") for p in (checkpoint.parent / "logs").glob(f"*/{pattern}")]
+    for path in sorted(copies, key=lambda p: p.parent.name, reverse=True):
+        try:
+            config = yaml.safe_load(path.read_text())
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+        if isinstance(config, Mapping) and isinstance(config.get("trainer"), Mapping):
+            return path, config
+    return None

@@ -1,0 +1,82 @@
+"""From the value of ``target_scaling`` to a specification."""
+
+import pytest
+import yaml
+
+from p3d_regression import ConfigError
+from p3d_regression.scaling.spec import EXAMPLE, IDENTITY, Numbers, check_company, parse
+
+
+def read(text: str) -> object:
+    """What a config holds if it says ``target_scaling: text``."""
+    return yaml.safe_load(f"target_scaling: {text}")["target_scaling"]
+
+
+@pytest.mark.parametrize("text", ["standardize", "Standardise", "' standardize '"])
+def test_what_is_measured_is_left_open(text: str) -> None:
+    spec = parse(read(text), 2)
+    assert spec.terms == (None, None)
+    assert spec.is_measured
+
+
+@pytest.mark.parametrize("text", ["none", "", "null", "None"])
+def test_none_is_said_too(text: str) -> None:
+    spec = parse(read(text), 2)
+    assert spec.terms == (IDENTITY, IDENTITY)
+    assert not spec.is_measured
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{mean: [1, 1], std: [2.5, 2.5]}",
+        "{mean: 1, std: [2.5, 2.5]}",
+        "{mean: 1, std: 2.5}",
+        "[{mean: 1, std: 2.5}, {std: 2.5, mean: 1.0}]",
+    ],
+)
+def test_numbers_for_all_channels_or_each(text: str) -> None:
+    assert parse(read(text), 2).terms == (Numbers(1.0, 2.5), Numbers(1.0, 2.5))
+
+
+def test_a_list_may_mix() -> None:
+    assert parse(read("[none, standardize, {mean: 0, std: 4}]"), 3).terms == (IDENTITY, None, Numbers(0.0, 4.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("standardized", "'standardized' means nothing here; did you mean standardize?"),
+        ("yes", "True is a boolean"),
+        ("13", "13 is not understood"),
+        ("{mean: 1}", "has no std"),
+        ("{}", "has no mean and no std"),
+        ("{mean: 1, std: 2, median: 3}", "has the key 'median'"),
+        ("{mean: 1, std: 1e-3}", "model.target_scaling.std: '1e-3' is not a number; write it with a point: 1.0e-3."),
+        ("{mean: 1, std: 0}", "model.target_scaling.std: 0 is not above 0"),
+        ("{mean: 1, std: -2}", "model.target_scaling.std: -2 is not above 0"),
+        ("{mean: .nan, std: 2}", "model.target_scaling.mean: nan is no number that the network can compute with"),
+        ("{mean: 1, std: .inf}", "model.target_scaling.std: inf is no number"),
+        ("{mean: 1, std: 1.0e+39}", "model.target_scaling.std: 1e+39 is no number"),
+        ("{mean: true, std: 2}", "model.target_scaling.mean: True is not a number"),
+        ("{mean: [1, 2, 3], std: 1}", "model.target_scaling.mean: [1, 2, 3] has 3 entries, model.out_channels is 2"),
+        ("[standardize]", "has 1 entry, model.out_channels is 2"),
+        ("[standardize, mean]", "model.target_scaling[1]: 'mean' means nothing here"),
+        ("[standardize, {mean: 1, std: 0}]", "model.target_scaling[1].std: 0 is not above 0"),
+    ],
+)
+def test_what_is_not_understood_says_what_is_allowed(text: str, why: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(read(text), 2)
+    message = str(caught.value)
+    assert message.startswith("model.target_scaling")
+    assert why in message
+    assert "Allowed: standardize (" in message
+    assert message.endswith(EXAMPLE)
+
+
+def test_it_scales_what_is_named_beside_it() -> None:
+    check_company({"name": "UNet3D"})
+    check_company({"target_scaling": "standardize", "final_activation": "none"})
+    with pytest.raises(ConfigError, match=r"there is no line model\.final_activation that says which"):
+        check_company({"target_scaling": "standardize", "is_segmentation": False})
