@@ -184,7 +184,7 @@ def test_a_fix_does_not_contradict_itself(data: Path, tmp_path: Path) -> None:
     assert {"P3D101", "P3D106", "P3D501"} <= codes(config, tmp_path)
     del config["model"]["final_sigmoid"]
     config["model"]["final_activation"] = "none"
-    assert codes(config, tmp_path) == {"P3D705"}
+    assert codes(config, tmp_path) == {"P3D704"}
     config["model"]["target_scaling"] = "standardize"
     assert codes(config, tmp_path) == set()
 

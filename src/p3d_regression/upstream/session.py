@@ -15,7 +15,7 @@ from p3d_regression.activations.ranges import REAL_LINE, UNIT, Interval
 from p3d_regression.errors import NonFiniteLossError, UnsupportedUpstreamError
 from p3d_regression.upstream import batches, dry_run
 from p3d_regression.upstream.plan import ELEMENTWISE, Plan
-from p3d_regression.upstream.unet import attached, console, is_attached, say
+from p3d_regression.upstream.unet import attached, console, is_attached, memory_of, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ def watch(trainer: Any, plan: Plan) -> None:
     if lacking or not (has_loss and has_metric):
         what = f"its trainer has no {', '.join(lacking)}" if lacking else "it builds losses or metrics past the plugin"
         message = f"p3d-regression does not support the trainer of this pytorch3dunet: {what}"
-        if plan.loss or plan.metric:
+        if plan.loss or plan.metric or plan.scales_target:
             raise UnsupportedUpstreamError(f"{message}. See `p3d-regression doctor`.")
         console().warning(f"{message}; this training is not watched for NaN, constant output and wrong shapes")
         return
@@ -73,6 +73,32 @@ class _Session:
         self.checkpointed = 0
         self.reported: set[str] = set()
         self.recorders = {name: batches.record(loader) for name, loader in trainer.loaders.items()}
+        self.gradient_factor = self._gradient_factor()
+
+    def _gradient_factor(self) -> float | None:
+        """By what gradients are multiplied, so that steps are those of standardised labels; None for nothing."""
+        model = getattr(self.trainer.model, "module", self.trainer.model)
+        memory = memory_of(model) if is_attached(model) else None
+        if memory is None or memory.scaling is None:
+            return None
+        from p3d_regression.scaling.gradient import factor
+
+        found = factor(
+            self.trainer.loss_criterion,
+            memory.scaling,
+            memory.final.ranges,
+            self.plan.targets(memory.final.channels),
+            more_labels=int(self.plan.skips_last_target),
+            device=next(model.parameters()).device,
+        )
+        if found is None:
+            console().warning(
+                "the size of the gradient with target_scaling could not be determined for this loss: learning rate and "
+                "weight decay have to fit the units of the labels"
+            )
+        else:
+            say(f"gradients are multiplied by {found:.6g}: as large as if the labels were standardised")
+        return found
 
     @property
     def score(self) -> "Score | None":
@@ -130,6 +156,8 @@ class _Session:
 
     def _forward_pass(self, original: Callable[..., Any], raw: Any, labels: Any, *weights: Any) -> Any:
         output, loss = original(raw, labels, *weights)
+        if self.gradient_factor is not None and loss.requires_grad:
+            loss.register_hook(self._standardised)
         recorder = self.recorders.get(self.phase)
         indices = recorder.next() if recorder else []
         if self.phase == "val":
@@ -147,6 +175,10 @@ class _Session:
 
         loss.item = item
         return output, loss
+
+    def _standardised(self, gradient: "Tensor") -> "Tensor":
+        assert self.gradient_factor is not None
+        return gradient * self.gradient_factor
 
     def _stop(self, loss: float, raw: Any, labels: "Tensor", output: "Tensor", indices: list[int]) -> None:
         """Stop training, and say all that is known of the batch.
