@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from p3d_regression.upstream import activate, deactivate, is_active
     from p3d_regression.upstream.unet import set_final_activation, set_target_scaling
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "Activation",

@@ -350,12 +350,12 @@ def export(checkpoint: Path, out: Path, config: Path | None, format_: "Format | 
         exported = write(checkpoint, out, chosen, config)
     except (ExportError, ConfigError, UnsupportedUpstreamError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{out}: model of {exported.config}; on random patches its output is that of {checkpoint}", err=True)
-    click.echo(f"  up to {exported.difference:.1e} of the largest value", err=True)
+    click.echo(f"{out}: the model of {exported.config}, with the weights of {checkpoint}.", err=True)
+    click.echo(f"On random patches both differ by {exported.difference:.1e} of the span of the output.", err=True)
     if exported.section is not None:
         from p3d_regression.components.text import as_yaml
 
-        click.echo("For predictions and pre_trained, not for resume. Write into the config there:", err=True)
+        click.echo("For predictions and pre_trained, not for resume. The section model for its config:", err=True)
         click.echo("model:\n" + "\n".join(f"  {key}: {as_yaml(value)}" for key, value in exported.section.items()))
 
 

@@ -112,7 +112,8 @@ def ignored_transform_argument(case: Case) -> Iterator[Found]:
 def labels_scaled_patch_by_patch(case: Case) -> Iterator[Found]:
     """Without numbers of their own, Normalize, Standardize and `ToTensor: {normalize: true}` scale each patch by its
     own values, and PercentileNormalizer always does. The same label then means something else in every patch, and
-    predictions cannot be scaled back."""
+    predictions cannot be scaled back. To learn labels in units of their own as fast as standardised ones, write
+    `target_scaling: standardize` in the section `model`: it scales all labels alike, and predictions back."""
     by_raw = bool(case.get("loaders.global_normalization", False))
     for key, step in _label_steps(case):
         match step.get("name"):
@@ -142,7 +143,8 @@ def labels_scaled_patch_by_patch(case: Case) -> Iterator[Found]:
 )
 def labels_standardised_by_raw(case: Case) -> Iterator[Found]:
     """With `global_normalization`, Standardize gets mean and standard deviation of the whole volume, and that is always
-    the raw volume, for the labels too."""
+    the raw volume, for the labels too. `target_scaling: standardize` in the section `model` takes those of the training
+    labels, and scales predictions back."""
     if not case.get("loaders.global_normalization", False):
         return
     for key, step in _label_steps(case):

@@ -54,7 +54,11 @@ def weights_of(weights: Mapping[str, Any], memory: Memory) -> "OrderedDict[str, 
     folded = OrderedDict(weights)
     if memory.scaling is not None:
         folded.update(_folded(weights, memory.scaling))
-    metadata = {name: {k: v for k, v in entry.items() if k != STAMP} for name, entry in _metadata(weights).items()}
+    metadata = {
+        name: {k: v for k, v in entry.items() if k != STAMP}
+        for name, entry in _metadata(weights).items()
+        if name.rpartition(".")[2] not in OURS
+    }
     folded._metadata = OrderedDict(metadata)  # type: ignore[attr-defined]  # torch's own place for it
     return folded
 
