@@ -1,4 +1,6 @@
-"""What a final activation costs in a training step and in a prediction, against the same U-Net in plain torch.
+"""What a final activation and a target scaling cost in a training step and in a prediction.
+
+Against the same U-Net in plain torch, or without the scaling.
 
     python benchmarks/step_time.py [--pairs N]
 
@@ -41,6 +43,10 @@ def pairs() -> Iterator[tuple[str, nn.Module, nn.Module]]:
     none, plain = get_model({**UNET, "final_activation": "none"}), get_model({**UNET, "is_segmentation": False})
     plain.load_state_dict(dict(none.state_dict()))
     yield "none / is_segmentation: false", none, plain
+    scaled = get_model({**UNET, "final_activation": "none", "target_scaling": {"mean": 12, "std": 13}})
+    unscaled = get_model({**UNET, "final_activation": "none"})
+    unscaled.load_state_dict(dict(scaled.state_dict()))
+    yield "none, target_scaling / none", scaled, unscaled
 
 
 def training_step(model: nn.Module) -> Callable[[], None]:
@@ -49,7 +55,11 @@ def training_step(model: nn.Module) -> Callable[[], None]:
 
     def step() -> None:
         optimizer.zero_grad()
-        nn.functional.mse_loss(model(x), target).backward()
+        loss = nn.functional.mse_loss(model(x), target)
+        if "target_scaling" in getattr(getattr(model, "final_conv", None), "_modules", {}):
+            # as this project does in upstream's trainer
+            loss.register_hook(lambda gradient: gradient * (1 / 169))
+        loss.backward()
         optimizer.step()
 
     return step

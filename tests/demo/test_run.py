@@ -24,9 +24,10 @@ def test_writes_configs_that_yaml_reads_back_whatever_the_path(tmp_path: Path) -
         configs = {path.name: yaml.safe_load(path.read_text()) for path in run.configs()}
         assert configs["train.yml"]["loaders"]["train"]["file_paths"] == [str(out / "train.h5")]
         assert configs["predict.yml"]["loaders"]["output_dir"] == str(run.predictions.parent)
-        # the checkpoint remembers the activation
+        # the checkpoint remembers both
         activation = configs["train.yml"]["model"].pop("final_activation", None)
-        assert activation == ("none" if run.final_layer == "none" else None)
+        scaling = configs["train.yml"]["model"].pop("target_scaling", None)
+        assert (activation, scaling) == (("none", "standardize") if run.final_layer == "none" else (None, None))
         assert configs["train.yml"]["model"] == configs["predict.yml"]["model"]
 
 
@@ -35,7 +36,7 @@ def test_the_compared_configs_differ_in_the_last_layer_only(tmp_path: Path) -> N
     configs = [yaml.safe_load((run.directory / "train.yml").read_text()) for run in runs.values()]
     for config in configs:
         del config["trainer"]["checkpoint_dir"]
-        for key in ("final_activation", "is_segmentation", "final_sigmoid"):
+        for key in ("final_activation", "target_scaling", "final_sigmoid"):
             config["model"].pop(key, None)
     assert configs[0] == configs[1] == configs[2]
 

@@ -1,5 +1,6 @@
 """What a scaling does to a final activation, and which it leaves alone."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,6 +79,16 @@ def test_the_module_computes_it_in_single_precision(dtype: torch.dtype) -> None:
     assert found.dtype == torch.float32
     torch.testing.assert_close(found[:, 0], 70_000 + 13 * x[:, 0].float())
     torch.testing.assert_close(found[:, 1], 2 * x[:, 1].float())
+
+
+def test_the_module_stays_in_single_precision_when_a_model_does_not() -> None:
+    scaling = settled(parse({"mean": 70_000, "std": 0.1}, 1), resolve("none", 1))
+    assert scaling is not None
+    model = torch.nn.Sequential(torch.nn.Conv3d(1, 1, 1), scaling.build()).to(torch.bfloat16)
+    assert model(torch.zeros(1, 1, 2, 2, 2, dtype=torch.bfloat16)).dtype == torch.float32
+    assert model[1].offset.item() == 70_000
+    assert model[1].factor.item() == np.float32(0.1)
+    assert model.to("meta")[1].offset.is_meta
 
 
 def test_the_module_leaves_no_trace_in_a_state() -> None:

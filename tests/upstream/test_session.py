@@ -79,6 +79,7 @@ LOGITS = {
         pytest.param(BOTH, {}, id="composed"),
         pytest.param({"loss": WEIGHTED}, {}, id="weights by threshold"),
         pytest.param(LOGITS, {}, id="weights"),
+        pytest.param(HUBER, {"target_scaling": "standardize"}, id="scaled"),
     ],
 )
 def test_a_training_step_waits_for_a_gpu_no_more_often_than_upstreams(

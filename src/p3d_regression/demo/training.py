@@ -15,8 +15,8 @@ from p3d_regression.demo.errors import DemoError
 #: What decides the model's last layer -> the lines of the config's model section that say so.
 FINAL_LAYERS = {
     "none": (
-        "final_activation: none  # the line that p3d-regression adds",
-        "is_segmentation: false  # the same (none, no other) for a colleague who has not installed it",
+        "final_activation: none  # the lines that p3d-regression adds",
+        "target_scaling: standardize  # learns standardised labels; loss, scores and predictions stay in mm",
     ),
     "sigmoid": ("final_sigmoid: true  # upstream's default",),
     "softmax": ("final_sigmoid: false  # upstream: Softmax, which is 1.0 everywhere on one channel",),
@@ -73,7 +73,9 @@ class Run:
             ),
             predict: _PREDICT.format(
                 config=predict,
-                model=_model(_REMEMBERED if "final_activation" in line else line for line in lines),
+                model=_model(
+                    [*(line for line in lines if not _is_ours(line)), *_REMEMBERED * any(map(_is_ours, lines))]
+                ),
                 checkpoint=json.dumps(str(self.last_checkpoint)),
                 prediction_dir=json.dumps(str(self.predictions.parent)),
                 test_file=test_file,
@@ -101,6 +103,10 @@ class Run:
     def predict(self) -> None:
         """Run ``predict3dunet``; raises :class:`DemoError` where it fails."""
         _run("predict3dunet", self.directory / "predict.yml", lambda line: None)
+
+
+def _is_ours(line: str) -> bool:
+    return line.startswith(("final_activation", "target_scaling"))
 
 
 def _model(last_lines: Iterable[str]) -> str:
@@ -132,8 +138,8 @@ def _run(command: str, config: Path, watch: Callable[[str], None]) -> None:
         raise DemoError(f"{command} --config {config} ended with exit code {process.returncode}; see {log}:\n{last}")
 
 
-#: What the prediction config says in place of the line.
-_REMEMBERED = "# no final_activation here: the checkpoint remembers it"
+#: What the prediction config says in place of these lines.
+_REMEMBERED = ["# no final_activation and no target_scaling here: the checkpoint remembers both"]
 
 _MODEL = """\
 model:

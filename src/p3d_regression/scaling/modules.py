@@ -1,7 +1,7 @@
 """The layer that scales a model's output."""
 
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import NoReturn, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,19 @@ class Rescale(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.mean, self.std = list(mean), list(std)
+        self._place("cpu")
+
+    def _place(self, device: torch.device | str) -> None:
         # with the model from device to device, but not into its state_dict
-        for name, values in (("offset", mean), ("factor", std)):
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
+        for name, values in (("offset", self.mean), ("factor", self.std)):
+            tensor = torch.tensor(values, dtype=torch.float32, device=device)
+            self.register_buffer(name, tensor, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # model.half() would round the numbers
+        self._place(self.offset.device)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (N, C, ...) to (N, C, ...)."""

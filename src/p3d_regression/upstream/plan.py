@@ -12,7 +12,6 @@ from p3d_regression.activations.spec import KEY
 from p3d_regression.errors import ConfigError
 from p3d_regression.losses import registry as losses
 from p3d_regression.metrics import registry as metrics
-from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.upstream import dry_run, facts
 
 if TYPE_CHECKING:
@@ -51,7 +50,6 @@ class Plan:
         mask: which voxels count, for both; None for all, or where upstream's loss has its own way with it.
         loss_name, metric_name: as written.
         skips_last_target: whether the loss leaves out the last channel of the labels.
-        scales_target: whether the config says something of a target scaling.
     """
 
     is_ours: bool
@@ -61,7 +59,6 @@ class Plan:
     loss_name: str = ""
     metric_name: str = ""
     skips_last_target: bool = False
-    scales_target: bool = False
 
     @property
     def is_regression(self) -> bool:
@@ -145,7 +142,7 @@ def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
         for phase in _scored_phases(config):
             found.try_on(_patch_shape(config, phase))
     skips = bool(loss.get("skip_last_target", False))
-    return Plan(True, resolved, found, mask, loss_name, metric_name, skips, SCALING in model)
+    return Plan(True, resolved, found, mask, loss_name, metric_name, skips)
 
 
 def _scored_phases(config: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from p3d_regression.upstream.unet import attached, console, is_attached, memory_
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from p3d_regression.checkpoint import Memory
     from p3d_regression.metrics.score import Score
 
 #: What a trainer must have, so that it can be watched.
@@ -50,11 +51,19 @@ def watch(trainer: Any, plan: Plan) -> None:
     if lacking or not (has_loss and has_metric):
         what = f"its trainer has no {', '.join(lacking)}" if lacking else "it builds losses or metrics past the plugin"
         message = f"p3d-regression does not support the trainer of this pytorch3dunet: {what}"
-        if plan.loss or plan.metric or plan.scales_target:
+        if plan.loss or plan.metric or _scaled(trainer):
             raise UnsupportedUpstreamError(f"{message}. See `p3d-regression doctor`.")
         console().warning(f"{message}; this training is not watched for NaN, constant output and wrong shapes")
         return
     _Session(trainer, plan).start()
+
+
+def _scaled(trainer: Any) -> "Memory | None":
+    """What the model of a trainer is made of, if its output is scaled."""
+    model = getattr(trainer, "model", None)
+    model = getattr(model, "module", model)
+    memory = memory_of(model) if is_attached(model) else None
+    return memory if memory and memory.scaling else None
 
 
 class _Session:
@@ -77,19 +86,19 @@ class _Session:
 
     def _gradient_factor(self) -> float | None:
         """By what gradients are multiplied, so that steps are those of standardised labels; None for nothing."""
-        model = getattr(self.trainer.model, "module", self.trainer.model)
-        memory = memory_of(model) if is_attached(model) else None
-        if memory is None or memory.scaling is None:
+        memory = _scaled(self.trainer)
+        if memory is None:
             return None
         from p3d_regression.scaling.gradient import factor
 
+        assert memory.scaling is not None
         found = factor(
             self.trainer.loss_criterion,
             memory.scaling,
             memory.final.ranges,
             self.plan.targets(memory.final.channels),
             more_labels=int(self.plan.skips_last_target),
-            device=next(model.parameters()).device,
+            device=next(self.trainer.model.parameters()).device,
         )
         if found is None:
             console().warning(
