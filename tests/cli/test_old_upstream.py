@@ -81,6 +81,15 @@ def test_a_list_per_channel(old: Lab) -> None:
     assert trained.prediction[0].min() >= 0
 
 
+def test_labels_in_units_of_their_own(old: Lab) -> None:
+    model = {"final_activation": "none", "target_scaling": "standardize"}
+    trained = old.do(Job("fork", model, predict={}, labels=(5000.0, 5040.0), iterations=8))
+    assert "gradients are multiplied by" in trained.train_log
+    assert "target scaling: output = " in trained.predict_log
+    assert 4900 < trained.prediction.min() < trained.prediction.max() < 5200
+    assert trained.scalars["val_eval_score_avg"][-1][1] < 4 * trained.labels.var()
+
+
 def test_without_the_key_same_bits_with_and_without_the_plugin(old: Lab) -> None:
     ours, theirs = (old.do(Job(environment, {})) for environment in ("fork", "fork without plugin"))
     assert ours.scalars == theirs.scalars

@@ -188,8 +188,14 @@ class FinalActivation:
         return built[0] if len(built) == 1 else PerChannel(built, [n for _, n in self.groups])
 
 
-def contradiction(model_config: Mapping[str, Any], final: FinalActivation) -> str | None:
-    """What ``is_segmentation`` and ``final_sigmoid`` beside a final activation say to the contrary; None if nothing."""
+def contradiction(model_config: Mapping[str, Any], final: FinalActivation, *, is_scaled: bool = False) -> str | None:
+    """What ``is_segmentation`` and ``final_sigmoid`` beside a final activation say to the contrary; None if nothing.
+
+    Args:
+        model_config: the section.
+        final: the activation that it names.
+        is_scaled: whether there is a target scaling as well, which upstream has no words for.
+    """
     segmentation = model_config.get("is_segmentation", True)
     upstreams = ("sigmoid" if model_config.get("final_sigmoid", True) else "softmax") if segmentation else "none"
     keys = [key for key in ("is_segmentation", "final_sigmoid") if key in model_config]
@@ -198,7 +204,7 @@ def contradiction(model_config: Mapping[str, Any], final: FinalActivation) -> st
     # json.dumps writes true and false as YAML does, and keeps the quotes of a "false" that is a text
     ignored = " and ".join(f"{key}: {json.dumps(model_config[key], default=repr)}" for key in keys)
     message = f"{final} decides the model's output, {ignored} beside it is ignored"
-    if final.plain == "none":
+    if final.plain == "none" and not is_scaled:
         message += "; write is_segmentation: false, which means the same where p3d-regression is not installed"
     return message
 

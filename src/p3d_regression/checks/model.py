@@ -10,6 +10,7 @@ from p3d_regression.checks.rule import BOTH, Family, Found
 from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.keys import OURS, check_keys, check_sections
+from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.upstream import facts
 
 family = Family()
@@ -141,11 +142,12 @@ def contradicting_last_layer(case: Case) -> Iterator[Found]:
     not installed it is the other way round, and the same config gives another model."""
     from p3d_regression.activations.final import contradiction
 
-    if case.final is not None and (message := contradiction(case.model, case.final)):
+    is_scaled = SCALING in case.model
+    if case.final is not None and (message := contradiction(case.model, case.final, is_scaled=is_scaled)):
         yield Found(
             f"model.{KEY}",
             message,
-            _model_line("is_segmentation: false") if str(case.final) == "none" else "delete the line",
+            _model_line("is_segmentation: false") if str(case.final) == "none" and not is_scaled else "delete the line",
         )
 
 

@@ -153,7 +153,7 @@ def _recalling(original: AnyFunction, patch: Patch) -> AnyFunction:
 def _warn_of_contradiction(model_config: Mapping[str, Any], final: "FinalActivation") -> None:
     from p3d_regression.activations.final import contradiction
 
-    contradicted = contradiction(model_config, final)
+    contradicted = contradiction(model_config, final, is_scaled=scaling.KEY in model_config)
     message = f"model.{KEY}: {contradicted}"
     if contradicted and message not in _warned:
         _warned.add(message)
