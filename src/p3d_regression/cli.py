@@ -345,7 +345,8 @@ def export(checkpoint: Path, out: Path, config: Path | None, format_: "Format | 
     from p3d_regression.errors import ExportError
     from p3d_regression.export.run import export as write
 
-    chosen: Format = format_ or ("onnx" if out.suffix == ".onnx" else "pt2" if out.suffix == ".pt2" else "plain")
+    by_name: dict[str, Format] = {".onnx": "onnx", ".pt2": "pt2"}
+    chosen = format_ or by_name.get(out.suffix.lower(), "plain")
     try:
         exported = write(checkpoint, out, chosen, config)
     except (ExportError, ConfigError, UnsupportedUpstreamError, OSError) as error:

@@ -103,7 +103,7 @@ class TestTraining:
         assert output.mean() == pytest.approx(float(label.mean()), rel=0.2)
         of_scaling = [line for line in ours(run) if line.startswith("target scaling")]
         assert of_scaling[0].endswith("measuring the labels of loaders.train for model.target_scaling: standardize ...")
-        assert "loaders.train (1 file) measured in" in of_scaling[1]
+        assert "train.h5) measured in" in of_scaling[1]
         numbers = remembered(checkpoint_of(trap))
         assert of_scaling[2] == f"target scaling: output = {numbers['mean'][0]:.9g} + {numbers['std'][0]:.9g} * x"
         assert any(line.startswith("gradients are multiplied by ") for line in ours(run))
@@ -122,7 +122,7 @@ class TestTraining:
     @pytest.mark.parametrize(
         ("edit", "changes", "why"),
         [
-            (lambda file: 0 * file["label"], {}, "the labels of loaders.train (1 file) are 0 in every voxel"),
+            (lambda file: 0 * file["label"], {}, "train.h5) are 0 in every voxel"),
             (lambda file: file["label"], {"model": {"final_activation": "sigmoid"}}, "bounded: its values, in [0, 1]"),
             (lambda file: file["label"], {"model": {"target_scaling": "minmax"}}, "'minmax' means nothing here"),
         ],

@@ -149,6 +149,37 @@ class TestPlain:
         assert str(config) in result.stderr
         assert yaml.safe_load(result.stdout)["model"] == section(is_segmentation=False)
 
+    def test_it_does_not_guess_which_network_it_was(self, tmp_path: Path) -> None:
+        """Weights fit into networks that compute something else."""
+        trained = Trained(tmp_path, final_activation="none", target_scaling={"mean": 5, "std": 2})
+        logs = trained.path.parent / "logs" / "2027"
+        logs.mkdir()
+        same = {**trained.section, "target_scaling": "standardize"}
+        (logs / "again.yml").write_text(yaml.safe_dump({"model": same, "trainer": {"resume": None}}))
+        assert trained.export(tmp_path / "out.pytorch").exit_code == 0
+        other = {**same, "num_groups": 8}
+        (logs / "other.yml").write_text(yaml.safe_dump({"model": other, "trainer": {"resume": None}}))
+        result = trained.export(tmp_path / "again.pytorch")
+        assert result.exit_code == 1
+        assert "have different networks: say with --config which" in result.stderr
+        assert not (tmp_path / "again.pytorch").exists()
+
+    def test_each_channel_is_compared_in_its_own_unit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from p3d_regression.export import plain
+
+        folded = plain._folded
+
+        def without_the_second(weights: Any, scaling: Any) -> Any:
+            found = folded(weights, scaling)
+            found["final_conv.weight"][1] = 0
+            return found
+
+        monkeypatch.setattr(plain, "_folded", without_the_second)
+        trained = Trained(
+            tmp_path, channels=2, final_activation="none", target_scaling={"mean": 0, "std": [1000, 0.001]}
+        )
+        assert "does not compute what the checkpoint does" in trained.export(tmp_path / "out.pytorch").stderr
+
 
 class TestNothingIsLost:
     @pytest.fixture

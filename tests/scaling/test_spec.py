@@ -1,5 +1,6 @@
 """From the value of ``target_scaling`` to a specification."""
 
+import numpy as np
 import pytest
 import yaml
 
@@ -58,6 +59,7 @@ def test_a_list_may_mix() -> None:
         ("{mean: .nan, std: 2}", "model.target_scaling.mean: nan is no number that the network can compute with"),
         ("{mean: 1, std: .inf}", "model.target_scaling.std: inf is no number"),
         ("{mean: 1, std: 1.0e+39}", "model.target_scaling.std: 1e+39 is no number"),
+        (f"{{mean: {10**400}, std: 2}}", "is no number that the network can compute with"),
         ("{mean: true, std: 2}", "model.target_scaling.mean: True is not a number"),
         ("{mean: [1, 2, 3], std: 1}", "model.target_scaling.mean: [1, 2, 3] has 3 entries, model.out_channels is 2"),
         ("[standardize]", "has 1 entry, model.out_channels is 2"),
@@ -73,6 +75,13 @@ def test_what_is_not_understood_says_what_is_allowed(text: str, why: str) -> Non
     assert why in message
     assert "Allowed: standardize (" in message
     assert message.endswith(EXAMPLE)
+
+
+def test_numbers_are_those_of_float32() -> None:
+    """So that a line of the log is equal to what it was made of."""
+    (found,) = parse({"mean": 0.123456789012, "std": np.float64(13)}, 1).terms
+    assert found == Numbers(0.12345679, 13.0)
+    assert parse({"mean": float(f"{found.mean:.9g}"), "std": 13}, 1).terms == (found,)
 
 
 def test_it_scales_what_is_named_beside_it() -> None:

@@ -89,13 +89,17 @@ class TestTheModel:
         with pytest.raises(ConfigError, match=r"no line model\.final_activation"):
             get_model(config(target_scaling="standardize", is_segmentation=False))
 
+    def test_the_number_of_channels_may_be_one_of_numpy(self) -> None:
+        model = scaled(channels=np.int64(1))
+        assert kept(model) == {"mean": [12.5], "std": [13.0]}
+
     def test_is_refused_before_a_weight_is_allocated(self) -> None:
         for wrong in ({"final_activation": "sigmoid"}, {"target_scaling": "standard"}):
             with pytest.raises(ConfigError, match=r"^model\.target_scaling"):
                 get_model({**config(final_activation="none", target_scaling="standardize", f_maps=2**40), **wrong})
 
     def test_a_class_does_not_swallow_it(self) -> None:
-        with pytest.raises(ConfigError, match=r"p3d_regression\.set_target_scaling\(model, 'standardize'\)"):
+        with pytest.raises(ConfigError, match=r"p3d_regression\.set_target_scaling\(model, {'mean': 12\.5"):
             UNet3D(in_channels=1, out_channels=1, f_maps=[8, 16], num_groups=4, target_scaling="standardize")
 
     def test_without_numbers_it_computes_nothing(self) -> None:
@@ -207,6 +211,48 @@ class TestCheckpoints:
         assert torch.equal(output(model), output(plain))
         assert repr(model) == repr(plain)
 
+    def test_set_by_hand_it_is_the_users_word(self) -> None:
+        """Also on a model that has a checkpoint's."""
+        trained, model = scaled(), get_model(config())
+        model.load_state_dict(trained.state_dict())
+        p3d_regression.set_target_scaling(model, OTHERS)
+        with pytest.raises(CheckpointMismatchError):
+            model.load_state_dict(trained.state_dict())
+        assert kept(model) == {"mean": [5000.0], "std": [0.25]}
+
+    @pytest.mark.parametrize(
+        ("model", "warns"),
+        [
+            ({"final_activation": "none"}, True),
+            ({"final_activation": "none", "target_scaling": NUMBERS}, False),
+            ({"final_activation": "none", "target_scaling": "none"}, False),
+            ({"is_segmentation": False}, False),
+        ],
+    )
+    def test_weights_that_have_lost_their_notes_are_warned_of(
+        self, model: dict[str, object], warns: bool, log: pytest.LogCaptureFixture
+    ) -> None:
+        copied = dict(scaled().state_dict().items())
+        other = get_model(config(**model))
+        log.clear()
+        other.load_state_dict(copied)
+        assert ("THE OUTPUT IS IN WRONG UNITS" in log.text) == warns
+        log.clear()
+        other.load_state_dict(get_model(config(is_segmentation=False)).state_dict())
+        assert "WRONG UNITS" not in log.text
+
+    def test_weights_that_come_later(self) -> None:
+        """For a model without memory, and its numbers are moved to a device with it."""
+        with torch.device("meta"):
+            model = get_model(config(final_activation="none"))
+        model.load_state_dict(scaled().state_dict(), assign=True)
+        torch.testing.assert_close(output(model), output(scaled()) * 0 + output(model))
+        assert output(model).mean() > 5
+        with torch.device("meta"):
+            model = scaled()
+        model.to_empty(device="cpu").load_state_dict(scaled().state_dict())
+        assert model.final_conv.target_scaling.offset.tolist() == [12.5]
+
     def test_pre_trained_keeps_it_unless_the_config_says_otherwise(self, log: pytest.LogCaptureFixture) -> None:
         trained = scaled()
         with checkpoint.new_head_allowed():
@@ -301,13 +347,21 @@ class TestMeasured:
     @pytest.mark.parametrize(
         ("edit", "changes", "why"),
         [
-            (lambda label: 0 * label, {}, "the labels of loaders.train (1 file) are 0 in every voxel"),
+            (lambda label: 0 * label, {}, "train.h5) are 0 in every voxel"),
             (lambda label: 0 * label - 1, {"loss": {"ignore_index": -1}}, "no voxel of the labels of loaders.train"),
             (lambda label: np.where(label > 20, np.nan, label), {}, "loss.ignore_index: .nan"),
             (
                 lambda label: np.stack([label, 0 * label + 7]),
                 {"model": {"out_channels": 2}},
-                "loaders.train (1 file), channel 1, are 7 in every voxel",
+                "train.h5), channel 1, are 7 in every voxel",
+            ),
+            (
+                lambda label: 1e-4 * label,
+                {
+                    "model": {"out_channels": 2, "final_activation": ["none", "softplus"]},
+                    "loss": {"name": "GaussianNLLLoss"},
+                },
+                "loss.eps: 1e-06 is the smallest variance that the loss takes",
             ),
             (lambda label: label, {"model": {"out_channels": 2}}, "have 1 channel(s), the model predicts 2"),
             (lambda label: label, {"loss": {"name": "BCEWithLogitsLoss"}}, "BCEWithLogitsLoss compares classes"),
@@ -329,12 +383,16 @@ class TestMeasured:
         self.edit(data, edit(self.labels(data)))
         with pytest.raises(ConfigError) as caught:
             self.numbers(data, changes)
-        assert str(caught.value).startswith("model.target_scaling: ")
+        assert str(caught.value).startswith(("model.target_scaling: ", "loss.eps: "))
         assert why in str(caught.value)
 
     def test_no_random_number_is_taken(self, data: Path) -> None:
+        from pytorch3dunet.augment import transforms
+
         def states() -> tuple[Any, ...]:
-            return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
+            augmentation = transforms.GLOBAL_RANDOM_STATE.get_state()[1:3]
+            numpys = np.random.get_state()[1].tolist()
+            return torch.get_rng_state().tolist(), random.getstate(), numpys, str(augmentation)
 
         before = states()
         self.numbers(data, {})

@@ -10,7 +10,7 @@ from p3d_regression.checks.model import found_by, unknown
 from p3d_regression.checks.rule import Family, Found
 from p3d_regression.components.text import as_yaml
 from p3d_regression.upstream import facts
-from p3d_regression.upstream.models import training_config_beside
+from p3d_regression.upstream.checkpoints import training_config_beside
 
 family = Family()
 

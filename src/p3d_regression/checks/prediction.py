@@ -16,7 +16,7 @@ from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.upstream import facts
-from p3d_regression.upstream.models import training_config_beside
+from p3d_regression.upstream.checkpoints import training_config_beside
 
 family = Family()
 

@@ -19,6 +19,9 @@ family = Family()
 #: Means beyond so many standard deviations, and standard deviations so many times 1, are far from standard.
 _FAR = 5.0
 
+#: So are standard deviations below this: those of labels 0..1 are not.
+_SMALL = 1 / 50
+
 
 @family.rule(
     "P3D701",
@@ -70,7 +73,7 @@ def target_scaling_of_other_units(case: Case) -> Iterator[Found]:
     """`standardize` brings the output to the units of the labels. Where a loss takes the output for something else,
     such as a logit or the logarithm of a rate, these units are wrong. Numbers of your own, `{mean: ..., std: ...}`, are
     taken as they are."""
-    if _is_measured(case) and case.out_channels and (reason := case.plan.units_differ(case.out_channels)):
+    if _will_be_measured(case) and case.out_channels and (reason := case.plan.units_differ(case.out_channels)):
         yield Found(f"model.{KEY}", f"{reason}: mean and std of the labels are not those of the output", _DELETE)
 
 
@@ -99,7 +102,7 @@ def target_scaling_cannot_be_measured(case: Case) -> Iterator[Found]:
     """Labels that are the same everywhere, that are masked everywhere, or that are not numbers have no standard
     deviation to scale with. Training stops with the same message."""
     labels = _labels(case)
-    if _is_measured(case) and labels is not None and isinstance(measured := _measured(case, labels), ConfigError):
+    if _will_be_measured(case) and labels is not None and isinstance(measured := _measured(case, labels), ConfigError):
         yield found_by(measured)
 
 
@@ -127,16 +130,22 @@ def labels_far_from_standard(case: Case) -> Iterator[Found]:
     labels = _labels(case)
     if labels is None or not case.is_regression or case.final_error or case.scaling_error or _is_measured(case):
         return
+    if case.get("trainer.resume") is not None:
+        return  # goes on as it began
     measured = _measured(case, labels)
     if isinstance(measured, ConfigError) or not (far := _far(case, labels, measured)):
         return
-    activation = case.model.get(ACTIVATION, "none")
-    lines = f"model:\n  {ACTIVATION}: {as_yaml(activation)}\n  {KEY}: {_only(far, measured)}"
+    lines = f"model:\n  {ACTIVATION}: {case.final or 'none'}\n  {KEY}: {_only(far, measured)}"
     yield Found(f"model.{KEY}", f"the labels of train have {'; '.join(far.values())}", lines)
 
 
 def _is_measured(case: Case) -> bool:
     return case.scaling is not None and case.scaling.is_measured
+
+
+def _will_be_measured(case: Case) -> bool:
+    """A training that is resumed has the numbers of its checkpoint."""
+    return _is_measured(case) and case.get("trainer.resume") is None
 
 
 def _labels(case: Case) -> list[Moments] | None:
@@ -168,7 +177,7 @@ def _far(case: Case, labels: list[Moments], measured: list[Numbers]) -> dict[int
             continue
         mean, std = labels[index].mean, labels[index].std
         offset = 0.0 if is_bounded_by_zero(case.head.ranges[channel]) else (mean - own.mean) / own.std
-        if abs(offset) > _FAR or not 1 / _FAR <= std / own.std <= _FAR:
+        if abs(offset) > _FAR or not _SMALL <= std / own.std <= _FAR:
             where = f"in channel {index} " if len(labels) > 1 else ""
             scaled = "" if own == IDENTITY else f", {KEY} is made for {own.mean:g} and {own.std:g}"
             found[channel] = f"{where}the mean {mean:.6g} and the std {std:.6g}{scaled}"

@@ -14,7 +14,8 @@ import yaml
 from p3d_regression.checkpoint import Memory
 from p3d_regression.errors import ExportError
 from p3d_regression.export import graph, plain
-from p3d_regression.upstream import models
+from p3d_regression.keys import OURS
+from p3d_regression.upstream import checkpoints, facts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,11 +62,11 @@ def export(checkpoint: Path, out: Path, format_: Format, config: Path | None = N
     if format_ != "plain":
         graph.require(format_)
     section, config = _model_section(checkpoint, config)
-    state = models.read(checkpoint)
-    model = models.built(section, state["model_state_dict"], config)
+    state = checkpoints.read(checkpoint)
+    model = checkpoints.built(section, state["model_state_dict"], config)
     with _new_file(out) as path:
         if format_ == "plain":
-            memory = models.memory_of(model)
+            memory = checkpoints.memory_of(model)
             if memory is None:
                 raise ExportError(f"{checkpoint} is a plain checkpoint: pytorch-3dunet predicts with it as it is")
             return _plain(model, memory, state, section, config, path)
@@ -74,14 +75,16 @@ def export(checkpoint: Path, out: Path, format_: Format, config: Path | None = N
         try:
             run = write(model, samples[0], path)
         except Exception as error:
-            raise ExportError(f"torch cannot export this model ({type(error).__name__}: {error})") from error
+            said = " ".join((str(error).strip().splitlines() or [""])[0].split())[:300]
+            other = " --format pt2 may be able to." if format_ == "onnx" else ""
+            raise ExportError(f"torch cannot export this model ({type(error).__name__}: {said}).{other}") from error
         return Exported(None, config, _difference(model, run, samples, _ROUNDING[format_]))
 
 
 def _check_paths(checkpoint: Path, out: Path) -> None:
     if not checkpoint.is_file():
         raise ExportError(f"{checkpoint} is not there")
-    if out.exists():
+    if os.path.lexists(out):
         raise ExportError(f"{out} is there already, and is not overwritten; choose another name")
     if not out.parent.is_dir():
         raise ExportError(f"{out.parent} is not a directory")
@@ -89,13 +92,7 @@ def _check_paths(checkpoint: Path, out: Path) -> None:
 
 def _model_section(checkpoint: Path, config: Path | None) -> tuple[Mapping[str, Any], Path]:
     if config is None:
-        found = models.training_config_beside(checkpoint)
-        if found is None:
-            raise ExportError(
-                f"no copy of a training config in {checkpoint.parent / 'logs'}: say with --config which training or "
-                "prediction config goes with the checkpoint"
-            )
-        config, content = found
+        config, content = _config_beside(checkpoint)
     else:
         try:
             content = yaml.safe_load(config.read_text(encoding="utf-8"))
@@ -105,6 +102,26 @@ def _model_section(checkpoint: Path, config: Path | None) -> tuple[Mapping[str, 
     if not isinstance(section, Mapping):
         raise ExportError(f"{config} has no section model")
     return section, config
+
+
+def _config_beside(checkpoint: Path) -> tuple[Path, Mapping[str, Any]]:
+    """The training config in ``logs/``, if there is no doubt about the network."""
+    found = list(checkpoints.training_configs_beside(checkpoint))
+    how = "say with --config which training or prediction config goes with the checkpoint"
+    if not found:
+        raise ExportError(f"no copy of a training config in {checkpoint.parent / 'logs'}: {how}")
+    # weights fit into networks that compute something else, such as one with other num_groups
+    networks = [_network(config.get("model")) for _, config in found]
+    if others := [str(path) for (path, _), network in zip(found, networks, strict=True) if network != networks[0]]:
+        raise ExportError(f"{found[0][0]} and {others[0]} have different networks: {how}")
+    return found[0]
+
+
+def _network(section: object) -> object:
+    """What decides about the network of a model, and not about its last layer."""
+    if not isinstance(section, Mapping):
+        return None
+    return {k: v for k, v in section.items() if k not in (*OURS, "is_segmentation", "final_sigmoid")}
 
 
 @contextmanager
@@ -119,8 +136,16 @@ def _new_file(out: Path) -> Iterator[Path]:
             raise ExportError(f"{out} has appeared in the meantime, and is not overwritten") from None
         except OSError:
             # of a file system without links
-            with path.open("rb") as source, out.open("xb") as target:
-                shutil.copyfileobj(source, target)
+            _copy(path, out)
+
+
+def _copy(path: Path, out: Path) -> None:
+    with path.open("rb") as source, out.open("xb") as target:
+        try:
+            shutil.copyfileobj(source, target)
+        except BaseException:
+            out.unlink()
+            raise
 
 
 def _plain(
@@ -130,7 +155,7 @@ def _plain(
 
     plain_section = plain.section_of(section, memory)
     weights = plain.weights_of(state["model_state_dict"], memory)
-    other = models.built(plain_section, weights, config)
+    other = checkpoints.built(plain_section, weights, config)
     difference = _difference(model, other, _samples(section), _ROUNDING["plain"])
     # the state of an optimizer belongs to the weights that it has seen
     rest = {key: value for key, value in state.items() if key not in ("model_state_dict", "optimizer_state_dict")}
@@ -142,15 +167,24 @@ def _samples(section: Mapping[str, Any]) -> list["Tensor"]:
     """Random patches of two shapes and batch sizes, large enough for the levels of a model."""
     import torch
 
-    axes, side = (2 if "2D" in str(section.get("name")) else 3), models.smallest_side(section)
+    axes, side = (2 if "2D" in str(section.get("name")) else 3), _smallest_side(section)
     generator = torch.Generator().manual_seed(0)
     shapes = [(2, *(side,) * axes), (1, *(side + 5,) * axes)]
     channels = int(section["in_channels"])
     return [torch.randn((n, channels, *spatial), generator=generator) for n, *spatial in shapes]
 
 
+def _smallest_side(section: Mapping[str, Any]) -> int:
+    """Of a patch that is left with two voxels at the lowest level of a network, or more."""
+    cls = facts.model_class(section.get("name"))
+    features = section.get("f_maps")
+    levels = section.get("num_levels") or (facts.default(cls, "num_levels") if cls else None)
+    levels = len(features) if isinstance(features, list | tuple) else levels
+    return max(16, 1 << int(levels or 4))
+
+
 def _difference(model: "nn.Module", other: graph.Run, samples: list["Tensor"], allowed: float) -> float:
-    """The largest one between two models, as a part of the span of the outputs.
+    """The largest one between two models, as a part of the span of an output channel.
 
     Raises:
         ExportError: it is more than rounding makes.
@@ -159,16 +193,20 @@ def _difference(model: "nn.Module", other: graph.Run, samples: list["Tensor"], a
 
     largest = 0.0
     for sample in samples:
-        with torch.no_grad():
-            expected, found = model(sample), other(sample)
+        try:
+            with torch.no_grad():
+                expected, found = model(sample), other(sample)
+        except Exception as error:
+            raise ExportError(f"the model cannot be tried on a patch of {tuple(sample.shape)}: {error}") from error
         if found.shape != expected.shape or not found.isfinite().all() or not expected.isfinite().all():
             raise ExportError("the exported model does not compute what the checkpoint does: nothing was written")
-        difference = (found - expected).abs().max().item()
-        span = (expected.max() - expected.min()).item()
-        if difference > allowed * span + _LAST_BITS * expected.abs().max().item():
-            raise ExportError(
-                f"the exported model does not compute what the checkpoint does: they differ by {difference:.3g} where "
-                f"outputs span {span:.3g}. Nothing was written."
-            )
-        largest = max(largest, difference / span if span else 0.0)
+        # channels may have units of their own
+        for ours, theirs in zip(expected.unbind(1), found.unbind(1), strict=True):
+            difference, span = (theirs - ours).abs().max().item(), (ours.max() - ours.min()).item()
+            if difference > allowed * span + _LAST_BITS * ours.abs().max().item():
+                raise ExportError(
+                    f"the exported model does not compute what the checkpoint does: they differ by {difference:.3g} "
+                    f"where outputs span {span:.3g}. Nothing was written."
+                )
+            largest = max(largest, difference / span if span else 0.0)
     return largest

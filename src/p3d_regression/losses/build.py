@@ -70,6 +70,14 @@ class Resolved:
         means = channels // 2 if self.variance else channels
         return [(channel % means, channel >= means) for channel in range(channels)]
 
+    def least_variances(self, channels: int) -> dict[int, float]:
+        """The smallest variance that is taken, in the units of the labels squared, for each output that is one."""
+        found: dict[int, float] = {}
+        for channel, _, leaf in self.needs(channels):
+            if self.targets(channels)[channel][1] and isinstance(least := leaf.arguments.get("eps"), float):
+                found[channel] = max(least, found.get(channel, 0.0))
+        return found
+
     def units_differ(self, channels: int) -> str | None:
         """Why an output is not in the units of its label, such as a logit; None if it is."""
         targets = self.targets(channels)

@@ -7,8 +7,10 @@ it is as large as if the labels were standardised; what the training minimises, 
 stays.
 """
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,76 +20,113 @@ from p3d_regression.scaling.spec import IDENTITY, Numbers
 from p3d_regression.scaling.target import TargetScaling
 
 #: Of the trial, (D, H, W): enough for losses that look at neighbourhoods.
-_SHAPE = (4, 16, 16)
+_SHAPE = (8, 16, 16)
 
-#: Of the residuals, in standard deviations: about 1, and no value that a mask is likely to have.
-_RESIDUAL = 1.0371
+#: Arguments of losses that are in the units of the labels, and what they are if these are standardised.
+_LENGTHS: dict[str, Callable[[float, Numbers], float]] = {
+    "delta": lambda value, n: value / n.std,  # HuberLoss
+    "beta": lambda value, n: value / n.std,  # SmoothL1Loss
+    "threshold": lambda value, n: (value - n.mean) / n.std,  # WeightedSmoothL1Loss
+    "eps": lambda value, n: value / n.std**2,  # GaussianNLLLoss: of a variance
+}
 
 
-def factor(
+@dataclass(frozen=True)
+class Trial:
+    """The gradient of a loss at outputs about one standard deviation off.
+
+    Attributes:
+        factor: by which it has to be multiplied.
+        shares: of it that each output channel has.
+    """
+
+    factor: float
+    shares: tuple[float, ...]
+
+
+def tried(
     criterion: nn.Module,
     scaling: TargetScaling,
     ranges: Sequence[Interval],
     targets: Sequence[tuple[int, bool]],
     *,
     more_labels: int = 0,
-    device: "torch.device | str" = "cpu",
-) -> float | None:
-    """Return by what the gradient of a loss has to be multiplied; None if it cannot be said.
+) -> Trial | None:
+    """Compare the gradients of a loss for scaled and for standardised labels; None if that cannot be done.
 
     Args:
-        criterion: maps output and labels, both of shape (N, C, D, H, W), to a number.
+        criterion: maps output and labels, both of shape (N, C, D, H, W), to a number. It stays as it is.
         scaling: of the output.
         ranges: of the final activation, for each output channel.
         targets: for each output channel the channel of the labels that it predicts, and whether it is their variance
             that it predicts.
         more_labels: channels of the labels behind these, which the loss leaves out.
-        device: where the loss is computed.
     """
-    try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            standard, own = (
-                _size_of_gradient(criterion, numbers, ranges, targets, more_labels, device)
-                for numbers in ([IDENTITY] * len(ranges), scaling.numbers)
-            )
-    except Exception:
-        return None  # a loss that asks for other labels than these says so when it gets the first batch
-    found = standard / own if own else math.nan
-    return found if math.isfinite(found) and found > 0 else None
+    # in double precision, because labels may be 1e-20; a loss with a kernel of its own may not take that
+    for dtype in (torch.float64, torch.float32):
+        try:
+            # nothing random is taken from the user's seed, and no loss that remembers what it has seen sees this
+            with torch.random.fork_rng(devices=[]), torch.enable_grad():
+                ours, standard = (copy.deepcopy(criterion).to("cpu") for _ in range(2))
+                _standardise(standard, scaling.numbers)
+                own = _gradient(ours, scaling.numbers, ranges, targets, more_labels, dtype)
+                wanted = _gradient(standard, [IDENTITY] * len(ranges), ranges, targets, more_labels, dtype)
+        except Exception:
+            continue  # what is wrong with a loss shows at the first batch
+        size = float(own.norm())
+        found = float(wanted.norm()) / size if size else math.nan
+        if math.isfinite(found) and found > 0:
+            return Trial(found, tuple(float(part.norm()) / size for part in own.unbind(1)))
+    return None
 
 
-def _size_of_gradient(
+def _standardise(criterion: nn.Module, numbers: Sequence[Numbers]) -> None:
+    """Give what a loss has in the units of the labels those of standardised ones, where all channels have the same."""
+    scaled = {n for n in numbers if n.mean or n != IDENTITY}
+    first = next((n for n in numbers if n != IDENTITY), IDENTITY)
+    # variances, whose std is the square of another one, have no units of their own
+    if any(n not in (first, IDENTITY, Numbers(0.0, n.std)) for n in scaled):
+        return
+    for module in criterion.modules():
+        for name, standardised in _LENGTHS.items():
+            value = getattr(module, name, None)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                setattr(module, name, standardised(value, first))
+
+
+def _gradient(
     criterion: nn.Module,
     numbers: Sequence[Numbers],
     ranges: Sequence[Interval],
     targets: Sequence[tuple[int, bool]],
     more_labels: int,
-    device: "torch.device | str",
-) -> float:
-    """With respect to the final activation, before it is scaled, at outputs about one standard deviation off."""
-    pairs = [_pair(interval, is_variance) for interval, (_, is_variance) in zip(ranges, targets, strict=True)]
-    activated = torch.stack([output for output, _ in pairs])[None].to(device).requires_grad_()
+    dtype: torch.dtype,
+) -> Tensor:
+    """With respect to the final activation, before it is scaled; shape (1, C, D, H, W)."""
+    generator = torch.Generator().manual_seed(0)
+    pairs = [
+        _pair(interval, is_variance, generator) for interval, (_, is_variance) in zip(ranges, targets, strict=True)
+    ]
+    activated = torch.stack([output for output, _ in pairs])[None].to(dtype).requires_grad_()
     mean, std = (
-        torch.tensor([getattr(n, name) for n in numbers], dtype=torch.float64, device=device).view(1, -1, 1, 1, 1)
-        for name in ("mean", "std")
+        torch.tensor([getattr(n, name) for n in numbers], dtype=dtype).view(1, -1, 1, 1, 1) for name in ("mean", "std")
     )
-    wanted = mean + std * torch.stack([label for _, label in pairs])[None].to(device)
+    wanted = mean + std * torch.stack([label for _, label in pairs])[None].to(dtype)
     of_labels = [channel for channel, (_, is_variance) in enumerate(targets) if not is_variance]
     labels = wanted[:, of_labels]
     labels = torch.cat([labels, torch.zeros_like(labels[:, :1]).expand(-1, more_labels, -1, -1, -1)], dim=1)
     (gradient,) = torch.autograd.grad(criterion(mean + std * activated, labels), activated)
-    return float(gradient.norm())
+    return gradient.double()
 
 
-def _pair(interval: Interval, is_variance: bool) -> tuple[Tensor, Tensor]:
+def _pair(interval: Interval, is_variance: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Output and label of a channel with standardised labels, inside its range."""
-    signs = torch.ones(_SHAPE, dtype=torch.float64)
-    signs.view(-1)[::2] = -1
+    noise = torch.randn(_SHAPE, dtype=torch.float64, generator=generator)
     if is_variance:
-        return torch.ones_like(signs), torch.ones_like(signs)
+        return torch.ones_like(noise), torch.ones_like(noise)
     if math.isinf(interval.low) and math.isinf(interval.high):
-        return torch.zeros_like(signs), signs * _RESIDUAL
-    low = interval.low if math.isfinite(interval.low) else interval.high - 4 * _RESIDUAL
-    high = interval.high if math.isfinite(interval.high) else low + 4 * _RESIDUAL
+        return torch.zeros_like(noise), noise
+    low = interval.low if math.isfinite(interval.low) else interval.high - 4
+    high = interval.high if math.isfinite(interval.high) else low + 4
     middle = (low + high) / 2
-    return torch.full_like(signs, middle), middle + signs * (high - low) / 4
+    return torch.full_like(noise, middle), middle + (high - low) / 2 * torch.tanh(noise / 2)

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from p3d_regression.errors import ConfigError
 from p3d_regression.moments import Moments
-from p3d_regression.scaling.spec import KEY, PLACE, Numbers
+from p3d_regression.scaling.spec import KEY, PLACE, Numbers, single
 
 #: Relative to the largest label: what float32 cannot tell apart.
 _ROUNDING = 1e-6
@@ -48,18 +48,10 @@ def _number(labels: Sequence[Moments], channel: int, source: str, *, is_variance
             f"{place} {same}{'' if found.low == found.high else f' around {found.mean:.9g}, which float32 rounds off'}",
             "look at the file and at loaders.label_internal_path",
         )
-    mean, std = _single(found.mean), _single(found.std)
+    mean, std = single(found.mean), single(found.std)
     if not (math.isfinite(mean) and math.isfinite(std)) or std < 1.2e-38:
         _degenerate(f"{place} have the std {found.std:.3g}, which is no float32", "use another unit")
-    return Numbers(0.0, _single(std * std)) if is_variance else Numbers(mean, std)
-
-
-def _single(value: float) -> float:
-    """As float32, in which the network computes, with no more digits than that has: a line of the log can be pasted."""
-    import numpy as np
-
-    with np.errstate(over="ignore"):
-        return float(str(np.float32(value)))
+    return Numbers(0.0, single(std * std)) if is_variance else Numbers(mean, std)
 
 
 def _degenerate(what: str, fix: str) -> NoReturn:

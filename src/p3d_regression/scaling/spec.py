@@ -1,11 +1,11 @@
 """From the value of ``model.target_scaling`` in a config to a specification: pure data, nothing is measured."""
 
-import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import NoReturn
+from numbers import Real
+from typing import Any, NoReturn
 
 from p3d_regression.activations.spec import KEY as ACTIVATION
 from p3d_regression.components.text import fold
@@ -115,24 +115,37 @@ def _check_length(place: str, value: list[object] | tuple[object, ...], channels
         )
 
 
-def _numbers(whole: object, place: str, mean: object, std: object) -> Numbers:
-    for key, number in (("mean", mean), ("std", std)):
-        if isinstance(number, bool) or not isinstance(number, int | float):
+def _numbers(whole: object, place: str, mean: Any, std: Any) -> Numbers:
+    pairs: list[tuple[str, Any]] = [("mean", mean), ("std", std)]
+    for key, number in pairs:
+        if isinstance(number, bool) or not isinstance(number, Real):
             why = "is not a number"
             # YAML 1.1 takes 1e-3 for a text
             why += "; write it with a point: 1.0e-3." if isinstance(number, str) and "e" in number.lower() else "."
             _refuse(f"{place}.{key}", number, why)
-        if not math.isfinite(number) or abs(number) > _LARGEST:
+        size: Any = abs(number)
+        if not size <= _LARGEST:
             _refuse(f"{place}.{key}", number, "is no number that the network can compute with.")
-    assert isinstance(mean, int | float) and isinstance(std, int | float)  # noqa: PT018
     if std < _SMALLEST:
         _refuse(f"{place}.std", std, "is not above 0: every output would be the mean.")
-    return Numbers(float(mean), float(std))
+    return Numbers(single(float(mean)), single(float(std)))
 
 
 #: Of float32, in which the network computes.
 _LARGEST = 3.4e38
 _SMALLEST = 1.2e-38
+
+
+def single(value: float) -> float:
+    """As float32, in which the network computes, with no more digits than that has: a line of the log can be pasted.
+
+    >>> single(1 / 3), single(12.5)
+    (0.33333334, 12.5)
+    """
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        return float(str(np.float32(value)))
 
 
 def spec_of(model_config: Mapping[str, object], channels: int) -> Spec | None:

@@ -38,7 +38,7 @@ def _check(config: object) -> None:
     model = config.get("model")
     if not isinstance(model, Mapping):
         return
-    for key in OURS & model.keys():
+    for key in (key for key in OURS if key in model):
         if not upstream.builder_is_ready():
             raise UnsupportedUpstreamError(
                 f"model.{key}: {model[key]!r} would be ignored. {upstream.unsupported_builder()}"

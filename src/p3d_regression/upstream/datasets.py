@@ -122,12 +122,24 @@ def _create(config: dict[str, Any], phase: str, *, streams: bool) -> list[Any]:
     if streams:
         # the same dataset class, told to leave the volumes in their files while it makes patches
         cls = type(cls.__name__, (cls,), {"is_lazy": lambda self: True})
-    with facts.quiet():
+    with facts.quiet(), _same_random_numbers():
         datasets = list(cls.create_datasets(config, phase))
     if is_hdf5(config) and len(datasets) != (expected := len(files(config[phase]))):
         # as versions before 1.7 do, with an error in the log
         raise RuntimeError(f"upstream skips {expected - len(datasets)} of {expected} files: it cannot read or cut them")
     return datasets
+
+
+@contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    """Give back what upstream draws for the augmentation of a dataset: a training that comes after gets the same."""
+    state = getattr(import_module("pytorch3dunet.augment.transforms"), "GLOBAL_RANDOM_STATE", None)
+    before = state.get_state() if state is not None else None
+    try:
+        yield
+    finally:
+        if state is not None:
+            state.set_state(before)
 
 
 def _of_hdf5(dataset: Any, by_raw: bool) -> Volume:

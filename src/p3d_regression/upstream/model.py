@@ -53,7 +53,7 @@ def _patch_get_model(module: ModuleType) -> Patch:
             channels = model_config.get("out_channels")
             if not isinstance(channels, int) or channels < 1:
                 # upstream says what it thinks of that
-                return set_final_activation(original(plain_config), value)
+                return _with_keys(original(plain_config), model_config)
             final = resolve(value, channels)
             module = final.build()
             spec = scaling.spec_of(model_config, channels)
@@ -70,6 +70,15 @@ def _patch_get_model(module: ModuleType) -> Patch:
         return get_model
 
     return replace_function(module, "get_model", wrap, parameters=["model_config"])
+
+
+def _with_keys(model: Any, model_config: Mapping[str, Any]) -> Any:
+    """Put on a model, which upstream has built after all, what its config says."""
+    model = set_final_activation(model, model_config[KEY])
+    spec = scaling.spec_of(model_config, inside(model).final_conv.out_channels)
+    if spec is not None:
+        say(f"target scaling: {attach_scaling(inside(model), spec)}")
+    return model
 
 
 def _patch_constructors(module: ModuleType) -> Patch:
@@ -98,7 +107,7 @@ def _refusing(original: Callable[..., None], patch: Patch) -> Callable[..., None
     @wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         if patch.is_applied:
-            for key in OURS & kwargs.keys():
+            for key in (key for key in OURS if key in kwargs):
                 _refuse(type(self).__name__, key, kwargs[key])
         original(self, *args, **kwargs)
 
@@ -109,6 +118,8 @@ def _refuse(class_name: str, key: str, value: object) -> NoReturn:
     start = f"model.{key}: {value!r} reached the class {class_name}, which would ignore it. "
     if upstream.builder_state() != "applied":
         raise UnsupportedUpstreamError(start + upstream.unsupported_builder())
+    if value == "standardize":
+        value = {"mean": 12.5, "std": 13}
     raise ConfigError(
         f"{start}Build the model with pytorch3dunet.unet3d.model.get_model(config['model']), or build the class "
         f"without this key and call p3d_regression.set_{key}(model, {value!r}). If it was get_model that "

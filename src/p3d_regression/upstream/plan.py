@@ -90,6 +90,10 @@ class Plan:
         """
         return self.loss.targets(channels) if self.loss else [(channel, False) for channel in range(channels)]
 
+    def least_variances(self, channels: int) -> dict[int, float]:
+        """The smallest variance that the loss takes, for each output channel that predicts one."""
+        return self.loss.least_variances(channels) if self.loss else {}
+
     def units_differ(self, channels: int) -> str | None:
         """Why outputs are not in the units of the labels; None if the loss compares them as they are."""
         if self.loss is None:

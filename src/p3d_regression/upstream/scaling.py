@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from p3d_regression.activations.spec import KEY as ACTIVATION
+from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
-from p3d_regression.labels import Statistics, scan
+from p3d_regression.labels import Statistics, VolumeError, scan
 from p3d_regression.scaling.measured import numbers_of
-from p3d_regression.scaling.spec import KEY, PLACE, Numbers, check_company, spec_of
+from p3d_regression.scaling.spec import KEY, PLACE, Numbers, check_company, single, spec_of
 from p3d_regression.scaling.target import check, settled
 from p3d_regression.upstream import datasets
 from p3d_regression.upstream.plan import Plan
@@ -56,11 +57,28 @@ def _measured(config: Mapping[str, Any], plan: Plan, channels: int) -> list[Numb
         volumes = datasets.label_volumes(config["loaders"], "train")
         scan(volumes, [], statistics, lambda voxels: None, plan.mask.of_array if plan.mask else None)
     except Exception as error:
+        said = error if isinstance(error, VolumeError) else f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"{PLACE}: standardize needs to read the labels of loaders.train, and cannot: {error}"
+            f"{PLACE}: standardize needs to read the labels of loaders.train, and cannot: {said}"
         ) from error
-    source = f"loaders.train ({len(volumes)} file{'s' * (len(volumes) != 1)})"
+    source = f"loaders.train ({_named([volume.path for volume in volumes])})"
     labels = statistics.channels[: -1 if plan.skips_last_target else None]
     found = numbers_of(labels, plan.targets(channels), source)
+    _check_variances(found, plan, channels)
     say(f"target scaling: {source} measured in {time.monotonic() - start:.1f} s")
     return found
+
+
+def _named(paths: list[str]) -> str:
+    return ", ".join(paths) if len(paths) <= 3 else f"{len(paths)} files, {paths[0]} and others"
+
+
+def _check_variances(found: list[Numbers], plan: Plan, channels: int) -> None:
+    """Refuse a loss that takes no variance as small as those of the labels."""
+    for channel, least in plan.least_variances(channels).items():
+        if found[channel].std < 1000 * least:
+            raise ConfigError(
+                f"loss.eps: {least:g} is the smallest variance that the loss takes, and the labels have the variance "
+                f"{found[channel].std:.3g}: the predicted variances would be wrong. Write:\n  loss:\n"
+                f"    eps: {as_yaml(single(found[channel].std * 1e-6))}"
+            )

@@ -35,6 +35,9 @@ _ATTRIBUTES = (
     "tensorboard_formatter",
 )
 
+#: Of the gradient, for a channel that is going to be learnt beside the others.
+_LEAST_SHARE = 0.01
+
 
 def watch(trainer: Any, plan: Plan) -> None:
     """Add to a trainer what a training with this plan needs.
@@ -89,25 +92,31 @@ class _Session:
         memory = _scaled(self.trainer)
         if memory is None:
             return None
-        from p3d_regression.scaling.gradient import factor
+        from p3d_regression.scaling.gradient import tried
 
         assert memory.scaling is not None
-        found = factor(
+        trial = tried(
             self.trainer.loss_criterion,
             memory.scaling,
             memory.final.ranges,
             self.plan.targets(memory.final.channels),
             more_labels=int(self.plan.skips_last_target),
-            device=next(self.trainer.model.parameters()).device,
         )
-        if found is None:
+        if trial is None:
             console().warning(
                 "the size of the gradient with target_scaling could not be determined for this loss: learning rate and "
                 "weight decay have to fit the units of the labels"
             )
-        else:
-            say(f"gradients are multiplied by {found:.6g}: as large as if the labels were standardised")
-        return found
+            return None
+        say(f"gradients are multiplied by {trial.factor:.6g}: as large as if the labels were standardised")
+        small = [str(channel) for channel, share in enumerate(trial.shares) if share < _LEAST_SHARE]
+        if small:
+            console().warning(
+                f"output channel {' and '.join(small)} has less than {_LEAST_SHARE:.0%} of the gradient: in the units "
+                "of the labels its errors hardly count beside those of the others, and it will hardly be learnt. Give "
+                "each channel a loss of its own, with a weight: loss.name: channelwise (docs/losses-and-metrics.md)"
+            )
+        return trial.factor
 
     @property
     def score(self) -> "Score | None":

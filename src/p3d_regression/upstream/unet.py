@@ -100,8 +100,10 @@ def set_target_scaling(model: "nn.Module", value: object) -> "nn.Module":
             f"model.{SCALING}: only a training measures labels. Write the numbers, {{'mean': ..., 'std': ...}}, or "
             f"leave it to train3dunet. {EXAMPLE}"
         )
-    say_scaling(unet, spec)
+    note_scaling(unet, spec)
     _set_scaling(unet, settled(spec, attached(unet)))
+    # the user's word now, not that of a checkpoint
+    unet.__dict__.pop(_REPLACED, None)
     _forget_compiled()
     return model
 
@@ -120,7 +122,7 @@ def attach(unet: Any, final: "FinalActivation", module: "nn.Module") -> None:
     setattr(unet, _STAMP, checkpoint.stamp(Memory(final)))
 
 
-def say_scaling(unet: Any, spec: Spec) -> None:
+def note_scaling(unet: Any, spec: Spec) -> None:
     """Note what the config says of a target scaling; without that, each checkpoint brings its own."""
     setattr(unet, _SAID, spec)
 
@@ -134,7 +136,7 @@ def attach_scaling(unet: Any, spec: Spec) -> str:
     from p3d_regression.scaling.modules import Unmeasured
     from p3d_regression.scaling.target import check, settled
 
-    say_scaling(unet, spec)
+    note_scaling(unet, spec)
     if spec.is_measured:
         check(spec, attached(unet))
         unet.final_conv.add_module(SCALING, Unmeasured())
@@ -148,7 +150,9 @@ def _set_scaling(unet: Any, scaling: "TargetScaling | None") -> None:
     if scaling is None:
         unet.final_conv._modules.pop(SCALING, None)
     else:
-        unet.final_conv.add_module(SCALING, scaling.build().to(unet.final_conv.weight.device))
+        device = unet.final_conv.weight.device
+        # one without memory gets its weights later, and moves then
+        unet.final_conv.add_module(SCALING, scaling.build().to("cpu" if device.type == "meta" else device))
     setattr(unet, _STAMP, checkpoint.stamp(Memory(attached(unet), scaling)))
 
 
@@ -169,6 +173,7 @@ def _give_back(unet: Any) -> None:
     (unet.final_activation,) = getattr(unet, _REPLACED)
     delattr(unet, _STAMP)
     delattr(unet, _REPLACED)
+    unet.__dict__.pop(_SAID, None)
     _forget_compiled()
 
 
@@ -233,6 +238,8 @@ def recall(unet: Any, state_dict: Mapping[str, Any], prefix: str, metadata: Mapp
         return
     silent = not _has_ours(unet) or hasattr(unet, _REPLACED)
     kept = checkpoint.remembered(metadata, channels)
+    if not silent and not metadata and not hasattr(unet, _SAID):
+        console().warning(_FORGOTTEN)
     if silent and kept is None and _has_ours(unet):
         _give_back(unet)
         say("this checkpoint remembers no final activation: the model has upstream's own again")
@@ -243,6 +250,15 @@ def recall(unet: Any, state_dict: Mapping[str, Any], prefix: str, metadata: Mapp
         if kept and checkpoint.is_new_head(own, kept.final):
             say(f"final activation {own} from the config, on pre-trained weights that were trained with {kept.final}")
         _recall_scaling(unet, kept)
+
+
+#: Every state_dict of a module has metadata; one without was put together by hand.
+_FORGOTTEN = (
+    "these weights come without the notes that torch keeps beside them: they were copied into a new dictionary, and if "
+    f"they were trained with a target_scaling, THE OUTPUT IS IN WRONG UNITS. Write model.{SCALING}: none, if they were "
+    "not, or the numbers, {mean: ..., std: ...}; or keep the notes, which are in the attribute _metadata of what "
+    "state_dict() returns"
+)
 
 
 def _recall_scaling(unet: Any, kept: Memory | None) -> None:

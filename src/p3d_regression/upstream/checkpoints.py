@@ -1,6 +1,6 @@
-"""Upstream's models, built and loaded outside of a training: what an export needs of them."""
+"""Upstream's checkpoints, and the models that they are of, outside of a training."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,18 +58,13 @@ def memory_of(model: "nn.Module") -> Memory | None:
     return unet.memory_of(model) if unet.is_attached(model) else None
 
 
-def smallest_side(section: Mapping[str, Any]) -> int:
-    """A side of a patch, in voxels, that is left with several of them at the lowest level of a model."""
-    cls = facts.model_class(section.get("name"))
-    features = section.get("f_maps")
-    levels = section.get("num_levels") or (facts.default(cls, "num_levels") if cls else None)
-    levels = len(features) if isinstance(features, list | tuple) else levels
-    deepest = int(levels or 4)
-    return max(16, 2 << deepest)
-
-
 def training_config_beside(checkpoint: Path) -> tuple[Path, Mapping[str, Any]] | None:
     """The copy of a training config that upstream has left beside a checkpoint, the newest one."""
+    return next(training_configs_beside(checkpoint), None)
+
+
+def training_configs_beside(checkpoint: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """The copies of training configs that upstream has left beside a checkpoint, the newest one first."""
     copies = [p for pattern in ("*.yml", "*.yaml") for p in (checkpoint.parent / "logs").glob(f"*/{pattern}")]
     for path in sorted(copies, key=lambda p: p.parent.name, reverse=True):
         try:
@@ -77,5 +72,4 @@ def training_config_beside(checkpoint: Path) -> tuple[Path, Mapping[str, Any]] |
         except (OSError, ValueError, yaml.YAMLError):
             continue
         if isinstance(config, Mapping) and isinstance(config.get("trainer"), Mapping):
-            return path, config
-    return None
+            yield path, config
