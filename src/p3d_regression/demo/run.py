@@ -48,7 +48,6 @@ def run_demo(out: Path, *, iterations: int, compare: bool) -> None:
     draw(predictions, test, out / "demo.png")
     _remember(out, _files(out, runs))
     console.print(table(predictions, test.label))
-    console.print("Validation MSE is lower: its patches overlap, so the volume's corners count less there.")
     files = [out / "demo.png", *runs["none"].configs(), runs["none"].predictions]
     console.print("Picture, configs and prediction:", *files, sep="\n  ", markup=False, highlight=False, soft_wrap=True)
 

@@ -200,13 +200,13 @@ loaders:
       label:
         - name: ToTensor
           expand_dims: true
-  # the test half, only to watch: last_checkpoint is predicted with, so it decides nothing
+  # the test half as a whole, only to watch: last_checkpoint is predicted with, so it decides nothing
   val:
     file_paths: [{test_file}]
     slice_builder:
       name: SliceBuilder
-      patch_shape: [32, 64, 64]
-      stride_shape: [32, 64, 64]
+      patch_shape: [36, 90, 77]
+      stride_shape: [36, 90, 77]
     transformer:
       raw:
         - name: Standardize
