@@ -12,12 +12,12 @@ from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
 from p3d_regression.keys import OURS, check_keys
 from p3d_regression.scaling import spec as scaling
 from p3d_regression.upstream.patching import AnyFunction, Patch, replace_function, replace_method
+from p3d_regression.upstream.recall import recall
 from p3d_regression.upstream.unet import (
     attach,
     attach_scaling,
     console,
     inside,
-    recall,
     say,
     set_final_activation,
 )

@@ -1,10 +1,11 @@
-"""``target_scaling: standardize``: the training labels are measured before a training builds its model."""
+"""Target scaling in a training: labels are measured before the model is built, gradients are of standardised size."""
 
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from p3d_regression.activations.spec import KEY as ACTIVATION
+from p3d_regression.checkpoint import Memory
 from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.labels import Statistics, VolumeError, scan
@@ -13,7 +14,10 @@ from p3d_regression.scaling.spec import KEY, PLACE, Numbers, check_company, sing
 from p3d_regression.scaling.target import check, settled
 from p3d_regression.upstream import datasets
 from p3d_regression.upstream.plan import Plan
-from p3d_regression.upstream.unet import say
+from p3d_regression.upstream.unet import console, is_attached, memory_of, say
+
+#: Of the gradient, for a channel that is going to be learnt beside the others.
+_LEAST_SHARE = 0.01
 
 
 def with_numbers(config: Mapping[str, Any], plan: Plan) -> Mapping[str, Any]:
@@ -82,3 +86,46 @@ def _check_variances(found: list[Numbers], plan: Plan, channels: int) -> None:
                 f"{found[channel].std:.3g}: the predicted variances would be wrong. Write:\n  loss:\n"
                 f"    eps: {as_yaml(single(found[channel].std * 1e-6))}"
             )
+
+
+def of_model(trainer: Any) -> Memory | None:
+    """What the model of one of upstream's trainers is made of, if its output is scaled."""
+    model = getattr(trainer, "model", None)
+    model = getattr(model, "module", model)
+    memory = memory_of(model) if is_attached(model) else None
+    return memory if memory and memory.scaling else None
+
+
+def gradient_factor(trainer: Any, plan: Plan) -> float | None:
+    """By what the gradient of the loss is multiplied, so that steps are those of standardised labels.
+
+    Args:
+        trainer: upstream's.
+        plan: of the training.
+
+    Returns:
+        None where the output is not scaled, or the loss cannot be tried.
+    """
+    memory = of_model(trainer)
+    if memory is None or memory.scaling is None:
+        return None
+    from p3d_regression.scaling.gradient import tried
+
+    targets = plan.targets(memory.final.channels)
+    more = int(plan.skips_last_target)
+    trial = tried(trainer.loss_criterion, memory.scaling, memory.final.ranges, targets, more_labels=more)
+    if trial is None:
+        console().warning(
+            "the size of the gradient with target_scaling could not be determined for this loss: learning rate and "
+            "weight decay have to fit the units of the labels"
+        )
+        return None
+    say(f"gradients are multiplied by {trial.factor:.6g}: as large as if the labels were standardised")
+    small = [str(channel) for channel, share in enumerate(trial.shares) if share < _LEAST_SHARE]
+    if small:
+        console().warning(
+            f"output channel {' and '.join(small)} has less than {_LEAST_SHARE:.0%} of the gradient: in the units of "
+            "the labels its errors hardly count beside those of the others, and it will hardly be learnt. Give each "
+            "channel a loss of its own, with a weight: loss.name: channelwise (docs/losses-and-metrics.md)"
+        )
+    return trial.factor

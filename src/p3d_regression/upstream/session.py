@@ -13,14 +13,13 @@ import numpy as np
 from p3d_regression import guards, images
 from p3d_regression.activations.ranges import REAL_LINE, UNIT, Interval
 from p3d_regression.errors import NonFiniteLossError, UnsupportedUpstreamError
-from p3d_regression.upstream import batches, dry_run
+from p3d_regression.upstream import batches, dry_run, scaling
 from p3d_regression.upstream.plan import ELEMENTWISE, Plan
-from p3d_regression.upstream.unet import attached, console, is_attached, memory_of, say
+from p3d_regression.upstream.unet import attached, console, is_attached, say
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from p3d_regression.checkpoint import Memory
     from p3d_regression.metrics.score import Score
 
 #: What a trainer must have, so that it can be watched.
@@ -34,9 +33,6 @@ _ATTRIBUTES = (
     "num_iterations",
     "tensorboard_formatter",
 )
-
-#: Of the gradient, for a channel that is going to be learnt beside the others.
-_LEAST_SHARE = 0.01
 
 
 def watch(trainer: Any, plan: Plan) -> None:
@@ -54,19 +50,11 @@ def watch(trainer: Any, plan: Plan) -> None:
     if lacking or not (has_loss and has_metric):
         what = f"its trainer has no {', '.join(lacking)}" if lacking else "it builds losses or metrics past the plugin"
         message = f"p3d-regression does not support the trainer of this pytorch3dunet: {what}"
-        if plan.loss or plan.metric or _scaled(trainer):
+        if plan.loss or plan.metric or scaling.of_model(trainer):
             raise UnsupportedUpstreamError(f"{message}. See `p3d-regression doctor`.")
         console().warning(f"{message}; this training is not watched for NaN, constant output and wrong shapes")
         return
     _Session(trainer, plan).start()
-
-
-def _scaled(trainer: Any) -> "Memory | None":
-    """What the model of a trainer is made of, if its output is scaled."""
-    model = getattr(trainer, "model", None)
-    model = getattr(model, "module", model)
-    memory = memory_of(model) if is_attached(model) else None
-    return memory if memory and memory.scaling else None
 
 
 class _Session:
@@ -85,38 +73,7 @@ class _Session:
         self.checkpointed = 0
         self.reported: set[str] = set()
         self.recorders = {name: batches.record(loader) for name, loader in trainer.loaders.items()}
-        self.gradient_factor = self._gradient_factor()
-
-    def _gradient_factor(self) -> float | None:
-        """By what gradients are multiplied, so that steps are those of standardised labels; None for nothing."""
-        memory = _scaled(self.trainer)
-        if memory is None:
-            return None
-        from p3d_regression.scaling.gradient import tried
-
-        assert memory.scaling is not None
-        trial = tried(
-            self.trainer.loss_criterion,
-            memory.scaling,
-            memory.final.ranges,
-            self.plan.targets(memory.final.channels),
-            more_labels=int(self.plan.skips_last_target),
-        )
-        if trial is None:
-            console().warning(
-                "the size of the gradient with target_scaling could not be determined for this loss: learning rate and "
-                "weight decay have to fit the units of the labels"
-            )
-            return None
-        say(f"gradients are multiplied by {trial.factor:.6g}: as large as if the labels were standardised")
-        small = [str(channel) for channel, share in enumerate(trial.shares) if share < _LEAST_SHARE]
-        if small:
-            console().warning(
-                f"output channel {' and '.join(small)} has less than {_LEAST_SHARE:.0%} of the gradient: in the units "
-                "of the labels its errors hardly count beside those of the others, and it will hardly be learnt. Give "
-                "each channel a loss of its own, with a weight: loss.name: channelwise (docs/losses-and-metrics.md)"
-            )
-        return trial.factor
+        self.gradient_factor = scaling.gradient_factor(trainer, plan)
 
     @property
     def score(self) -> "Score | None":

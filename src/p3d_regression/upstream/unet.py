@@ -9,7 +9,6 @@ child, and the tensor is the one after both.
 import copy
 import logging
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from p3d_regression import __version__, checkpoint
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
 _STAMP = "_p3d_stamp"
 
 #: Attribute of a U-Net that has a checkpoint's final activation: upstream's own, in a tuple so that it is no child.
-_REPLACED = "_p3d_replaced"
+REPLACED = "_p3d_replaced"
 
 #: Attribute of a U-Net whose config says something of a target scaling: the specification.
-_SAID = "_p3d_scaling"
+SAID = "_p3d_scaling"
 
 
 def set_final_activation(model: "nn.Module", value: object) -> "nn.Module":
@@ -61,11 +60,11 @@ def set_final_activation(model: "nn.Module", value: object) -> "nn.Module":
     if scaling is not None:
         check(Spec(scaling.numbers), final)
     elif is_unmeasured(unet):
-        check(getattr(unet, _SAID), final)
+        check(getattr(unet, SAID), final)
     attach(unet, final, final.build())
     if scaling is not None:
-        _set_scaling(unet, scaling)
-    _forget_compiled()
+        set_scaling(unet, scaling)
+    forget_compiled()
     return model
 
 
@@ -101,10 +100,10 @@ def set_target_scaling(model: "nn.Module", value: object) -> "nn.Module":
             f"leave it to train3dunet. {EXAMPLE}"
         )
     note_scaling(unet, spec)
-    _set_scaling(unet, settled(spec, attached(unet)))
+    set_scaling(unet, settled(spec, attached(unet)))
     # the user's word now, not that of a checkpoint
-    unet.__dict__.pop(_REPLACED, None)
-    _forget_compiled()
+    unet.__dict__.pop(REPLACED, None)
+    forget_compiled()
     return model
 
 
@@ -118,13 +117,13 @@ def attach(unet: Any, final: "FinalActivation", module: "nn.Module") -> None:
         unet.register_state_dict_post_hook(_remember)
     conv.add_module(KEY, module)
     unet.final_activation = None  # upstream's own spelling of "no activation", in every version since 1.3
-    unet.__dict__.pop(_REPLACED, None)
+    unet.__dict__.pop(REPLACED, None)
     setattr(unet, _STAMP, checkpoint.stamp(Memory(final)))
 
 
 def note_scaling(unet: Any, spec: Spec) -> None:
     """Note what the config says of a target scaling; without that, each checkpoint brings its own."""
-    setattr(unet, _SAID, spec)
+    setattr(unet, SAID, spec)
 
 
 def attach_scaling(unet: Any, spec: Spec) -> str:
@@ -142,11 +141,11 @@ def attach_scaling(unet: Any, spec: Spec) -> str:
         unet.final_conv.add_module(SCALING, Unmeasured())
         return "to be measured, or to come with a checkpoint"
     scaling = settled(spec, attached(unet))
-    _set_scaling(unet, scaling)
+    set_scaling(unet, scaling)
     return "none" if scaling is None else scaling.describe(attached(unet))
 
 
-def _set_scaling(unet: Any, scaling: "TargetScaling | None") -> None:
+def set_scaling(unet: Any, scaling: "TargetScaling | None") -> None:
     if scaling is None:
         unet.final_conv._modules.pop(SCALING, None)
     else:
@@ -163,18 +162,15 @@ def is_unmeasured(unet: Any) -> bool:
     return isinstance(unet.final_conv._modules.get(SCALING), Unmeasured)
 
 
-def _give_back(unet: Any) -> None:
-    """Give a U-Net the final activation that upstream had built, after a checkpoint's has replaced it."""
+def detach(unet: Any) -> None:
+    """Take off what :func:`attach` and :func:`attach_scaling` have put on a U-Net."""
     del unet.final_conv._modules[KEY]
     unet.final_conv._modules.pop(SCALING, None)
     _remove(_apply, unet.final_conv._forward_hooks)
     _remove(_refuse_without, unet._forward_pre_hooks)
     _remove(_remember, unet._state_dict_hooks)
-    (unet.final_activation,) = getattr(unet, _REPLACED)
-    delattr(unet, _STAMP)
-    delattr(unet, _REPLACED)
-    unet.__dict__.pop(_SAID, None)
-    _forget_compiled()
+    for name in (_STAMP, REPLACED, SAID):
+        unet.__dict__.pop(name, None)
 
 
 def _remove(hook: object, hooks: dict[int, object]) -> None:
@@ -183,7 +179,7 @@ def _remove(hook: object, hooks: dict[int, object]) -> None:
         del hooks[key]
 
 
-def _forget_compiled() -> None:
+def forget_compiled() -> None:
     # torch.compile does not notice new hooks on a module that it has compiled before. This makes it compile all
     # models of the process anew, so it is left out where a model was just built.
     if "torch._dynamo" in sys.modules:
@@ -192,7 +188,7 @@ def _forget_compiled() -> None:
         torch.compiler.reset()
 
 
-def _has_ours(unet: Any) -> bool:
+def has_ours(unet: Any) -> bool:
     return KEY in unet.final_conv._modules
 
 
@@ -209,13 +205,13 @@ def _apply(conv: Any, inputs: Any, output: "Tensor") -> "Tensor":
 def _refuse_without(unet: Any, inputs: Any) -> None:
     """Somebody else's hand on the model must not change in silence what it computes."""
     # nothing but the two comparisons is done in each step, and traced by torch.compile and torch.export
-    if not _has_ours(unet) or unet.final_activation is not None:
+    if not has_ours(unet) or unet.final_activation is not None:
         _refuse(unet)
 
 
 def _refuse(unet: Any) -> NoReturn:
     name, value = type(unet).__name__, as_yaml(attached(unet).plain)
-    if _has_ours(unet):
+    if has_ours(unet):
         what = f"{name}.final_activation was assigned after the final activation {value} was set: both would apply."
     else:
         what = f"{name}.final_conv was replaced, and the final activation {value} was lost with the old one."
@@ -223,90 +219,8 @@ def _refuse(unet: Any) -> NoReturn:
 
 
 def _remember(unet: Any, state_dict: Any, prefix: str, metadata: dict[str, Any]) -> None:
-    if _has_ours(unet) and unet.final_activation is None and not is_unmeasured(unet):
+    if has_ours(unet) and unet.final_activation is None and not is_unmeasured(unet):
         metadata[checkpoint.STAMP] = copy.deepcopy(getattr(unet, _STAMP))
-
-
-def recall(unet: Any, state_dict: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
-    """Before weights are loaded into a U-Net: take over what the checkpoint remembers, or check it.
-
-    Raises:
-        CheckpointMismatchError: the U-Net has another final activation than the one the weights were trained with.
-    """
-    channels = getattr(getattr(unet, "final_conv", None), "out_channels", None)
-    if not is_unet(unet) or channels is None or not _brings_a_head(state_dict, prefix, channels):
-        return
-    silent = not _has_ours(unet) or hasattr(unet, _REPLACED)
-    kept = checkpoint.remembered(metadata, channels)
-    if not silent and not metadata and not hasattr(unet, _SAID):
-        console().warning(_FORGOTTEN)
-    if silent and kept is None and _has_ours(unet):
-        _give_back(unet)
-        say("this checkpoint remembers no final activation: the model has upstream's own again")
-    elif silent and kept is not None:
-        _adopt(unet, kept)
-    elif not silent:
-        own = attached(unet)
-        if kept and checkpoint.is_new_head(own, kept.final):
-            say(f"final activation {own} from the config, on pre-trained weights that were trained with {kept.final}")
-        _recall_scaling(unet, kept)
-
-
-#: Every state_dict of a module has metadata; one without was put together by hand.
-_FORGOTTEN = (
-    "these weights come without the notes that torch keeps beside them: they were copied into a new dictionary, and if "
-    f"they were trained with a target_scaling, THE OUTPUT IS IN WRONG UNITS. Write model.{SCALING}: none, if they were "
-    "not, or the numbers, {mean: ..., std: ...}; or keep the notes, which are in the attribute _metadata of what "
-    "state_dict() returns"
-)
-
-
-def _recall_scaling(unet: Any, kept: Memory | None) -> None:
-    """Before weights are loaded into a U-Net with a final activation of its own."""
-    own = memory_of(unet)
-    scaling = kept.scaling if kept else None
-    is_same = kept is not None and kept.final.plain == own.final.plain
-    said: Spec | None = getattr(unet, _SAID, None)
-    if said is None:
-        if scaling is not None and not is_same:
-            say(f"the target scaling {scaling} of the checkpoint belongs to its final activation, and is left out")
-        elif scaling != own.scaling:
-            _set_scaling(unet, scaling)
-            what = "the model's output is not scaled" if scaling is None else scaling.describe(own.final)
-            say(f"target scaling: {what}, taken from the checkpoint: the config has no line model.{SCALING}")
-            _forget_compiled()
-    elif kept is None and not said.is_measured:
-        pass  # of a checkpoint that was trained without our keys, the config decides
-    elif checkpoint.is_new_scaling(said, own.final, scaling):
-        was, now = (str(found or "none") for found in (scaling, own.scaling))
-        say(f"target scaling {now} from the config, on pre-trained weights that were trained with {was}")
-    elif scaling is not None and scaling != own.scaling:
-        _set_scaling(unet, scaling)
-        say(f"target scaling: {scaling.describe(own.final)}, measured for the training of the checkpoint")
-        _forget_compiled()
-
-
-def _brings_a_head(state_dict: Mapping[str, Any], prefix: str, channels: int) -> bool:
-    """Whether the weights are those of a last convolution with so many channels.
-
-    Others torch refuses and says why, or it has been told to load the other layers only.
-    """
-    heads = {key: value for key, value in state_dict.items() if key.startswith(f"{prefix}final_conv.")}
-    weight = heads.get(f"{prefix}final_conv.weight")
-    # a parametrised convolution, as by weight_norm, has no weight of that name
-    return bool(heads) and (weight is None or weight.shape[0] == channels)
-
-
-def _adopt(unet: Any, kept: Memory) -> None:
-    upstreams = getattr(unet, _REPLACED)[0] if hasattr(unet, _REPLACED) else unet.final_activation
-    attach(unet, kept.final, kept.final.build())
-    _set_scaling(unet, kept.scaling)
-    setattr(unet, _REPLACED, (upstreams,))
-    _forget_compiled()
-    line = f"final activation {kept.final.describe()}, taken from the checkpoint: the config has no line model.{KEY}"
-    say(line if upstreams is None else f"{line} (upstream's {type(upstreams).__name__} is removed)")
-    if kept.scaling is not None:
-        say(f"target scaling: {kept.scaling.describe(kept.final)}, taken from the checkpoint")
 
 
 def is_attached(unet: Any) -> bool:
