@@ -368,7 +368,7 @@ def export(checkpoint: Path, out: Path, config: Path | None, format_: "Format | 
     show_default=True,
     help="Directory for data, configs, checkpoints, predictions and the picture.",
 )
-@click.option("--iterations", type=click.IntRange(min=1), default=150, show_default=True, help="Training iterations.")
+@click.option("--iterations", type=click.IntRange(min=1), default=120, show_default=True, help="Training iterations.")
 @click.option("--compare", is_flag=True, help="Also train with upstream's own sigmoid and softmax.")
 def demo(out: Path, iterations: int, compare: bool) -> None:
     """Regress the distance to white matter from a brain MRI, with upstream's own commands.

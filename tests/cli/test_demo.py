@@ -65,7 +65,7 @@ def test_a_third_of_the_labels_missing_costs_little(plugin: Environment, out: Pa
     for directory in (out, tmp_path):
         with h5py.File(directory / "predictions" / "test_predictions.h5") as file:
             found.append(Scores.of(file["predictions"][0], label).r2)
-    assert found[1] > found[0] - 0.05, found
+    assert found[1] > found[0] - 0.1, found
 
 
 def test_again_in_its_own_directory_and_compared_with_upstream(plugin: Environment, out: Path) -> None:

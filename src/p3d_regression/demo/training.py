@@ -163,11 +163,11 @@ eval_metric:
   name: MSE
 optimizer:
   name: Adam
-  learning_rate: 0.01
+  learning_rate: 0.002
 lr_scheduler:
   # counts validations, not iterations
   name: MultiStepLR
-  milestones: [3, 5]
+  milestones: [5]
   gamma: 0.3
 trainer:
   checkpoint_dir: {checkpoint_dir}

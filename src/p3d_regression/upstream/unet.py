@@ -146,6 +146,7 @@ def attach_scaling(unet: Any, spec: Spec) -> str:
 
 
 def set_scaling(unet: Any, scaling: "TargetScaling | None") -> None:
+    """Scale the output of a U-Net that has a final activation, or leave it as it is; its checkpoints remember it."""
     if scaling is None:
         unet.final_conv._modules.pop(SCALING, None)
     else:
