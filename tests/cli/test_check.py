@@ -43,7 +43,8 @@ class TestTheFloorIsWhereUpstreamGetsStuck:
         run = Run(layer, demo / layer, demo / "train.h5", demo / "test.h5", iterations=3)
         run.directory.mkdir()
         for path, text in run.configs().items():
-            path.write_text(text)
+            # three iterations have to show something
+            path.write_text(text.replace("learning_rate: 0.002", "learning_rate: 0.01"))
         code, (report,) = check(plugin, run.directory / "train.yml")
         assert code == (layer != "none")
         result = plugin.having(OMP_NUM_THREADS="2").run("train3dunet", "--config", run.directory / "train.yml")
@@ -94,7 +95,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestOutput:
     def test_for_programs(self, plugin: Environment, data: Path) -> None:
         wrong = write_config(data / "wrong.yml", training_config(data, SOFTMAX))
-        good = write_config(data / "good.yml", training_config(data, OURS))
+        good = write_config(data / "good.yml", training_config(data, OURS | {"target_scaling": "standardize"}))
         code, (first, second) = check(plugin, wrong, good)
         assert code == 1
         assert [first["config"], second["config"]] == [str(wrong), str(good)]
