@@ -44,7 +44,7 @@ def pairs() -> Iterator[tuple[str, nn.Module, nn.Module]]:
     plain.load_state_dict(dict(none.state_dict()))
     yield "none / is_segmentation: false", none, plain
     scaled = get_model({**UNET, "final_activation": "none", "target_scaling": {"mean": 12, "std": 13}})
-    unscaled = get_model({**UNET, "final_activation": "none"})
+    unscaled = get_model({**UNET, "final_activation": "none", "target_scaling": "none"})
     unscaled.load_state_dict(dict(scaled.state_dict()))
     yield "none, target_scaling / none", scaled, unscaled
 
