@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 
 from p3d_regression.cli import main
@@ -189,10 +190,6 @@ class TestExport:
         result = CliRunner().invoke(main, ["export", str(checkpoint_of(trained)), str(out)])
         assert result.exit_code == 0, result.output
         config = prediction_config(trained.directory, {"name": "UNet3D"})
-        model = tmp_path / "model.yml"
-        model.write_text(result.stdout)
-        import yaml
-
         config |= yaml.safe_load(result.stdout)
         assert config["model"]["is_segmentation"] is False
         assert "target_scaling" not in result.stdout

@@ -166,16 +166,13 @@ class Case:
 
     @cached_property
     def _scaling(self) -> "Spec | ConfigError | None":
-        from p3d_regression.scaling.target import check
+        from p3d_regression.scaling.target import spec_for
 
         try:
             check_company(self.model)
-            spec = spec_of(self.model, self.out_channels or 1)
-            if spec is not None and self.final is not None:
-                check(spec, self.final)
+            return spec_for(self.model, self.final) if self.final else spec_of(self.model, self.out_channels or 1)
         except ConfigError as error:
             return error
-        return spec
 
     @property
     def scaling(self) -> "Spec | None":

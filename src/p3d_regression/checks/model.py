@@ -12,6 +12,7 @@ from p3d_regression.errors import ConfigError
 from p3d_regression.keys import OURS, check_keys, check_sections
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.upstream import facts
+from p3d_regression.upstream.plan import WITH_LOGITS
 
 family = Family()
 
@@ -218,17 +219,6 @@ def regression_behind_segmentation_layer(case: Case) -> Iterator[Found]:
     )
 
 
-#: Losses that apply a sigmoid or softmax of their own.
-_WITH_LOGITS = {
-    "BCEWithLogitsLoss": "sigmoid",
-    "BCEDiceLoss": "sigmoid",
-    "CrossEntropyLoss": "softmax",
-    "WeightedCrossEntropyLoss": "softmax",
-    "DiceLoss": "sigmoid",
-    "GeneralizedDiceLoss": "sigmoid",
-}
-
-
 @family.rule(
     "P3D107",
     "activated-output-in-logits-loss",
@@ -249,7 +239,7 @@ loss:
 def activated_output_in_logits_loss(case: Case) -> Iterator[Found]:
     """With `final_activation` the loss sees the activated output. A loss that applies a sigmoid or softmax of its own
     then applies a second one: after a sigmoid it cannot become small, since the second one maps 0..1 to 0.5..0.73."""
-    own = _WITH_LOGITS.get(case.loss or "")
+    own = WITH_LOGITS.get(case.loss or "")
     if case.loss in ("DiceLoss", "GeneralizedDiceLoss"):
         own = str(case.get("loss.normalization", "sigmoid"))
     if own in (None, "none") or case.final is None or str(case.final) == "none":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p3d_regression.demo.errors import DemoError
+from p3d_regression.keys import OURS
 
 #: What decides the model's last layer -> the lines of the config's model section that say so.
 FINAL_LAYERS = {
@@ -106,7 +107,7 @@ class Run:
 
 
 def _is_ours(line: str) -> bool:
-    return line.startswith(("final_activation", "target_scaling"))
+    return line.startswith(tuple(OURS))
 
 
 def _model(last_lines: Iterable[str]) -> str:

@@ -59,16 +59,14 @@ class Resolved:
 
     def predicted(self, channels: int) -> list[int]:
         """Which of so many output channels predict the channels of the labels, in their order."""
-        if self.spec.name == CHANNELWISE:
-            return [sum(self.widths[:index]) for index in range(len(self.parts))]
-        return list(range(channels // 2 if self.variance else channels))
+        return [output for output, (_, is_variance) in enumerate(self.targets(channels)) if not is_variance]
 
     def targets(self, channels: int) -> list[tuple[int, bool]]:
         """For each of so many output channels the channel of the labels, and whether it is a variance of that."""
         if self.spec.name == CHANNELWISE:
             return [(index, nth == 1) for index, width in enumerate(self.widths) for nth in range(width)]
         means = channels // 2 if self.variance else channels
-        return [(channel % means, channel >= means) for channel in range(channels)]
+        return [(channel, False) if channel < means else (channel - means, True) for channel in range(channels)]
 
     def least_variances(self, channels: int) -> dict[int, float]:
         """The smallest variance that is taken, in the units of the labels squared, for each output that is one."""

@@ -82,10 +82,9 @@ def tried(
 
 def _standardise(criterion: nn.Module, numbers: Sequence[Numbers]) -> None:
     """Give what a loss has in the units of the labels those of standardised ones, where all channels have the same."""
-    scaled = {n for n in numbers if n.mean or n != IDENTITY}
     first = next((n for n in numbers if n != IDENTITY), IDENTITY)
-    # variances, whose std is the square of another one, have no units of their own
-    if any(n not in (first, IDENTITY, Numbers(0.0, n.std)) for n in scaled):
+    # without a mean: a variance, whose std is the square of another one
+    if any(n.mean != 0 and n != first for n in numbers):
         return
     for module in criterion.modules():
         for name, standardised in _LENGTHS.items():

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from p3d_regression.errors import ConfigError
 from p3d_regression.moments import Moments
-from p3d_regression.scaling.spec import KEY, PLACE, Numbers, single
+from p3d_regression.scaling.spec import KEY, PLACE, SMALLEST, Numbers, single
 
 #: Relative to the largest label: what float32 cannot tell apart.
 _ROUNDING = 1e-6
@@ -42,14 +42,14 @@ def _number(labels: Sequence[Moments], channel: int, source: str, *, is_variance
         fix = "write loss.ignore_index: .nan if these voxels have no label" if found.nan else "replace them in the file"
         _degenerate(f"{place} hold {found.nan:.0f} NaN and {found.inf:.0f} infinite value(s)", fix)
     largest = max(abs(found.low), abs(found.high))
-    if found.std <= _ROUNDING * largest or found.low == found.high:
-        same = f"are {found.low:.6g} in every voxel" if found.low == found.high else f"have the std {found.std:.3g}"
-        _degenerate(
-            f"{place} {same}{'' if found.low == found.high else f' around {found.mean:.9g}, which float32 rounds off'}",
-            "look at the file and at loaders.label_internal_path",
-        )
+    look = "look at the file and at loaders.label_internal_path"
+    if found.low == found.high:
+        _degenerate(f"{place} are {found.low:.6g} in every voxel", look)
+    if found.std <= _ROUNDING * largest:
+        around = f"around {found.mean:.9g}, which float32 rounds off"
+        _degenerate(f"{place} have the std {found.std:.3g} {around}", look)
     mean, std = single(found.mean), single(found.std)
-    if not (math.isfinite(mean) and math.isfinite(std)) or std < 1.2e-38:
+    if not (math.isfinite(mean) and math.isfinite(std)) or std < SMALLEST:
         _degenerate(f"{place} have the std {found.std:.3g}, which is no float32", "use another unit")
     return Numbers(0.0, single(std * std)) if is_variance else Numbers(mean, std)
 

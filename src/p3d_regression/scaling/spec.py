@@ -124,16 +124,16 @@ def _numbers(whole: object, place: str, mean: Any, std: Any) -> Numbers:
             why += "; write it with a point: 1.0e-3." if isinstance(number, str) and "e" in number.lower() else "."
             _refuse(f"{place}.{key}", number, why)
         size: Any = abs(number)
-        if not size <= _LARGEST:
+        if not size <= LARGEST:
             _refuse(f"{place}.{key}", number, "is no number that the network can compute with.")
-    if std < _SMALLEST:
+    if std < SMALLEST:
         _refuse(f"{place}.std", std, "is not above 0: every output would be the mean.")
     return Numbers(single(float(mean)), single(float(std)))
 
 
 #: Of float32, in which the network computes.
-_LARGEST = 3.4e38
-_SMALLEST = 1.2e-38
+LARGEST = 3.4e38
+SMALLEST = 1.2e-38
 
 
 def single(value: float) -> float:

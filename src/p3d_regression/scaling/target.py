@@ -1,14 +1,14 @@
 """The step from standardised values, which a network learns fast, to the units of the labels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from p3d_regression.activations.ranges import NON_NEGATIVE, NON_POSITIVE, REAL_LINE, Interval
 from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
-from p3d_regression.scaling.spec import IDENTITY, PLACE, Numbers, Spec
+from p3d_regression.scaling.spec import IDENTITY, PLACE, Numbers, Spec, parse, spec_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,8 +91,6 @@ def restored(plain: Any, final: "FinalActivation") -> TargetScaling:
     Raises:
         ConfigError: it makes no sense with the final activation.
     """
-    from p3d_regression.scaling.spec import parse
-
     found = settled(parse(plain, final.channels), final)
     if found is None:
         raise ConfigError(f"{PLACE}: {plain!r} scales nothing")
@@ -102,6 +100,18 @@ def restored(plain: Any, final: "FinalActivation") -> TargetScaling:
 def is_bounded_by_zero(interval: Interval) -> bool:
     """Whether scaling must not add a mean to values of this range."""
     return interval in (NON_NEGATIVE, NON_POSITIVE)
+
+
+def spec_for(model_config: Mapping[str, object], final: "FinalActivation") -> Spec | None:
+    """Return what a model section says of a scaling of its final activation; None if it says nothing.
+
+    Raises:
+        ConfigError: it is not understood, or the final activation cannot be scaled.
+    """
+    spec = spec_of(model_config, final.channels)
+    if spec is not None:
+        check(spec, final)
+    return spec
 
 
 def check(spec: Spec, final: "FinalActivation") -> None:
@@ -125,7 +135,7 @@ def check(spec: Spec, final: "FinalActivation") -> None:
 
 def _check_channel(final: "FinalActivation", channel: int) -> None:
     entry, interval = final.entry(channel), final.ranges[channel]
-    scalable = interval == REAL_LINE or is_bounded_by_zero(final.ranges[channel])
+    scalable = interval == REAL_LINE or is_bounded_by_zero(interval)
     if scalable and not entry.activation.over_channels:
         return
     where = _where(final, channel)

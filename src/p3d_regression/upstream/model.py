@@ -16,6 +16,7 @@ from p3d_regression.upstream.recall import recall
 from p3d_regression.upstream.unet import (
     attach,
     attach_scaling,
+    attached,
     console,
     inside,
     say,
@@ -46,7 +47,7 @@ def _patch_get_model(module: ModuleType) -> Patch:
             if KEY not in model_config:
                 return original(model_config)
             from p3d_regression.activations.registry import resolve
-            from p3d_regression.scaling.target import check
+            from p3d_regression.scaling.target import spec_for
 
             value = model_config[KEY]
             plain_config = {key: value for key, value in model_config.items() if key not in OURS}
@@ -56,9 +57,7 @@ def _patch_get_model(module: ModuleType) -> Patch:
                 return _with_keys(original(plain_config), model_config)
             final = resolve(value, channels)
             module = final.build()
-            spec = scaling.spec_of(model_config, channels)
-            if spec is not None:
-                check(spec, final)
+            spec = spec_for(model_config, final)
             _warn_of_contradiction(model_config, final)
             model = original(plain_config)
             attach(inside(model), final, module)
@@ -74,8 +73,10 @@ def _patch_get_model(module: ModuleType) -> Patch:
 
 def _with_keys(model: Any, model_config: Mapping[str, Any]) -> Any:
     """Put on a model, which upstream has built after all, what its config says."""
+    from p3d_regression.scaling.target import spec_for
+
     model = set_final_activation(model, model_config[KEY])
-    spec = scaling.spec_of(model_config, inside(model).final_conv.out_channels)
+    spec = spec_for(model_config, attached(inside(model)))
     if spec is not None:
         say(f"target scaling: {attach_scaling(inside(model), spec)}")
     return model

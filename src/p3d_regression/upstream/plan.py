@@ -26,15 +26,15 @@ REPLACED_METRICS = ("MSE", "PSNR")
 #: Losses of upstream's own that compare continuous values voxel by voxel, and would broadcast.
 ELEMENTWISE = ("MSELoss", "L1Loss", "SmoothL1Loss", "WeightedSmoothL1Loss")
 
-#: Losses of upstream's own for which an output is a logit.
-SEGMENTATION = (
-    "BCEWithLogitsLoss",
-    "BCEDiceLoss",
-    "CrossEntropyLoss",
-    "WeightedCrossEntropyLoss",
-    "DiceLoss",
-    "GeneralizedDiceLoss",
-)
+#: Losses of upstream's own that apply a sigmoid or softmax themselves: which.
+WITH_LOGITS = {
+    "BCEWithLogitsLoss": "sigmoid",
+    "BCEDiceLoss": "sigmoid",
+    "CrossEntropyLoss": "softmax",
+    "WeightedCrossEntropyLoss": "softmax",
+    "DiceLoss": "sigmoid",
+    "GeneralizedDiceLoss": "sigmoid",
+}
 
 _current: "ContextVar[Plan | None]" = ContextVar("current", default=None)
 
@@ -97,7 +97,7 @@ class Plan:
     def units_differ(self, channels: int) -> str | None:
         """Why outputs are not in the units of the labels; None if the loss compares them as they are."""
         if self.loss is None:
-            is_other = self.loss_name in SEGMENTATION
+            is_other = self.loss_name in WITH_LOGITS
             return f"{self.loss_name} compares classes" if is_other else None
         return self.loss.units_differ(channels)
 

@@ -10,8 +10,8 @@ from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.labels import Statistics, VolumeError, scan
 from p3d_regression.scaling.measured import numbers_of
-from p3d_regression.scaling.spec import KEY, PLACE, Numbers, check_company, single, spec_of
-from p3d_regression.scaling.target import check, settled
+from p3d_regression.scaling.spec import KEY, PLACE, Numbers, check_company, single
+from p3d_regression.scaling.target import settled, spec_for
 from p3d_regression.upstream import datasets
 from p3d_regression.upstream.plan import Plan
 from p3d_regression.upstream.unet import console, is_attached, memory_of, say
@@ -39,10 +39,9 @@ def with_numbers(config: Mapping[str, Any], plan: Plan) -> Mapping[str, Any]:
     if not (isinstance(model, Mapping) and KEY in model and isinstance(channels, int) and channels > 0):
         return config
     check_company(model)
-    spec, final = spec_of(model, channels), resolve(model[ACTIVATION], channels)
-    assert spec is not None
-    check(spec, final)
-    if not spec.is_measured or (isinstance(trainer, Mapping) and trainer.get("resume") is not None):
+    final = resolve(model[ACTIVATION], channels)
+    spec = spec_for(model, final)
+    if spec is None or not spec.is_measured or (isinstance(trainer, Mapping) and trainer.get("resume") is not None):
         return config
     if reason := plan.units_differ(channels):
         raise ConfigError(

@@ -127,17 +127,16 @@ def note_scaling(unet: Any, spec: Spec) -> None:
 
 
 def attach_scaling(unet: Any, spec: Spec) -> str:
-    """Scale the output of a U-Net that has a final activation, as its config says.
+    """Scale the output of a U-Net, as its config says of its final activation.
 
     Returns:
         What that means, for a line of the log.
     """
     from p3d_regression.scaling.modules import Unmeasured
-    from p3d_regression.scaling.target import check, settled
+    from p3d_regression.scaling.target import settled
 
     note_scaling(unet, spec)
     if spec.is_measured:
-        check(spec, attached(unet))
         unet.final_conv.add_module(SCALING, Unmeasured())
         return "to be measured, or to come with a checkpoint"
     scaling = settled(spec, attached(unet))
