@@ -49,10 +49,10 @@ def loaders(path: Path) -> dict[str, Any]:
 
 def scan(path: Path) -> float:
     """Through upstream's dataset, with the floor of a loss behind a Sigmoid."""
-    from p3d_regression.activations.ranges import UNIT
-    from p3d_regression.floor import LossLimit, squared
-    from p3d_regression.labels import Statistics
-    from p3d_regression.labels import scan as scan_labels
+    from p3d_regression.interval import UNIT
+    from p3d_regression.labels.floor import LossLimit, squared
+    from p3d_regression.labels.scan import Statistics
+    from p3d_regression.labels.scan import scan as scan_labels
     from p3d_regression.upstream.datasets import label_volumes
 
     found = Statistics()

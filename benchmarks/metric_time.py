@@ -16,9 +16,9 @@ import torch
 from pytorch3dunet.unet3d.metrics import MSE
 from pytorch3dunet.unet3d.model import get_model
 
-from p3d_regression.guards import OutputRange
 from p3d_regression.losses.mask import Mask
 from p3d_regression.metrics.score import Score, resolve
+from p3d_regression.training.diagnosis import OutputRange
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 UNET = {"name": "UNet3D", "in_channels": 1, "out_channels": 1, "f_maps": [16, 32, 64], "final_activation": "none"}

@@ -207,7 +207,7 @@ assert trainer.get_model({**config, "final_activation": "none"}).final_activatio
 
 def test_debug_lines_tell_what_was_patched(plugin: Environment) -> None:
     result = plugin.python_code("import logging; logging.basicConfig(level=10)\nimport pytorch3dunet.unet3d.model")
-    assert "DEBUG:p3d_regression.upstream.patching:pytorch3dunet.unet3d.model.get_model: applied" in result.stderr
+    assert "DEBUG:p3d_regression._patching:pytorch3dunet.unet3d.model.get_model: applied" in result.stderr
 
 
 #: Another import hook, which takes upstream's modules before ours is asked.
@@ -230,7 +230,8 @@ def test_hidden_by_another_import_hook_it_says_so_and_can_be_repaired(plugin: En
         + """
 from pytorch3dunet.unet3d.model import get_model
 assert not p3d_regression.is_active()
-assert p3d_regression.upstream.builder_state() == "missed"
+from p3d_regression.patches import activation
+assert activation.builder_state() == "missed"
 p3d_regression.activate()
 from pytorch3dunet.unet3d.model import get_model
 """

@@ -11,11 +11,11 @@ from support.lab import training_config, write_config, write_volumes
 
 #: What is broken -> (file of the package, text to replace there or None for the whole file, what takes its place).
 BREAKAGES = {
-    "upstream package": ("upstream/__init__.py", None, "raise RuntimeError('injected')"),
-    "upstream package, exiting": ("upstream/__init__.py", None, "raise SystemExit('injected')"),
-    "upstream package, not Python": ("upstream/__init__.py", None, "injected = ("),
+    "upstream package": ("patches/activation.py", None, "raise RuntimeError('injected')"),
+    "upstream package, exiting": ("patches/activation.py", None, "raise SystemExit('injected')"),
+    "upstream package, not Python": ("patches/activation.py", None, "injected = ("),
     "activate": (
-        "upstream/__init__.py",
+        "patches/activation.py",
         "    if is_disabled():",
         "    raise OSError('injected')\n    if is_disabled():",
     ),
@@ -23,9 +23,9 @@ BREAKAGES = {
     "import hook installation": ("_import_hook.py", "sys.meta_path.insert(0, self)", "raise KeyError('injected')"),
 }
 PATCH_BREAKAGES = {
-    "model patcher": ("upstream/model.py", None, "raise RuntimeError('injected')"),
+    "model patcher": ("patches/model.py", None, "raise RuntimeError('injected')"),
     "one patch": (
-        "upstream/patching.py",
+        "_patching.py",
         '    patch = Patch(target, "applied", "replaced")',
         "    raise IndexError('injected')",
     ),
@@ -109,7 +109,7 @@ def test_an_error_that_cannot_be_shown_does_not_leave_autoload(monkeypatch: pyte
     def fail() -> None:
         raise UnshowableError
 
-    monkeypatch.setattr("p3d_regression.upstream.activate", fail)
+    monkeypatch.setattr("p3d_regression.patches.activation.activate", fail)
     p3d_regression._autoload.autoload()
 
 
@@ -117,6 +117,6 @@ def test_an_interrupt_still_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("p3d_regression.upstream.activate", interrupt)
+    monkeypatch.setattr("p3d_regression.patches.activation.activate", interrupt)
     with pytest.raises(KeyboardInterrupt):
         p3d_regression._autoload.autoload()

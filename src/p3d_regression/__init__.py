@@ -7,18 +7,18 @@ imports neither torch nor pytorch3dunet nor any other dependency.
 
 from typing import TYPE_CHECKING, Any
 
+from p3d_regression._version import __version__
+
 if TYPE_CHECKING:
     from p3d_regression.activations.activation import Activation
-    from p3d_regression.activations.ranges import Interval
     from p3d_regression.checks.rule import Found, Rule
     from p3d_regression.errors import CheckpointMismatchError, ConfigError, NonFiniteLossError, UnsupportedUpstreamError
     from p3d_regression.hookspecs import hookimpl
+    from p3d_regression.interval import Interval
     from p3d_regression.losses.loss import Loss
     from p3d_regression.metrics.metric import Metric
-    from p3d_regression.upstream import activate, deactivate, is_active
-    from p3d_regression.upstream.unet import set_final_activation, set_target_scaling
-
-__version__ = "0.3.0"
+    from p3d_regression.model.unet import set_final_activation, set_target_scaling
+    from p3d_regression.patches.activation import activate, deactivate, is_active
 
 __all__ = [
     "Activation",
@@ -31,6 +31,7 @@ __all__ = [
     "NonFiniteLossError",
     "Rule",
     "UnsupportedUpstreamError",
+    "__version__",
     "activate",
     "deactivate",
     "hookimpl",
@@ -44,18 +45,18 @@ _HOME = {
     "CheckpointMismatchError": "p3d_regression.errors",
     "ConfigError": "p3d_regression.errors",
     "Found": "p3d_regression.checks.rule",
-    "Interval": "p3d_regression.activations.ranges",
+    "Interval": "p3d_regression.interval",
     "Loss": "p3d_regression.losses.loss",
     "Metric": "p3d_regression.metrics.metric",
     "NonFiniteLossError": "p3d_regression.errors",
     "Rule": "p3d_regression.checks.rule",
     "UnsupportedUpstreamError": "p3d_regression.errors",
-    "activate": "p3d_regression.upstream",
-    "deactivate": "p3d_regression.upstream",
+    "activate": "p3d_regression.patches.activation",
+    "deactivate": "p3d_regression.patches.activation",
     "hookimpl": "p3d_regression.hookspecs",
-    "is_active": "p3d_regression.upstream",
-    "set_final_activation": "p3d_regression.upstream.unet",
-    "set_target_scaling": "p3d_regression.upstream.unet",
+    "is_active": "p3d_regression.patches.activation",
+    "set_final_activation": "p3d_regression.model.unet",
+    "set_target_scaling": "p3d_regression.model.unet",
 }
 
 

@@ -10,7 +10,7 @@ import sys
 def autoload() -> None:
     """Arm the plugin; on any failure say so in one warning and leave torch and upstream alone."""
     try:
-        from .upstream import activate
+        from .patches.activation import activate
 
         activate()
     except KeyboardInterrupt:

@@ -19,3 +19,7 @@ class NonFiniteLossError(RuntimeError):
 
 class UnsupportedUpstreamError(RuntimeError):
     """The installed pytorch3dunet lacks what a used configuration key needs, or has changed it."""
+
+
+class DemoError(RuntimeError):
+    """The demo cannot go on; the message says why and what to do."""

@@ -1,18 +1,21 @@
-"""The plugins of this process: found through entry points, loaded once, when a config first uses a key of ours."""
+"""The plugins of this process: found through entry points, loaded once, when a config first uses a plugin key."""
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache, wraps
 from importlib.metadata import EntryPoint, entry_points
-from types import ModuleType
-from typing import Any
+from threading import RLock
+from typing import Any, TypeVar
 
 import pluggy
 
 from p3d_regression import hookspecs
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Environment variable with the names of plugins, or of their distributions, to leave out: ``a,b``.
 BLOCK = "P3D_REGRESSION_BLOCK_PLUGINS"
@@ -59,10 +62,6 @@ class Plugins:
         self.found: list[Plugin] = []
         self._modules: list[tuple[Plugin, object]] = []
 
-    def add(self, name: str, module: ModuleType) -> None:
-        """Register a part of this project as if it were a plugin; several may have the same name."""
-        self._register(Plugin(name, None), module)
-
     def add_installed(self) -> None:
         """Load every installed plugin that is not blocked. One that fails costs a warning and nothing else."""
         blocked = {_normal(name) for name in os.environ.get(BLOCK, "").split(",")}
@@ -83,8 +82,8 @@ class Plugins:
         return [plugin for plugin in self.found if plugin.state != "loaded"]
 
     def report(self) -> list[dict[str, str]]:
-        """The installed plugins: ``name``, ``distribution``, ``state`` and ``detail`` of each."""
-        return [asdict(plugin) for plugin in self.found if plugin.distribution]
+        """``name``, ``distribution``, ``state`` and ``detail`` of each plugin."""
+        return [asdict(plugin) for plugin in self.found]
 
     def _register(self, plugin: Plugin, module: object) -> None:
         self.manager.register(module)
@@ -107,8 +106,6 @@ class Plugins:
                 results = self.manager.subset_hook_caller(hook, remove_plugins=others)()
                 added = [item for result in results for item in result]
             except (Exception, SystemExit) as error:
-                if not plugin.distribution:
-                    raise
                 plugin.fail(error)
             else:
                 yield plugin, added
@@ -131,3 +128,25 @@ def _distribution(entry: EntryPoint) -> str:
 
 def _normal(name: str) -> str:
     return name.strip().lower().replace("_", "-").replace(".", "-")
+
+
+def singleton(make: Callable[[], T]) -> Callable[[], T]:
+    """Let a function without arguments be called once in a process; what it returned then is returned again."""
+    lock, made = RLock(), cache(make)
+
+    @wraps(make)
+    def get() -> T:
+        # a cache alone would let two threads make two
+        with lock:
+            return made()
+
+    get.cache_clear = made.cache_clear  # type: ignore[attr-defined]
+    return get
+
+
+@singleton
+def installed() -> Plugins:
+    """The plugins of this process, which are loaded at the first call."""
+    plugins = Plugins()
+    plugins.add_installed()
+    return plugins

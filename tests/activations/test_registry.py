@@ -14,12 +14,13 @@ from p3d_regression import ConfigError, plugins
 from p3d_regression.activations import builtin, modules, torch_nn
 from p3d_regression.activations.activation import Activation
 from p3d_regression.activations.final import Entry
-from p3d_regression.activations.ranges import OF_TORCH_NN, Interval
-from p3d_regression.activations.registry import Activations, registry, resolve
+from p3d_regression.activations.ranges import OF_TORCH_NN
+from p3d_regression.activations.registry import FAMILY, Activations, registry, resolve
 from p3d_regression.activations.spec import Term
 from p3d_regression.components.parameters import with_arguments
+from p3d_regression.components.registry import BUILT_IN, TORCH_NN
 from p3d_regression.components.text import fold
-from p3d_regression.installed import BUILT_IN, TORCH_NN
+from p3d_regression.interval import Interval
 
 #: What cannot be a final activation -> a part of the reason.
 REFUSED = {
@@ -80,7 +81,7 @@ def test_the_list_follows_the_installed_torch(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torchs, "Squared", Squared, raising=False)
     monkeypatch.setattr(torchs, "Endless", Endless, raising=False)
     monkeypatch.setattr(torchs, "__all__", ["ReLU", "Squared", "Endless"])
-    relu, squared, endless = torch_nn.p3d_activations()
+    relu, squared, endless = torch_nn.activations()
     assert (relu.name, squared.name, list(squared.parameters)) == ("relu", "squared", ["scale"])
     assert str(squared.range_of({}, 1)) == "(-inf, inf)"
     assert "argument cap: its default inf" in endless.reason
@@ -93,10 +94,8 @@ def test_a_torch_that_grows_a_name_of_ours_changes_nothing(monkeypatch: pytest.M
 
     monkeypatch.setattr(torchs, "Exp", Exp, raising=False)
     monkeypatch.setattr(torchs, "__all__", ["Exp", "ReLU"])
-    parts = plugins.Plugins()
-    parts.add(BUILT_IN, builtin)
-    parts.add(TORCH_NN, torch_nn)
-    anew = Activations(parts)
+    own = {BUILT_IN: builtin.activations(), TORCH_NN: torch_nn.activations()}
+    anew = Activations(FAMILY, own, plugins.Plugins())
     assert anew.contested() == {}
     assert anew.entry(Term("exp", "here")).activation.build is modules.Exp
 
@@ -212,7 +211,7 @@ def test_trying_them_out_takes_nothing_from_the_seed() -> None:
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    torch_nn.p3d_activations()
+    torch_nn.activations()
     for offer in OFFERS:
         resolve(example(offer.what), 2).build()
     assert torch.equal(torch.rand(1), expected)

@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from p3d_regression.checks.case import Case
 from p3d_regression.checks.registry import rules
 from p3d_regression.checks.run import apply
+from p3d_regression.checks.view import View
 from support.lab import prediction_config, training_config
 
 scalars = st.one_of(
@@ -61,7 +61,7 @@ def test_something_else_at_any_place(mode: Any, data: st.DataObject) -> None:
     config = CONFIGS[mode]
     for _ in range(data.draw(st.integers(1, 3))):
         config = _replaced(config, data.draw(st.sampled_from(_places(config))), data.draw(values))
-    findings, broken = apply(rules(), Case(config, mode, opens_files=False), "config")
+    findings, broken = apply(rules(), View(config, mode, opens_files=False), "config")
     assert broken == {}
     for finding in findings:
         assert str(finding)
@@ -74,7 +74,7 @@ def test_another_key_at_any_place(mode: Any, data: st.DataObject) -> None:
     mappings = [path for path in _places(config) if isinstance(_at(config, path), dict)]
     path = data.draw(st.sampled_from(mappings))
     extended = {**_at(config, path), data.draw(keys): data.draw(values)}
-    _, broken = apply(rules(), Case(_replaced(config, path, extended), mode, opens_files=False), "config")
+    _, broken = apply(rules(), View(_replaced(config, path, extended), mode, opens_files=False), "config")
     assert broken == {}
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from p3d_regression.checks.registry import rules
 from p3d_regression.checks.run import check_file
-from p3d_regression.cli import main
+from p3d_regression.cli.main import main
 from support.checks import merged
 from support.lab import prediction_config, training_config, write_config, write_volumes
 
@@ -211,10 +211,10 @@ def test_ctrl_c_ends_with_what_is_known(data: Path) -> None:
     config = training_config(data, {"name": "UNet3D", "final_sigmoid": True})
     path = write_config(data / "train.yml", config)
     report = check_file(str(path), [], rules(), with_data=True, progress=Interrupting())
-    assert report.case is not None
-    assert report.case.interrupted
+    assert report.view is not None
+    assert report.view.interrupted
     assert report.exit_status == 2
-    train, val = (report.case.phases[name].statistics for name in ("train", "val"))
+    train, val = (report.view.phases[name].statistics for name in ("train", "val"))
     assert train is not None
     assert val is not None
     assert (train.complete, val.complete) == (True, False)

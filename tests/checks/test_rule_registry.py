@@ -14,8 +14,8 @@ from support.plugins import write_plugin
 PLUGIN = """
     from p3d_regression import Found, Rule, hookimpl
 
-    def check(case):
-        rate = case.get("optimizer.learning_rate")
+    def check(view):
+        rate = view.get("optimizer.learning_rate")
         if rate > 0.01:
             yield Found("optimizer.learning_rate", f"{rate} diverges in our lab", "optimizer:\\n  learning_rate: 0.001")
 
@@ -30,7 +30,7 @@ def a_rule(**changes: object) -> Rule:
         "code": "LAB101",
         "name": "a-rule",
         "severity": "error",
-        "check": lambda case: [],
+        "check": lambda view: [],
         "why": "",
         "bad": "",
         "good": "",

@@ -12,13 +12,13 @@ import pytest
 import torch
 import yaml
 
-from p3d_regression import checkpoint
 from p3d_regression.activations.registry import resolve
 from p3d_regression.checks import docs
-from p3d_regression.checks.builtin import CHAPTERS
 from p3d_regression.checks.registry import rules
 from p3d_regression.checks.rule import Rule
+from p3d_regression.checks.rules import CHAPTERS
 from p3d_regression.checks.run import check_file
+from p3d_regression.model import memory as checkpoint_memory
 from support.checks import Silent, merged
 from support.environments import ROOT
 from support.lab import prediction_config, training_config, write_config, write_volumes
@@ -52,7 +52,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file["raw_padded"] = np.pad(raw, 1)
     model = torch.nn.Conv3d(1, 1, 1)
     state = model.state_dict()
-    state._metadata[""][checkpoint.STAMP] = checkpoint.stamp(checkpoint.Memory(resolve("none", 1)))
+    state._metadata[""][checkpoint_memory.STAMP] = checkpoint_memory.stamp(checkpoint_memory.Memory(resolve("none", 1)))
     torch.save({"model_state_dict": state}, directory / "trained_with_none.pytorch")
     (directory / "resumed" / "logs" / "first").mkdir(parents=True)
     trained = training_config(directory, {"name": "UNet3D"})

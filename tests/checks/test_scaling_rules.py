@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from p3d_regression import checkpoint
 from p3d_regression.activations.registry import resolve
 from p3d_regression.checks.registry import rules
 from p3d_regression.checks.run import check_file
+from p3d_regression.model import memory as checkpoint_memory
 from p3d_regression.scaling.spec import Numbers
 from p3d_regression.scaling.target import TargetScaling
 from support.checks import Silent, merged
@@ -36,7 +36,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("scaled", "none", TargetScaling((Numbers(50.0, 30.0),))),
     ):
         state = torch.nn.Conv3d(1, 1, 1).state_dict()
-        state._metadata[""][checkpoint.STAMP] = checkpoint.stamp(checkpoint.Memory(resolve(final, 1), scaling))
+        state._metadata[""][checkpoint_memory.STAMP] = checkpoint_memory.stamp(
+            checkpoint_memory.Memory(resolve(final, 1), scaling)
+        )
         torch.save({"model_state_dict": state}, directory / f"{name}.pytorch")
     return directory
 

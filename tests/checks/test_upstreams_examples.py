@@ -236,8 +236,8 @@ class TestExamples:
         assert report.failures == []
         assert {finding.rule.code for finding in report.findings} == EXAMPLES[example]
         assert report.exit_status == 0
-        assert report.case is not None
-        assert all(phase.statistics for phase in report.case.phases.values())
+        assert report.view is not None
+        assert all(phase.statistics for phase in report.view.phases.values())
 
     def test_no_false_alarm_in_prediction(self, data: Path, tmp_path: Path, example: Any) -> None:
         trained = example(data)

@@ -245,7 +245,7 @@ def test_no_slower_than_the_imports_that_a_training_needs(plugin: Environment, d
         import pytorch3dunet.train
         before = set(sys.modules)
         from click.testing import CliRunner
-        from p3d_regression.cli import main
+        from p3d_regression.cli.main import main
         result = CliRunner().invoke(main, ["check", "--no-data", {str(path)!r}])
         assert result.exit_code == 0, result.output
         new = {{name.partition(".")[0] for name in set(sys.modules) - before}}

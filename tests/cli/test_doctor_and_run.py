@@ -11,7 +11,7 @@ import p3d_regression
 from support.environments import Environment, install_to
 from support.lab import Lab, Trained, prediction_config, training_config, write_config, write_volumes
 
-DOCTOR = ("-c", "from p3d_regression.cli import main; main()", "doctor", "--json")
+DOCTOR = ("-c", "from p3d_regression.cli.main import main; main()", "doctor", "--json")
 
 
 def diagnose(environment: Environment, *, code: int) -> dict:

@@ -12,7 +12,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from p3d_regression.cli import main
+from p3d_regression.cli.main import main
 from support.checks import merged
 from support.environments import Environment
 from support.lab import Trained, prediction_config, training_config, write_config

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from p3d_regression.demo import run as demo
-from p3d_regression.demo.errors import DemoError
 from p3d_regression.demo.training import Run
+from p3d_regression.errors import DemoError
 
 
 def claim(out: Path, *, compare: bool = False, iterations: int = 5) -> dict[str, Run]:

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from pytorch3dunet.unet3d.model import get_model
 
 import p3d_regression
-from p3d_regression.cli import main
+from p3d_regression.cli.main import main
 from p3d_regression.export import run as export_run
 
 
@@ -165,16 +165,16 @@ class TestPlain:
         assert not (tmp_path / "again.pytorch").exists()
 
     def test_each_channel_is_compared_in_its_own_unit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from p3d_regression.export import plain
+        from p3d_regression.export import portable
 
-        folded = plain._folded
+        folded = portable._folded
 
         def without_the_second(weights: Any, scaling: Any) -> Any:
             found = folded(weights, scaling)
             found["final_conv.weight"][1] = 0
             return found
 
-        monkeypatch.setattr(plain, "_folded", without_the_second)
+        monkeypatch.setattr(portable, "_folded", without_the_second)
         trained = Trained(
             tmp_path, channels=2, final_activation="none", target_scaling={"mean": 0, "std": [1000, 0.001]}
         )
@@ -217,7 +217,7 @@ class TestNothingIsLost:
             monkeypatch.setattr("os.link", no_links)
         out = tmp_path / "plain.pytorch"
         with monkeypatch.context() as patched:
-            patched.setattr("p3d_regression.export.plain._folded", lambda weights, scaling: {})
+            patched.setattr("p3d_regression.export.portable._folded", lambda weights, scaling: {})
             result = trained.export(out)
             assert result.exit_code == 1
             assert "does not compute what the checkpoint does" in result.stderr

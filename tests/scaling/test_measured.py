@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from p3d_regression import ConfigError
-from p3d_regression.moments import Block, Moments, Weights
+from p3d_regression.labels.moments import Block, Moments, Weights
 from p3d_regression.scaling.measured import numbers_of
 from p3d_regression.scaling.spec import Numbers
 

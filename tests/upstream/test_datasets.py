@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
-from p3d_regression.checks.case import Case
 from p3d_regression.checks.reading import look
-from p3d_regression.labels import Statistics, scan
+from p3d_regression.checks.view import View
+from p3d_regression.labels.scan import Statistics, scan
 from p3d_regression.upstream.datasets import label_volumes
 from support.checks import Silent, merged
 from support.lab import training_config
@@ -126,11 +126,11 @@ def test_random_augmentation_is_left_out(data: Path) -> None:
 def test_validation_may_end_early(data: Path, validate_iters: int | None, patches: int) -> None:
     config = config_of(data, batch_size=2)
     config["trainer"]["validate_iters"] = validate_iters
-    case = Case(config, "train")
-    look(case, volumes=True, progress=Silent())
+    view = View(config, "train")
+    look(view, volumes=True, progress=Silent())
     theirs = upstreams_labels({**config["loaders"], "train": config["loaders"]["val"]})
     assert len(theirs) == 36
-    statistics = case.phases["val"].statistics
+    statistics = view.phases["val"].statistics
     assert statistics.channels[0].count == theirs[:patches].size
     assert statistics.channels[0].mean == pytest.approx(theirs[:patches].mean(dtype=np.float64), rel=1e-6)
 

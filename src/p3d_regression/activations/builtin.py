@@ -7,12 +7,10 @@ from torch import nn
 
 from p3d_regression.activations import modules
 from p3d_regression.activations.activation import Activation
-from p3d_regression.activations.ranges import NON_NEGATIVE, REAL_LINE, Interval
-from p3d_regression.hookspecs import hookimpl
+from p3d_regression.interval import NON_NEGATIVE, REAL_LINE, Interval
 
 
-@hookimpl
-def p3d_activations() -> list[Activation]:
+def activations() -> list[Activation]:
     return [
         Activation(
             "none",

@@ -1,13 +1,15 @@
 """All final activations that a config may name: the project's own, those of ``torch.nn``, those of plugins."""
 
-from p3d_regression import installed, plugins
+from p3d_regression import plugins
+from p3d_regression.activations import builtin, torch_nn
 from p3d_regression.activations.activation import Activation
 from p3d_regression.activations.final import Entry, FinalActivation
 from p3d_regression.activations.spec import EXAMPLE, KEY, Spec, Term, parse
-from p3d_regression.components.registry import Family, Registry
+from p3d_regression.components.component import Refused
+from p3d_regression.components.registry import BUILT_IN, TORCH_NN, Family, Registry
 from p3d_regression.components.text import fold
 from p3d_regression.errors import ConfigError
-from p3d_regression.once import once
+from p3d_regression.plugins import singleton
 
 
 def _hint(name: str) -> str | None:
@@ -34,9 +36,6 @@ FAMILY = Family(
 class Activations(Registry[Activation]):
     """All final activations."""
 
-    def __init__(self, installed: plugins.Plugins) -> None:
-        super().__init__(FAMILY, installed)
-
     def entry(self, term: Term) -> Entry:
         """Return the activation that a config names, with all its arguments.
 
@@ -48,10 +47,14 @@ class Activations(Registry[Activation]):
         return Entry(activation, activation.bind(term.arguments, term.place), term.place, offer.plugin.distribution)
 
 
-@once
+@singleton
 def registry() -> Activations:
     """The registry of this process, made at the first call: plugins are loaded then."""
-    return Activations(installed.everything())
+    own: dict[str, list[Activation] | list[Activation | Refused]] = {
+        BUILT_IN: builtin.activations(),
+        TORCH_NN: torch_nn.activations(),
+    }
+    return Activations(FAMILY, own, plugins.installed())
 
 
 def resolve(value: object, channels: int) -> FinalActivation:

@@ -11,11 +11,11 @@ from torch.nn import functional
 from torch.nn.modules import activation as home
 
 from p3d_regression.activations.activation import Activation
-from p3d_regression.activations.ranges import OF_TORCH_NN, REAL_LINE, constant
+from p3d_regression.activations.ranges import OF_TORCH_NN, constant
 from p3d_regression.components.component import Refused
 from p3d_regression.components.parameters import parameters_of
 from p3d_regression.components.text import fold
-from p3d_regression.hookspecs import hookimpl
+from p3d_regression.interval import REAL_LINE
 
 #: Arguments of the constructors that a config may not give.
 _HIDDEN = {
@@ -59,8 +59,7 @@ _SUMMARIES = {
 _TRIAL = torch.linspace(-4.0, 4.0, 16, device="cpu").reshape(1, 2, 2, 2, 2)
 
 
-@hookimpl
-def p3d_activations() -> list[Activation | Refused]:
+def activations() -> list[Activation | Refused]:
     order = [*_SUMMARIES, *home.__all__]
     return [_activation(getattr(home, name)) for name in sorted(home.__all__, key=order.index)]
 

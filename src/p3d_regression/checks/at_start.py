@@ -5,12 +5,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from p3d_regression.checks.case import Case
 from p3d_regression.checks.rule import Finding, Mode
 from p3d_regression.checks.run import check_config, in_words
+from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError
-from p3d_regression.upstream.facts import UnknownUpstreamError
-from p3d_regression.upstream.unet import console
+from p3d_regression.upstream.introspection import UnknownUpstreamError
+from p3d_regression.upstream.log import console
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +34,13 @@ def check_at_start(config: Any, mode: Mode) -> None:
     if setting not in ("", "warn", "error"):
         _say(f"{SETTING}={os.environ[SETTING]} means nothing; there are off, warn and error")
     try:
-        case, findings = _findings(config, mode)
+        view, findings = _findings(config, mode)
     except Exception as error:
         # whatever is wrong with a rule: the training is the user's, not ours
         logger.debug("checks", exc_info=True)
         _say(f"the config could not be checked ({type(error).__name__}: {error})")
         return
-    stops = setting == "error" or (setting != "warn" and case.uses_our_keys)
+    stops = setting == "error" or (setting != "warn" and view.uses_our_keys)
     errors = [finding for finding in findings if stops and finding.rule.severity == "error"]
     for finding in findings:
         if finding not in errors:
@@ -54,15 +54,15 @@ def check_at_start(config: Any, mode: Mode) -> None:
         )
 
 
-def _findings(config: Mapping[str, Any], mode: Mode) -> tuple[Case, list[Finding]]:
+def _findings(config: Mapping[str, Any], mode: Mode) -> tuple[View, list[Finding]]:
     from p3d_regression.checks.registry import rules
 
-    case, findings, failures = check_config(config, mode, rules())
+    view, findings, failures = check_config(config, mode, rules())
     for code, error in failures.items():
         # about an upstream that nobody has met, there is nothing to say
         if not isinstance(error, UnknownUpstreamError):
             _say(in_words(code, error))
-    return case, findings
+    return view, findings
 
 
 def _say(line: str) -> None:

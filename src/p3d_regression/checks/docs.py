@@ -3,8 +3,8 @@
 python -m p3d_regression.checks.docs > docs/rules.md
 """
 
-from p3d_regression.checks.builtin import CHAPTERS
 from p3d_regression.checks.rule import Rule
+from p3d_regression.checks.rules import CHAPTERS
 
 _NEEDS = {
     "config": "the config alone",
@@ -33,8 +33,8 @@ as [plugins with activations](final-activation.md#your-own-plugins) are, and may
 from p3d_regression import Found, Rule, hookimpl
 
 
-def voxel_size(case):
-    if case.mode == "train" and case.get("loaders.raw_internal_path", "raw").startswith("native/"):
+def voxel_size(view):
+    if view.mode == "train" and view.get("loaders.raw_internal_path", "raw").startswith("native/"):
         yield Found(
             "loaders.raw_internal_path",
             "volumes below native/ are not resampled to 1 mm",
@@ -57,8 +57,8 @@ def p3d_rules():
     ]
 ```
 
-A rule is given a `Case`: `case.get("a.dotted.key", default)`, `case.mode`, `case.head` (the last layer with its
-ranges), and with `needs="files"` or `needs="volumes"` what was found in the files, `case.phases`. One that raises costs
+A rule is given a `View`: `view.get("a.dotted.key", default)`, `view.mode`, `view.head` (the last layer with its
+ranges), and with `needs="files"` or `needs="volumes"` what was found in the files, `view.phases`. One that raises costs
 a message and no training. Codes that start with `P3D` are this project's own.
 """
 

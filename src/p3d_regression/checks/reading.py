@@ -8,13 +8,13 @@ from typing import Protocol
 
 import h5py
 
-from p3d_regression.checks.case import Case
-from p3d_regression.checks.phase import FileLayout, Phase, Stored, is_shape
-from p3d_regression.floor import Limit, LossLimit, VoxelLoss, absolute, loss_of, squared
-from p3d_regression.labels import Statistics, Volume, VolumeError, moments_of, scan
+from p3d_regression.checks.data import FileLayout, Phase, Stored, is_shape
+from p3d_regression.checks.view import View
+from p3d_regression.labels.floor import Limit, LossLimit, VoxelLoss, absolute, loss_of, squared
+from p3d_regression.labels.psnr import PsnrLimit
+from p3d_regression.labels.scan import Statistics, Volume, VolumeError, moments_of, scan
 from p3d_regression.losses.build import build
-from p3d_regression.psnr import PsnrLimit
-from p3d_regression.upstream import datasets, dry_run
+from p3d_regression.upstream import builders, datasets
 
 
 class Progress(Protocol):
@@ -27,32 +27,32 @@ class Progress(Protocol):
         """So many have been read."""
 
 
-def look(case: Case, *, volumes: bool, progress: Progress) -> None:
-    """Fill ``case.phases`` in.
+def look(view: View, *, volumes: bool, progress: Progress) -> None:
+    """Fill ``view.phases`` in.
 
     Args:
-        case: its config must name a dataset class and, for each phase, the paths of files.
+        view: its config must name a dataset class and, for each phase, the paths of files.
         volumes: whether to read the volumes as well; else what HDF5 says of them.
         progress: told of the reading.
     """
-    for name in case.phase_names:
-        case.phases[name] = _layout(case, name)
+    for name in view.phase_names:
+        view.phases[name] = _layout(view, name)
     if not volumes:
         return
     try:
-        for name, phase in case.phases.items():
-            _read(case, name, phase, progress)
+        for name, phase in view.phases.items():
+            _read(view, name, phase, progress)
     except KeyboardInterrupt:
-        case.interrupted = True
+        view.interrupted = True
 
 
-def _layout(case: Case, name: str) -> Phase:
-    loaders = case.section("loaders")
+def _layout(view: View, name: str) -> Phase:
+    loaders = view.section("loaders")
     label_path = str(loaders.get("label_internal_path") or "label")
-    if case.mode == "predict":
-        label_path = str(case.get("predictor.gt_internal_path") or label_path)
+    if view.mode == "predict":
+        label_path = str(view.get("predictor.gt_internal_path") or label_path)
     phase = Phase([], datasets.is_hdf5(loaders), str(loaders.get("raw_internal_path") or "raw"), label_path)
-    section = case.section(f"loaders.{name}")
+    section = view.section(f"loaders.{name}")
     if phase.is_hdf5 and isinstance(section.get("file_paths"), list):
         try:
             phase.files = [_file_layout(path, phase.raw_path, phase.label_path) for path in datasets.files(section)]
@@ -80,75 +80,75 @@ def _stored(file: h5py.File, key: str | None) -> Stored | None:
     return Stored(found.shape, found.dtype) if isinstance(found, h5py.Dataset) and found.shape else None
 
 
-def is_sound(case: Case, name: str, phase: Phase) -> bool:
+def is_sound(view: View, name: str, phase: Phase) -> bool:
     """Whether everything that has to be there is, so that its volumes can be read."""
-    if phase.failure is not None or not says_what_to_do(case, name):
+    if phase.failure is not None or not says_what_to_do(view, name):
         return False
     if not phase.is_hdf5:
         return True
-    needs_label = case.mode == "train"
+    needs_label = view.mode == "train"
     good = all(f.error is None and f.raw and (f.label or not needs_label) for f in phase.files)
-    return bool(phase.files) and good and _fits(case, name, phase)
+    return bool(phase.files) and good and _fits(view, name, phase)
 
 
-def _fits(case: Case, name: str, phase: Phase) -> bool:
+def _fits(view: View, name: str, phase: Phase) -> bool:
     """Whether the patches fit into the volumes, and these to each other; if not, a rule says so."""
-    builder = case.section(f"loaders.{name}.slice_builder")
+    builder = view.section(f"loaders.{name}.slice_builder")
     patch = builder.get("patch_shape")
     if not is_shape(patch) or datasets.patch_shape_error(builder):
         return False
     for file in phase.files:
         if file.is_smaller_than(patch):
             return False
-        if case.mode == "train" and file.raw and file.label and file.label.spatial != file.raw.spatial:
+        if view.mode == "train" and file.raw and file.label and file.label.spatial != file.raw.spatial:
             return False
     return True
 
 
-def says_what_to_do(case: Case, name: str) -> bool:
+def says_what_to_do(view: View, name: str) -> bool:
     """Whether the config says of a phase what upstream needs; if not, a rule says so."""
-    return not list(case.gaps(name, is_hdf5=datasets.is_hdf5(case.section("loaders"))))
+    return not list(view.gaps(name, is_hdf5=datasets.is_hdf5(view.section("loaders"))))
 
 
-def _read(case: Case, name: str, phase: Phase, progress: Progress) -> None:
-    if not is_sound(case, name, phase):
+def _read(view: View, name: str, phase: Phase, progress: Progress) -> None:
+    if not is_sound(view, name, phase):
         return
     try:
-        if phase.is_hdf5 and datasets.can_stream(case.section("loaders")):
-            phase.broken_transforms = datasets.broken_transforms(case.section("loaders"), name)
-        volumes = _label_volumes(case, name, phase) if not phase.broken_transforms else []
+        if phase.is_hdf5 and datasets.can_stream(view.section("loaders")):
+            phase.broken_transforms = datasets.broken_transforms(view.section("loaders"), name)
+        volumes = _label_volumes(view, name, phase) if not phase.broken_transforms else []
         if volumes:
-            phase.limits = _limits(case, name)
+            phase.limits = _limits(view, name)
             phase.statistics = Statistics()
             by_patch = any(limit.by_patch for limit in phase.limits.values())
             progress.start(f"labels of {name}", sum(volume.voxels(by_patch=by_patch) for volume in volumes))
-            counts = case.plan.mask.of_array if case.plan.mask else None
+            counts = view.plan.mask.of_array if view.plan.mask else None
             scan(volumes, list(phase.limits.values()), phase.statistics, progress.advance, counts)
-        _drop_limits_of_other_channels(case, phase)
-        if volumes and case.mode == "train" and case.is_regression:
-            phase.changed_by_cast = datasets.changed_by_cast(case.section("loaders"), name)
+        _drop_limits_of_other_channels(view, phase)
+        if volumes and view.mode == "train" and view.is_regression:
+            phase.changed_by_cast = datasets.changed_by_cast(view.section("loaders"), name)
         for layout in phase.files:
             _read_raw(layout, phase.raw_path, progress)
     except KeyboardInterrupt:
-        _drop_limits_of_other_channels(case, phase)
+        _drop_limits_of_other_channels(view, phase)
         raise
     except Exception as error:
         # upstream's and HDF5's own words: a rule makes a finding of them
         phase.failure, phase.statistics, phase.limits = _first_line(error), None, {}
 
 
-def _label_volumes(case: Case, name: str, phase: Phase) -> list[Volume]:
-    if case.mode == "train":
-        volumes = datasets.label_volumes(case.section("loaders"), name)
-        return list(_validated(case, volumes)) if name == "val" else volumes
+def _label_volumes(view: View, name: str, phase: Phase) -> list[Volume]:
+    if view.mode == "train":
+        volumes = datasets.label_volumes(view.section("loaders"), name)
+        return list(_validated(view, volumes)) if name == "val" else volumes
     there = [file.path for file in phase.files if file.label and len(file.label.shape) in (3, 4)]
     return [datasets.stored_volume(path, phase.label_path) for path in there]
 
 
-def _validated(case: Case, volumes: Sequence[Volume]) -> Iterator[Volume]:
+def _validated(view: View, volumes: Sequence[Volume]) -> Iterator[Volume]:
     """The patches that a validation looks at: ``validate_iters`` may say that it ends early."""
-    iterations = case.get("trainer.validate_iters")
-    left = math.inf if not isinstance(iterations, int) else (max(iterations, 0) + 1) * _batch_size(case)
+    iterations = view.get("trainer.validate_iters")
+    left = math.inf if not isinstance(iterations, int) else (max(iterations, 0) + 1) * _batch_size(view)
     for volume in volumes:
         if left < len(volume.patches):
             volume = replace(volume, patches=volume.patches[: int(left)])
@@ -157,43 +157,43 @@ def _validated(case: Case, volumes: Sequence[Volume]) -> Iterator[Volume]:
             yield volume
 
 
-def _batch_size(case: Case) -> int:
-    size = case.get("loaders.batch_size", 1)
+def _batch_size(view: View) -> int:
+    size = view.get("loaders.batch_size", 1)
     return size if isinstance(size, int) and size > 0 else 1
 
 
-def _limits(case: Case, name: str) -> dict[str, Limit]:
-    if case.mode != "train":
+def _limits(view: View, name: str) -> dict[str, Limit]:
+    if view.mode != "train":
         return {}
     limits: dict[str, Limit] = {}
-    loss, metric = _loss_of(case), _metric_of(case)
-    if loss is not None and case.loss:
-        limits[case.loss] = LossLimit(loss, case.predicting(case.seen_by_loss(name)))
-    seen_by_score = case.predicting(case.seen_by_score(name))
-    if metric is not None and case.metric:
-        limits[case.metric] = LossLimit(metric, seen_by_score)
-    elif case.plan.metric is None and case.metric == "PSNR":
-        limits["PSNR"] = PsnrLimit(seen_by_score, _batch_size(case), in_order=name == "val")
+    loss, metric = _loss_of(view), _metric_of(view)
+    if loss is not None and view.loss:
+        limits[view.loss] = LossLimit(loss, view.predicting(view.seen_by_loss(name)))
+    seen_by_score = view.predicting(view.seen_by_score(name))
+    if metric is not None and view.metric:
+        limits[view.metric] = LossLimit(metric, seen_by_score)
+    elif view.plan.metric is None and view.metric == "PSNR":
+        limits["PSNR"] = PsnrLimit(seen_by_score, _batch_size(view), in_order=name == "val")
     return limits
 
 
-def _loss_of(case: Case) -> VoxelLoss | None:
+def _loss_of(view: View) -> VoxelLoss | None:
     """The loss, if its floor is known."""
-    if case.plan.loss:
+    if view.plan.loss:
         # voxels that do not count are not seen either
-        return loss_of(getattr(build(case.plan.loss), "loss", None))
-    ignored = case.get("loss.ignore_index")
+        return loss_of(getattr(build(view.plan.loss), "loss", None))
+    ignored = view.get("loss.ignore_index")
     masked = float(ignored) if isinstance(ignored, int | float) and not math.isnan(ignored) else None
-    return loss_of(dry_run.inner_loss(dry_run.loss(case.section("loss")).what), masked)
+    return loss_of(builders.inner_loss(builders.loss(view.section("loss")).what), masked)
 
 
-def _metric_of(case: Case) -> VoxelLoss | None:
+def _metric_of(view: View) -> VoxelLoss | None:
     """The metric, if it is a loss whose floor is known."""
-    if case.plan.metric is None:
-        return squared() if case.metric == "MSE" else None
-    if case.plan.mask and case.label_channels != 1:
+    if view.plan.metric is None:
+        return squared() if view.metric == "MSE" else None
+    if view.plan.mask and view.label_channels != 1:
         return None  # a mean of means, if the channels do not count alike
-    match case.plan.metric.metric.name, case.plan.metric.arguments:
+    match view.plan.metric.metric.name, view.plan.metric.arguments:
         case "MeanSquaredError", {"squared": True}:
             return squared()
         case "MeanAbsoluteError", _:
@@ -201,13 +201,13 @@ def _metric_of(case: Case) -> VoxelLoss | None:
     return None
 
 
-def label_channels(case: Case, statistics: Statistics) -> int:
+def label_channels(view: View, statistics: Statistics) -> int:
     """Of the labels that the loss compares with the output."""
-    return len(statistics.channels) - bool(case.get("loss.skip_last_target", False))
+    return len(statistics.channels) - bool(view.get("loss.skip_last_target", False))
 
 
-def _drop_limits_of_other_channels(case: Case, phase: Phase) -> None:
-    if phase.statistics and label_channels(case, phase.statistics) != case.label_channels:
+def _drop_limits_of_other_channels(view: View, phase: Phase) -> None:
+    if phase.statistics and label_channels(view, phase.statistics) != view.label_channels:
         phase.limits = {}
 
 

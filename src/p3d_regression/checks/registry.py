@@ -1,12 +1,11 @@
 """All rules: the project's own and those of plugins."""
 
 from collections.abc import Sequence
+from itertools import chain
 
-from p3d_regression import installed
-from p3d_regression.checks import builtin
 from p3d_regression.checks.rule import Rule
-from p3d_regression.once import once
-from p3d_regression.plugins import Plugin
+from p3d_regression.checks.rules import CHAPTERS
+from p3d_regression.plugins import Plugin, installed, singleton
 
 OWN_PREFIX = "P3D"
 
@@ -16,17 +15,15 @@ def rules() -> list[Rule]:
     return list(_rules().values())
 
 
-@once
+@singleton
 def _rules() -> dict[str, Rule]:
-    plugins = installed.everything()
-    plugins.add("rules", builtin)
-    found: dict[str, Rule] = {}
-    for plugin, offered in plugins.contributions("p3d_rules"):
+    found = {rule.code: rule for rule in chain.from_iterable(CHAPTERS.values())}
+    for plugin, offered in installed().contributions("p3d_rules"):
         if wrong := _against(plugin, offered, found):
             plugin.fail(wrong)
             continue
         found |= {rule.code: rule for rule in offered}
-        if plugin.distribution and offered:
+        if offered:
             plugin.detail = ", ".join(filter(None, [plugin.detail, *(rule.code for rule in offered)]))
     return dict(sorted(found.items()))
 
@@ -35,7 +32,7 @@ def _against(plugin: Plugin, offered: Sequence[object], found: dict[str, Rule]) 
     for rule in offered:
         if not isinstance(rule, Rule):
             return TypeError(f"p3d_rules returned {rule!r}, which is not a Rule")
-        if plugin.distribution and (rule.code in found or rule.code.startswith(OWN_PREFIX)):
+        if rule.code in found or rule.code.startswith(OWN_PREFIX):
             return ValueError(f"its rule {rule.code} has a code that is taken, or that starts with {OWN_PREFIX}")
     return None
 

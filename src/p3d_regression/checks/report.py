@@ -3,9 +3,9 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from p3d_regression.checks.phase import Phase
+from p3d_regression.checks.data import Phase
 from p3d_regression.checks.run import Report
-from p3d_regression.moments import Moments
+from p3d_regression.labels.moments import Moments
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +29,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "notes": report.notes,
         "interrupted": report.interrupted,
     }
-    phases = {name: phase for name, phase in (report.case.phases if report.case else {}).items() if phase.statistics}
+    phases = {name: phase for name, phase in (report.view.phases if report.view else {}).items() if phase.statistics}
     if phases:
         found["phases"] = {name: _phase(phase) for name, phase in phases.items()}
     return found
@@ -117,7 +117,7 @@ def _show_findings(report: Report, console: "Console") -> None:
 def _summaries(report: Report) -> list[str]:
     """What the volumes hold, and what can be reached on them."""
     lines = []
-    for name, phase in (report.case.phases if report.case else {}).items():
+    for name, phase in (report.view.phases if report.view else {}).items():
         if phase.statistics is None:
             continue
         for index, labels in enumerate(phase.statistics.channels):

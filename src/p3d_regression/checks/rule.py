@@ -36,7 +36,7 @@ class Found:
     fix: str = ""
 
 
-#: Given a :class:`~p3d_regression.checks.case.Case`.
+#: Given a :class:`~p3d_regression.checks.view.View`.
 Check = Callable[[Any], Iterable[Found]]
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from p3d_regression.checks.case import Case
 from p3d_regression.checks.reading import Progress, look
 from p3d_regression.checks.rule import Finding, Mode, Needs, Rule
+from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError
-from p3d_regression.upstream import commands, facts
+from p3d_regression.upstream import commands, introspection
 
 logger = logging.getLogger(__name__)
 
@@ -29,19 +29,19 @@ class Report:
         findings: in the order of the rules.
         failures: what could not be done: the file is no config, or a rule broke.
         notes: what was left out, so that no finding is no praise.
-        case: the config itself; None if it is none.
+        view: the config itself; None if it is none.
     """
 
     config: str
     findings: list[Finding] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    case: Case | None = None
+    view: View | None = None
 
     @property
     def interrupted(self) -> bool:
         """Whether somebody has stopped the reading of its volumes."""
-        return self.case is not None and self.case.interrupted
+        return self.view is not None and self.view.interrupted
 
     @property
     def exit_status(self) -> int:
@@ -67,7 +67,7 @@ def check_file(
     try:
         config = read(path, overrides)
         twice = tuple(_given_twice(yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)))
-        report.case = Case(config, mode_of(config), opens_files=with_data, twice=twice)
+        report.view = View(config, mode_of(config), opens_files=with_data, twice=twice)
     except ConfigError as error:
         report.failures.append(str(error))
         return report
@@ -76,14 +76,14 @@ def check_file(
         if not with_data:
             left_out = sum(rule.needs != "config" for rule in rules)
             report.notes.append(f"no file that it names was opened: {left_out} rules are left out")
-        elif not _names_data(report.case):
+        elif not _names_data(report.view):
             report.notes.append("its data were not looked at: mend the section loaders first")
         else:
-            look(report.case, volumes=any(rule.needs == "volumes" for rule in rules), progress=progress)
+            look(report.view, volumes=any(rule.needs == "volumes" for rule in rules), progress=progress)
     except Exception as error:
         logger.debug("data", exc_info=True)
         report.failures.append(f"the data cannot be looked at ({type(error).__name__}: {error})")
-    report.findings, broken = apply(rules, report.case, depth)
+    report.findings, broken = apply(rules, report.view, depth)
     report.failures += [in_words(code, error) for code, error in broken.items()]
     return report
 
@@ -93,22 +93,22 @@ def in_words(code: str, error: Exception) -> str:
     return f"the rule {code} broke ({type(error).__name__}: {error})"
 
 
-def _names_data(case: Case) -> bool:
+def _names_data(view: View) -> bool:
     """Whether the config says enough to look at its data; if not, a rule says what is missing."""
-    loaders = case.section("loaders")
-    if not loaders or facts.dataset_class(loaders.get("dataset") or "StandardHDF5Dataset") is None:
+    loaders = view.section("loaders")
+    if not loaders or introspection.dataset_class(loaders.get("dataset") or "StandardHDF5Dataset") is None:
         return False
-    return all(isinstance(case.get(f"loaders.{phase}.file_paths"), list) for phase in case.phase_names)
+    return all(isinstance(view.get(f"loaders.{phase}.file_paths"), list) for phase in view.phase_names)
 
 
-def apply(rules: Sequence[Rule], case: Case, depth: Needs) -> tuple[list[Finding], dict[str, Exception]]:
+def apply(rules: Sequence[Rule], view: View, depth: Needs) -> tuple[list[Finding], dict[str, Exception]]:
     """What the rules find that need no more than ``depth``, and what those that broke raised, by code."""
     findings: list[Finding] = []
     broken: dict[str, Exception] = {}
     for rule in rules:
-        if case.mode in rule.modes and _DEPTHS.index(rule.needs) <= _DEPTHS.index(depth):
+        if view.mode in rule.modes and _DEPTHS.index(rule.needs) <= _DEPTHS.index(depth):
             try:
-                findings += [Finding(rule, found) for found in rule.check(case)]
+                findings += [Finding(rule, found) for found in rule.check(view)]
             except Exception as error:
                 logger.debug("rule %s", rule.code, exc_info=True)
                 broken[rule.code] = error
@@ -167,12 +167,12 @@ def mode_of(config: Mapping[str, Any]) -> Mode:
 
 def check_config(
     config: Mapping[str, Any], mode: Mode, rules: Sequence[Rule]
-) -> tuple[Case, list[Finding], dict[str, Exception]]:
+) -> tuple[View, list[Finding], dict[str, Exception]]:
     """Check a config that a command is about to use, without its data. The config stays as it is.
 
     Returns:
         The config as the rules saw it, what they found, and what those that broke raised, by code.
     """
-    case = Case(copy.deepcopy(dict(config)), mode)
-    findings, broken = apply([rule for rule in rules if not rule.said_by_builder], case, "config")
-    return case, findings, broken
+    view = View(copy.deepcopy(dict(config)), mode)
+    findings, broken = apply([rule for rule in rules if not rule.said_by_builder], view, "config")
+    return view, findings, broken

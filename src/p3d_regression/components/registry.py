@@ -1,7 +1,7 @@
 """Names, and who offers what under them."""
 
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Generic, NoReturn, TypeVar
@@ -12,6 +12,12 @@ from p3d_regression.components.text import fold
 from p3d_regression.errors import ConfigError
 
 C = TypeVar("C", bound=Component)
+
+#: Where components come from that no plugin has registered.
+BUILT_IN = "built-in"
+TORCH_NN = "torch.nn"
+TORCHMETRICS = "torchmetrics"
+UPSTREAM = "pytorch3dunet"
 
 
 @dataclass(frozen=True)
@@ -56,16 +62,25 @@ class Family(Generic[C]):
 
 
 class Registry(Generic[C]):
-    """All components of a family that a config may name."""
+    """All components of a family that a config may name.
 
-    def __init__(self, family: Family[C], installed: plugins.Plugins) -> None:
+    Args:
+        family: which.
+        own: the project's own, by their origin; of two with one name the first counts.
+        installed: plugins, which may add others.
+    """
+
+    def __init__(self, family: Family[C], own: Mapping[str, Iterable[C | Refused]], installed: plugins.Plugins) -> None:
         self.family = family
         self.plugins = installed
         self._offers: dict[str, list[Offer[C]]] = {}
-        for plugin, offered in installed.contributions(family.hook):
-            self._add(plugin, offered)
+        for origin, components in own.items():
+            self._add(plugins.Plugin(origin, None), components)
+        for plugin, components in installed.contributions(family.hook):
+            self._add(plugin, components)
 
-    def _add(self, plugin: plugins.Plugin, offered: list[object]) -> None:
+    def _add(self, plugin: plugins.Plugin, components: Iterable[object]) -> None:
+        offered = list(components)
         cls = self.family.cls
         wrong = [offer for offer in offered if not isinstance(offer, cls | Refused)]
         if wrong:

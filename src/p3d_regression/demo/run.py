@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from p3d_regression.demo.errors import DemoError
 from p3d_regression.demo.training import Run
+from p3d_regression.errors import DemoError
 
 #: Marks a directory as made by the demo, and remembers its files as they were written: name -> SHA-256.
 MARKER = ".p3d-regression-demo.json"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from p3d_regression.demo.errors import DemoError
+from p3d_regression.errors import DemoError
 from p3d_regression.keys import OURS
 
 #: What decides the model's last layer -> the lines of the config's model section that say so.

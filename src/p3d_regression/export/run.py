@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from p3d_regression.checkpoint import Memory
 from p3d_regression.errors import ExportError
-from p3d_regression.export import graph, plain
+from p3d_regression.export import graph, portable
+from p3d_regression.export.checkpoint import build, memory_of, read
 from p3d_regression.keys import OURS
-from p3d_regression.upstream import checkpoints, facts
+from p3d_regression.model.memory import Memory
+from p3d_regression.upstream import introspection
+from p3d_regression.upstream.logs import training_configs_beside
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,11 +64,11 @@ def export(checkpoint: Path, out: Path, format_: Format, config: Path | None = N
     if format_ != "plain":
         graph.require(format_)
     section, config = _model_section(checkpoint, config)
-    state = checkpoints.read(checkpoint)
-    model = checkpoints.built(section, state["model_state_dict"], config)
+    state = read(checkpoint)
+    model = build(section, state["model_state_dict"], config)
     with _new_file(out) as path:
         if format_ == "plain":
-            memory = checkpoints.memory_of(model)
+            memory = memory_of(model)
             if memory is None:
                 raise ExportError(f"{checkpoint} is a plain checkpoint: pytorch-3dunet predicts with it as it is")
             return _plain(model, memory, state, section, config, path)
@@ -106,7 +108,7 @@ def _model_section(checkpoint: Path, config: Path | None) -> tuple[Mapping[str, 
 
 def _config_beside(checkpoint: Path) -> tuple[Path, Mapping[str, Any]]:
     """The training config in ``logs/``, if there is no doubt about the network."""
-    found = list(checkpoints.training_configs_beside(checkpoint))
+    found = list(training_configs_beside(checkpoint))
     how = "say with --config which training or prediction config goes with the checkpoint"
     if not found:
         raise ExportError(f"no copy of a training config in {checkpoint.parent / 'logs'}: {how}")
@@ -153,9 +155,9 @@ def _plain(
 ) -> Exported:
     import torch
 
-    plain_section = plain.section_of(section, memory)
-    weights = plain.weights_of(state["model_state_dict"], memory)
-    other = checkpoints.built(plain_section, weights, config)
+    plain_section = portable.section_of(section, memory)
+    weights = portable.weights_of(state["model_state_dict"], memory)
+    other = build(plain_section, weights, config)
     difference = _difference(model, other, _samples(section), _ROUNDING["plain"])
     # the state of an optimizer belongs to the weights that it has seen
     rest = {key: value for key, value in state.items() if key not in ("model_state_dict", "optimizer_state_dict")}
@@ -176,9 +178,9 @@ def _samples(section: Mapping[str, Any]) -> list["Tensor"]:
 
 def _smallest_side(section: Mapping[str, Any]) -> int:
     """Of a patch that is left with two voxels at the lowest level of a network, or more."""
-    cls = facts.model_class(section.get("name"))
+    cls = introspection.model_class(section.get("name"))
     features = section.get("f_maps")
-    levels = section.get("num_levels") or (facts.default(cls, "num_levels") if cls else None)
+    levels = section.get("num_levels") or (introspection.default(cls, "num_levels") if cls else None)
     levels = len(features) if isinstance(features, list | tuple) else levels
     return max(16, 1 << int(levels or 4))
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from p3d_regression.activations.ranges import NON_NEGATIVE, Interval
 from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
+from p3d_regression.interval import NON_NEGATIVE, Interval
 from p3d_regression.losses.criterion import Channelwise, Criterion, VoxelMean, WeightedSum, Whole
 from p3d_regression.losses.loss import Loss
 from p3d_regression.losses.mask import Mask, mask_of

@@ -1,12 +1,10 @@
 """The project's own losses."""
 
-from p3d_regression.hookspecs import hookimpl
 from p3d_regression.losses import modules
 from p3d_regression.losses.loss import Loss
 
 
-@hookimpl
-def p3d_losses() -> list[Loss]:
+def losses() -> list[Loss]:
     return [
         Loss(
             "WeightedSmoothL1Loss",

@@ -1,9 +1,11 @@
 """All losses that a config may name: the project's own, those of ``torch.nn``, upstream's, those of plugins."""
 
-from p3d_regression import installed
-from p3d_regression.components.registry import Family, Registry
+from p3d_regression import plugins
+from p3d_regression.components.component import Refused
+from p3d_regression.components.registry import BUILT_IN, TORCH_NN, UPSTREAM, Family, Registry
+from p3d_regression.losses import builtin, of_upstream, torch_nn
 from p3d_regression.losses.loss import Loss
-from p3d_regression.once import once
+from p3d_regression.plugins import singleton
 
 EXAMPLE = "Example:\n  loss:\n    name: HuberLoss\n    delta: 1.0"
 
@@ -17,7 +19,12 @@ FAMILY = Family(
 )
 
 
-@once
+@singleton
 def registry() -> Registry[Loss]:
     """The registry of this process, made at the first call: plugins are loaded then."""
-    return Registry(FAMILY, installed.everything())
+    own: dict[str, list[Loss] | list[Loss | Refused]] = {
+        BUILT_IN: builtin.losses(),
+        TORCH_NN: torch_nn.losses(),
+        UPSTREAM: of_upstream.losses(),
+    }
+    return Registry(FAMILY, own, plugins.installed())

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from p3d_regression.activations.ranges import Interval
 from p3d_regression.components.parameters import with_arguments
-from p3d_regression.components.registry import Offer
+from p3d_regression.components.registry import BUILT_IN, Offer
 from p3d_regression.components.table import arguments, origin
-from p3d_regression.installed import BUILT_IN
+from p3d_regression.interval import Interval
 from p3d_regression.losses.loss import Loss
 from p3d_regression.losses.registry import registry
 from p3d_regression.losses.spec import CHANNELWISE, COMPOSITES, EXAMPLES, WEIGHTED_SUM

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 from torch.nn.modules import loss as home
 
-from p3d_regression.activations.ranges import NON_NEGATIVE, REAL_LINE, UNIT, Interval
 from p3d_regression.components.component import Refused
-from p3d_regression.hookspecs import hookimpl
+from p3d_regression.interval import NON_NEGATIVE, REAL_LINE, UNIT, Interval
 from p3d_regression.losses import modules
 from p3d_regression.losses.loss import IntervalOf, Loss
 
@@ -67,8 +66,7 @@ _OURS: dict[str, type[nn.Module]] = {"GaussianNLLLoss": modules.GaussianNLL, "BC
 _TRIAL = torch.linspace(0.1, 0.9, 16, device="cpu").reshape(1, 2, 2, 2, 2)
 
 
-@hookimpl
-def p3d_losses() -> list[Loss | Refused]:
+def losses() -> list[Loss | Refused]:
     order = [*_SUMMARIES, *home.__all__]
     return [_loss(getattr(home, name)) for name in sorted(home.__all__, key=order.index)]
 

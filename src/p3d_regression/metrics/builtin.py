@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from p3d_regression.hookspecs import hookimpl
 from p3d_regression.metrics import modules
 from p3d_regression.metrics.metric import Metric
 
 
-@hookimpl
-def p3d_metrics() -> list[Metric]:
+def metrics() -> list[Metric]:
     return [
         Metric(
             "RMSE",

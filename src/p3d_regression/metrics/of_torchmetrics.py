@@ -5,9 +5,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from p3d_regression.activations.ranges import NON_NEGATIVE, REAL_LINE
 from p3d_regression.components.component import Refused
-from p3d_regression.hookspecs import hookimpl
+from p3d_regression.interval import NON_NEGATIVE, REAL_LINE
 from p3d_regression.metrics.metric import Metric
 
 _HIDDEN = {
@@ -67,8 +66,7 @@ _IMAGES_BY_VOXEL = ("PeakSignalNoiseRatio",)
 _OURS = ("R2Score", "StructuralSimilarityIndexMeasure")
 
 
-@hookimpl
-def p3d_metrics() -> list[Metric | Refused]:
+def metrics() -> list[Metric | Refused]:
     from torchmetrics import image, regression
 
     found = {name: getattr(regression, name) for name in regression.__all__ if name not in _OURS}

@@ -1,9 +1,11 @@
 """All metrics that a config may name: the project's own, those of ``torchmetrics``, those of plugins."""
 
-from p3d_regression import installed
-from p3d_regression.components.registry import Family, Registry
+from p3d_regression import plugins
+from p3d_regression.components.component import Refused
+from p3d_regression.components.registry import BUILT_IN, TORCHMETRICS, Family, Registry
+from p3d_regression.metrics import builtin, of_torchmetrics
 from p3d_regression.metrics.metric import Metric
-from p3d_regression.once import once
+from p3d_regression.plugins import singleton
 
 EXAMPLE = "Example:\n  eval_metric:\n    name: R2Score"
 
@@ -17,7 +19,11 @@ FAMILY = Family(
 )
 
 
-@once
+@singleton
 def registry() -> Registry[Metric]:
     """The registry of this process, made at the first call: plugins and torchmetrics are loaded then."""
-    return Registry(FAMILY, installed.everything())
+    own: dict[str, list[Metric] | list[Metric | Refused]] = {
+        BUILT_IN: builtin.metrics(),
+        TORCHMETRICS: of_torchmetrics.metrics(),
+    }
+    return Registry(FAMILY, own, plugins.installed())

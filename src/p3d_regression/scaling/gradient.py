@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from p3d_regression.activations.ranges import Interval
+from p3d_regression.interval import Interval
 from p3d_regression.scaling.spec import IDENTITY, Numbers
 from p3d_regression.scaling.target import TargetScaling
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from p3d_regression.errors import ConfigError
-from p3d_regression.moments import Moments
+from p3d_regression.labels.moments import Moments
 from p3d_regression.scaling.spec import KEY, PLACE, SMALLEST, Numbers, single
 
 #: Relative to the largest label: what float32 cannot tell apart.

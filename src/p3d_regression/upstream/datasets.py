@@ -13,9 +13,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from p3d_regression.labels import Opened, Volume, VolumeError, moments_of
-from p3d_regression.moments import Array
-from p3d_regression.upstream import facts
+from p3d_regression.labels.moments import Array
+from p3d_regression.labels.scan import Opened, Volume, VolumeError, moments_of
+from p3d_regression.upstream import introspection
 
 #: Of HDF5's decompressed chunks, in bytes, for patches that overlap: a layer of them through a large volume.
 _CACHE = 2**27
@@ -41,7 +41,7 @@ def is_hdf5(loaders: Mapping[str, Any]) -> bool:
 
 
 def _dataset_class(loaders: Mapping[str, Any]) -> Any:
-    return facts.dataset_class(loaders.get("dataset") or "StandardHDF5Dataset")
+    return introspection.dataset_class(loaders.get("dataset") or "StandardHDF5Dataset")
 
 
 def can_stream(loaders: Mapping[str, Any]) -> bool:
@@ -122,7 +122,7 @@ def _create(config: dict[str, Any], phase: str, *, streams: bool) -> list[Any]:
     if streams:
         # the same dataset class, told to leave the volumes in their files while it makes patches
         cls = type(cls.__name__, (cls,), {"is_lazy": lambda self: True})
-    with facts.quiet(), _same_random_numbers():
+    with introspection.quiet(), _same_random_numbers():
         datasets = list(cls.create_datasets(config, phase))
     if is_hdf5(config) and len(datasets) != (expected := len(files(config[phase]))):
         # as versions before 1.7 do, with an error in the log
@@ -161,7 +161,7 @@ def _of_any(dataset: Any) -> Volume:
     """Of a dataset that this project knows nothing about, or that has its volumes in memory already."""
 
     def read(index: int) -> Array:
-        with facts.quiet():
+        with introspection.quiet():
             return np.asarray(dataset[index][1])
 
     return Volume(
@@ -184,8 +184,8 @@ def _deterministic(config: dict[str, Any], phase: str, *, streams: bool) -> dict
 
 
 def _is_random(step: Mapping[str, Any]) -> bool:
-    cls = facts.transform_class(step.get("name"))
-    return cls is not None and (cls.__name__ in _RANDOM or "execution_probability" in facts.arguments(cls))
+    cls = introspection.transform_class(step.get("name"))
+    return cls is not None and (cls.__name__ in _RANDOM or "execution_probability" in introspection.arguments(cls))
 
 
 def _centred(step: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -228,7 +228,11 @@ def _with_statistics_of_raw(dataset: Any) -> Any:
 
 def _wanted(steps: list[Mapping[str, Any]]) -> set[str]:
     """The arguments that the classes of some transforms take."""
-    return {name for step in steps for name in facts.arguments(facts.transform_class(step.get("name")) or object)}
+    return {
+        name
+        for step in steps
+        for name in introspection.arguments(introspection.transform_class(step.get("name")) or object)
+    }
 
 
 def _percentiles(dataset: Any) -> dict[str, Any]:
@@ -303,7 +307,7 @@ def _try(phase: str, kind: str, steps: list[Any], statistics: dict[str, Any], pa
     module = import_module("pytorch3dunet.augment.transforms")
     for index, step in enumerate(steps):
         try:
-            with facts.quiet(), np.errstate(all="ignore"):
+            with introspection.quiet(), np.errstate(all="ignore"):
                 (transform,) = module.Transformer({kind: [step]}, statistics)._create_transform(kind).transforms
                 if getattr(transform, "execution_probability", 0) > 0:
                     transform.execution_probability = 1.0

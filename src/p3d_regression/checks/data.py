@@ -1,0 +1,93 @@
+"""What is known of the files of a phase: ``train``, ``val`` or ``test``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from p3d_regression.labels.floor import Bound, Limit
+from p3d_regression.labels.moments import Moments
+from p3d_regression.labels.scan import Statistics
+
+
+def is_shape(value: object, least: int = 1) -> TypeGuard[list[int]]:
+    """Whether a config's value is three whole numbers, for Z, Y and X."""
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(n, int) and n >= least for n in value)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A dataset of a file.
+
+    Attributes:
+        shape: of it.
+        dtype: of it.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        return self.shape[-3:]
+
+
+@dataclass
+class FileLayout:
+    """A file of a phase.
+
+    Attributes:
+        path: of it.
+        error: why it cannot be read.
+        datasets: names of what it holds.
+        raw, label: None where they are missing or not wanted.
+        padded: the dataset ``raw_padded`` that upstream's lazy prediction has left there.
+        raw_moments: of the raw volume; None if it was not read, or cannot hold NaN.
+    """
+
+    path: str
+    error: str | None = None
+    datasets: list[str] = field(default_factory=list)
+    raw: Stored | None = None
+    label: Stored | None = None
+    padded: Stored | None = None
+    raw_moments: Moments | None = None
+
+    def is_smaller_than(self, patch: Sequence[int]) -> bool:
+        """Whether a patch of shape (D, H, W) does not fit into the raw volume."""
+        size = self.raw.spatial if self.raw else ()
+        return len(size) == 3 and any(p > n for p, n in zip(patch, size, strict=True))
+
+
+@dataclass
+class Phase:
+    """What a phase of a config will read.
+
+    Attributes:
+        files: its files; empty if there are none, or the dataset class does not read HDF5.
+        is_hdf5: whether the dataset class reads HDF5 files.
+        raw_path, label_path: of the datasets in the files.
+        statistics: of the labels that the loss will see; None if they were not read.
+        limits: by the name of the loss or the metric: what can be reached.
+        failure: what upstream or HDF5 has said against the data when they were read.
+        broken_transforms: keys of transforms that a patch does not survive, and their errors.
+        changed_by_cast: whether labels are cast to a type that cannot hold them; looked at in a regression.
+    """
+
+    files: list[FileLayout]
+    is_hdf5: bool
+    raw_path: str
+    label_path: str
+    statistics: Statistics | None = None
+    limits: dict[str, Limit] = field(default_factory=dict)
+    failure: str | None = None
+    broken_transforms: list[tuple[str, str]] = field(default_factory=list)
+    changed_by_cast: bool = False
+    _bounds: dict[str, Bound] | None = None
+
+    def bounds(self) -> dict[str, Bound]:
+        """What can be reached, by the name of the loss or the metric; to be asked when everything was read."""
+        if self._bounds is None:
+            self._bounds = {name: limit.bound() for name, limit in self.limits.items()}
+        return self._bounds

@@ -1,0 +1,33 @@
+"""The project's own rules."""
+
+from itertools import chain
+
+from p3d_regression.checks.rule import Family
+from p3d_regression.checks.rules import (
+    files,
+    labels,
+    loss,
+    metric,
+    model,
+    prediction,
+    scaling,
+    shapes,
+    training,
+    transforms,
+)
+
+_FAMILIES: dict[str, tuple[Family, ...]] = {
+    "Model": (model.family,),
+    "Loss, metric, optimizer, trainer": (loss.family, metric.family, training.family),
+    "Transforms": (transforms.family,),
+    "Files and shapes": (files.family, shapes.family),
+    "Values of labels and raw volumes": (labels.family,),
+    "Prediction": (prediction.family,),
+    "Target scaling": (scaling.family,),
+}
+
+#: By the chapters of the documentation.
+CHAPTERS = {
+    title: sorted(chain.from_iterable(family.rules for family in families), key=lambda rule: rule.code)
+    for title, families in _FAMILIES.items()
+}

@@ -1,0 +1,294 @@
+"""A config as the rules see it: read without trusting it, with what follows from it."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from p3d_regression.activations.spec import KEY
+from p3d_regression.checks.rule import Mode
+from p3d_regression.components.text import as_yaml
+from p3d_regression.errors import ConfigError
+from p3d_regression.interval import REAL_LINE, UNIT, Interval
+from p3d_regression.keys import OURS
+from p3d_regression.model import memory as checkpoint_memory
+from p3d_regression.scaling.spec import KEY as SCALING
+from p3d_regression.scaling.spec import Spec, check_company, spec_of
+from p3d_regression.training.plan import Plan, plan_of
+from p3d_regression.upstream import introspection
+
+if TYPE_CHECKING:
+    from p3d_regression.activations.final import FinalActivation
+    from p3d_regression.checks.data import Phase
+
+#: Losses and metrics of upstream that compare continuous values voxel by voxel.
+REGRESSION_LOSSES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "WeightedSmoothL1Loss")
+REGRESSION_METRICS = ("MSE", "PSNR")
+
+
+#: Final activations for outputs within these bounds.
+_FITTING = {(0.0, 1.0): "sigmoid", (0.0, math.inf): "softplus", (-math.inf, 0.0): "log_softmax"}
+
+#: A model with more could not be built, and its list of ranges would fill the memory.
+_MOST_CHANNELS = 2**16
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands between the last convolution and the model's output.
+
+    Attributes:
+        name: as a config would say it.
+        ranges: of the output, per channel.
+        is_ours: whether ``final_activation`` says so; else upstream's own keys do.
+    """
+
+    name: str
+    ranges: tuple[Interval, ...]
+    is_ours: bool
+
+    @property
+    def is_segmentation(self) -> bool:
+        return self.name in ("sigmoid", "softmax")
+
+
+@dataclass
+class View:
+    """One config.
+
+    Attributes:
+        config: as upstream's command would have it after reading and overriding.
+        mode: which of the two commands it is for.
+        phases: what was found in the files of each phase, by name; empty where they were not looked at.
+        opens_files: whether the checkpoint may be asked what it remembers.
+        twice: keys that the file gives a second time, and the line of it.
+        interrupted: whether somebody has stopped the reading of volumes.
+    """
+
+    config: Mapping[str, Any]
+    mode: Mode
+    phases: "dict[str, Phase]" = field(default_factory=dict)
+    interrupted: bool = False
+    opens_files: bool = True
+    twice: tuple[tuple[str, int], ...] = ()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value at a dotted key; the default where anything on the way is missing or no mapping."""
+        value: Any = self.config
+        for name in key.split("."):
+            if not isinstance(value, Mapping) or name not in value:
+                return default
+            value = value[name]
+        return value
+
+    def section(self, key: str) -> Mapping[str, Any]:
+        """The mapping at a dotted key; empty where there is none."""
+        value = self.get(key)
+        return value if isinstance(value, Mapping) else {}
+
+    def steps(self, phase: str, kind: str) -> list[Mapping[str, Any]]:
+        """The transforms of ``raw`` or ``label`` in a phase."""
+        steps = self.get(f"loaders.{phase}.transformer.{kind}")
+        return [step for step in steps if isinstance(step, Mapping)] if isinstance(steps, list) else []
+
+    def gaps(self, phase: str, *, is_hdf5: bool) -> Iterator[tuple[str, str]]:
+        """Keys of a phase that upstream needs and that are missing or of another kind; which kind it has to be."""
+        kinds: dict[str, type] = {"file_paths": list, "transformer": dict, "transformer.raw": list}
+        kinds |= {"transformer.label": list} if self.mode == "train" else {}
+        kinds |= {"slice_builder": dict} if is_hdf5 else {}
+        for key, kind in kinds.items():
+            place = f"loaders.{phase}.{key}"
+            value: Any = self.get(place)
+            if not isinstance(value, kind) or (not value and key in ("file_paths", "slice_builder")):
+                yield place, "list" if kind is list else "mapping"
+            elif isinstance(value, list) and key.startswith("transformer."):
+                yield from (
+                    (f"{place}[{i}]", "mapping") for i, step in enumerate(value) if not isinstance(step, Mapping)
+                )
+
+    @property
+    def phase_names(self) -> tuple[str, ...]:
+        return ("train", "val") if self.mode == "train" else ("test",)
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        return self.section("model")
+
+    @property
+    def out_channels(self) -> int | None:
+        channels = self.model.get("out_channels")
+        if not isinstance(channels, int) or isinstance(channels, bool):
+            return None
+        return channels if 0 < channels <= _MOST_CHANNELS else None
+
+    @cached_property
+    def checkpoint_metadata(self) -> Mapping[str, Any] | None:
+        """What the weights that are going to be loaded remember; None where there are none that can be read."""
+        path = introspection.checkpoint_of(self.config, self.mode) if self.opens_files else None
+        if path is None:
+            return None
+        try:
+            return introspection.checkpoint_metadata(path)
+        except Exception:
+            return None  # a rule says why
+
+    @cached_property
+    def kept(self) -> checkpoint_memory.Memory | None:
+        """What the weights that are going to be loaded were trained with; None where that is not known."""
+        try:
+            return checkpoint_memory.remembered(self.checkpoint_metadata or {}, self.out_channels or 1)
+        except ConfigError:
+            return None  # a rule says so
+
+    @cached_property
+    def _resolved(self) -> "FinalActivation | ConfigError | None":
+        if KEY not in self.model:
+            return self.kept.final if self.kept else None
+        from p3d_regression.activations.registry import resolve
+
+        try:
+            final = resolve(self.model[KEY], self.out_channels or 1)
+            # impossible arguments show here
+            assert final.ranges
+        except ConfigError as error:
+            return error
+        return final
+
+    @property
+    def final(self) -> "FinalActivation | None":
+        """What ``final_activation`` stands for, or a checkpoint brings in its place; None if it is absent or wrong."""
+        return None if isinstance(self._resolved, ConfigError) else self._resolved
+
+    @property
+    def final_error(self) -> ConfigError | None:
+        return self._resolved if isinstance(self._resolved, ConfigError) else None
+
+    @cached_property
+    def _scaling(self) -> "Spec | ConfigError | None":
+        from p3d_regression.scaling.target import spec_for
+
+        try:
+            check_company(self.model)
+            return spec_for(self.model, self.final) if self.final else spec_of(self.model, self.out_channels or 1)
+        except ConfigError as error:
+            return error
+
+    @property
+    def scaling(self) -> "Spec | None":
+        """What ``target_scaling`` says, or a checkpoint brings in its place; None if it is absent or wrong."""
+        if SCALING not in self.model and self.kept and self.kept.scaling:
+            return Spec(self.kept.scaling.numbers)
+        return None if isinstance(self._scaling, ConfigError) else self._scaling
+
+    @property
+    def scaling_error(self) -> ConfigError | None:
+        return self._scaling if isinstance(self._scaling, ConfigError) else None
+
+    @property
+    def uses_our_keys(self) -> bool:
+        """Whether the config uses a key, a loss or a metric of this project, or a checkpoint brings one."""
+        return self._model_is_ours or self.plan.is_ours or self.plan_error is not None
+
+    @property
+    def _model_is_ours(self) -> bool:
+        return bool(OURS & self.model.keys()) or self.final is not None
+
+    @cached_property
+    def _planned(self) -> Plan | ConfigError:
+        if self.mode != "train":
+            return Plan(self._model_is_ours)
+        try:
+            return plan_of(self.config, model_is_ours=self._model_is_ours)
+        except ConfigError as error:
+            return error
+
+    @property
+    def plan(self) -> Plan:
+        """Which parts of the training are this project's; where a loss or a metric is wrong, none."""
+        return Plan(self._model_is_ours) if isinstance(self._planned, ConfigError) else self._planned
+
+    @property
+    def plan_error(self) -> ConfigError | None:
+        """Why a loss or a metric is wrong."""
+        return self._planned if isinstance(self._planned, ConfigError) else None
+
+    def flag(self, name: str) -> bool:
+        """``is_segmentation`` or ``final_sigmoid``, as upstream's ``if`` takes it."""
+        cls = introspection.model_class(self.model.get("name"))
+        default = introspection.default(cls, name) if cls else None
+        return bool(self.model.get(name, True if default is None else default))
+
+    @cached_property
+    def head(self) -> Head:
+        """The model's last layer. Where ``final_activation`` is wrong: as if it were not there."""
+        channels = self.out_channels or 1
+        if self.final is not None:
+            return Head(str(self.final), self.final.ranges, is_ours=True)
+        if not self.flag("is_segmentation"):
+            return Head("none", (REAL_LINE,) * channels, is_ours=False)
+        if self.flag("final_sigmoid"):
+            return Head("sigmoid", (UNIT,) * channels, is_ours=False)
+        return Head("softmax", (UNIT if channels > 1 else Interval(1.0, 1.0),) * channels, is_ours=False)
+
+    @property
+    def fitting_activation(self) -> str | None:
+        """Lines with activations for the outputs that the loss is for; None if it is for any."""
+        if self.plan.loss is None or self.out_channels is None:
+            return None
+        needed = {channel: interval for channel, interval, _ in self.plan.loss.needs(self.out_channels)}
+        names = [_FITTING.get((interval.low, interval.high), "none") for _, interval in sorted(needed.items())]
+        if set(names) <= {"none"}:
+            return None
+        return f"model:\n  {KEY}: {as_yaml(names[0] if len(set(names)) == 1 else names)}"
+
+    @property
+    def label_channels(self) -> int | None:
+        """How many channels of labels the output predicts; None if that is not known."""
+        return None if self.out_channels is None else len(self.plan.predicted(self.out_channels))
+
+    def predicting(self, ranges: tuple[Interval, ...]) -> tuple[Interval, ...]:
+        """Of the ranges of all output channels those of channels that predict labels."""
+        return tuple(ranges[channel] for channel in self.plan.predicted(len(ranges)))
+
+    def seen_by_loss(self, phase: str) -> tuple[Interval, ...]:
+        """The values that the loss is given, per channel: not the output, if upstream applies its layer after it."""
+        if self.head.is_ours or introspection.loss_sees_output(phase):
+            return self.head.ranges
+        return (REAL_LINE,) * len(self.head.ranges)
+
+    def seen_by_score(self, phase: str) -> tuple[Interval, ...]:
+        """The values that the metric is given, per channel."""
+        if self.head.is_ours or introspection.score_sees_output(phase):
+            return self.head.ranges
+        return (REAL_LINE,) * len(self.head.ranges)
+
+    @property
+    def loss(self) -> str | None:
+        name = self.get("loss.name")
+        return name if isinstance(name, str) else None
+
+    @property
+    def metric(self) -> str | None:
+        name = self.get("eval_metric.name")
+        return name if isinstance(name, str) else None
+
+    @property
+    def has_regression_loss(self) -> bool:
+        return self.plan.loss is not None or self.loss in REGRESSION_LOSSES
+
+    @property
+    def has_regression_metric(self) -> bool:
+        return self.plan.metric is not None or self.metric in REGRESSION_METRICS
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the labels are continuous, as far as the config tells."""
+        if self.mode == "train":
+            return self.has_regression_loss or self.has_regression_metric
+        return not self.head.is_segmentation
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """Of the metric; None if it is not known."""
+        return self.plan.higher_is_better if self.plan.metric else introspection.higher_is_better(self.metric)

@@ -1,0 +1,86 @@
+"""``p3d-regression activations``, ``losses`` and ``metrics``: what a config may name."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+@click.command(short_help="Every final activation that a config may name.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def activations(as_json: bool) -> None:
+    """List the values of model.final_activation: arguments, output range, origin, use.
+
+    A range is that of the value in the first column. Softmax and others that act over the channels need a model
+    with two or more.
+    """
+    from p3d_regression.activations import table
+
+    _show(table.rows(), as_json, "final_activation:", "range", lambda row: row["range_text"])
+
+
+@click.command(short_help="Every loss that a config may name.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def losses(as_json: bool) -> None:
+    """List the losses: arguments, the outputs they are for, origin, use.
+
+    Upstream's own names keep upstream's behaviour, unless an option of these is used beside them.
+    """
+    from p3d_regression.losses import table
+
+    _show(table.rows(), as_json, "loss:", "output", lambda row: row["outputs"])
+
+
+@click.command(short_help="Every metric that a config may name.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def metrics(as_json: bool) -> None:
+    """List the metrics: arguments, which direction is better, origin, use.
+
+    Upstream's own names keep upstream's behaviour, unless an option of these is used beside them.
+    """
+    from p3d_regression.metrics import table
+
+    better = {True: "higher", False: "lower", None: "say it"}
+    _show(table.rows(), as_json, "eval_metric:", "better", lambda row: better[row["higher_is_better"]])
+
+
+def _show(
+    rows: list[dict[str, Any]], as_json: bool, key: str, what: str, property_of: Callable[[dict[str, Any]], str]
+) -> None:
+    """Print what a config may name: as JSON, or as a table with one property in a column of its own."""
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        _print_table(key, what, [_cells(row, property_of(row)) for row in rows])
+
+
+def _cells(row: dict[str, Any], what: str) -> tuple[str, str, str, str, str]:
+    """A row of a table: what a config says, arguments, a property, origin, use."""
+    from p3d_regression.components.table import arguments_in_words
+    from p3d_regression.components.text import as_yaml
+
+    example = row["example"]
+    alone = isinstance(example, dict) and len(example) == 1
+    value = as_yaml(row["name"] if alone else example) + (
+        f" (or {', '.join(row['aliases'])})" if row["aliases"] else ""
+    )
+    return value, arguments_in_words(row), what, row["distribution"] or row["origin"], row["use"]
+
+
+def _print_table(key: str, what: str, rows: list[tuple[str, str, str, str, str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 200  # a table in a file or a pipe is for grep
+    table = Table(key, "arguments", what, "from", "use", box=box.SIMPLE_HEAD, pad_edge=False)
+    stacked: list[str] = []
+    for row in rows:
+        table.add_row(*row)
+        value, arguments, found, origin, use = row
+        stacked += [value, f"    {found}, {origin}" + (f", arguments {arguments}" if arguments else ""), f"    {use}"]
+    # half a line to paste is no line: on a narrow terminal the columns stand below each other
+    console.print(table if console.width >= 160 else "\n".join(stacked))

@@ -1,0 +1,26 @@
+"""The command ``p3d-regression``."""
+
+import click
+
+from p3d_regression._version import __version__
+from p3d_regression.cli.check import check
+from p3d_regression.cli.components import activations, losses, metrics
+from p3d_regression.cli.demo import demo
+from p3d_regression.cli.doctor import doctor
+from p3d_regression.cli.export import export
+from p3d_regression.cli.rule import rule
+from p3d_regression.cli.run import run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="p3d-regression")
+def main() -> None:
+    """Regression for pytorch-3dunet.
+
+    Where this package is installed, upstream's own train3dunet and predict3dunet understand
+    `model.final_activation`: none, softplus and others. These commands are the tools around that.
+    """
+
+
+for command in (doctor, check, rule, activations, losses, metrics, run, export, demo):
+    main.add_command(command)

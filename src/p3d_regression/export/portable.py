@@ -1,0 +1,82 @@
+"""A checkpoint for people without the plugin: what plain upstream can compute, and how it is written there."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from p3d_regression.errors import ExportError
+from p3d_regression.keys import OURS
+from p3d_regression.model.memory import STAMP, Memory
+from p3d_regression.scaling.target import TargetScaling
+
+#: Final activation -> the lines of a model section that stand for it in plain upstream.
+_UPSTREAMS: dict[str, dict[str, bool]] = {
+    "none": {"is_segmentation": False},
+    "sigmoid": {"is_segmentation": True, "final_sigmoid": True},
+    "softmax": {"is_segmentation": True, "final_sigmoid": False},
+}
+
+_CONV = "final_conv"
+
+
+def section_of(section: Mapping[str, Any], memory: Memory) -> dict[str, Any]:
+    """Return the model section that gives the same predictions in plain upstream.
+
+    Args:
+        section: of a config that uses the plugin.
+        memory: what the model was trained with.
+
+    Raises:
+        ExportError: plain upstream has no such final activation.
+    """
+    final = memory.final
+    if not (isinstance(final.plain, str) and final.plain in _UPSTREAMS):
+        what = "an activation per channel" if isinstance(final.plain, list) else f"the final activation {final}"
+        raise ExportError(
+            f"plain pytorch-3dunet cannot express {what}: it has none (is_segmentation: false), a Sigmoid and a "
+            "Softmax for all channels, and nothing else can be folded into a convolution. Write --format onnx or "
+            "--format pt2 for a file that needs neither; or install p3d-regression where the checkpoint is used."
+        )
+    kept = {k: v for k, v in section.items() if k not in (*OURS, "is_segmentation", "final_sigmoid")}
+    return {**kept, **_UPSTREAMS[final.plain]}
+
+
+def weights_of(weights: Mapping[str, Any], memory: Memory) -> "OrderedDict[str, Any]":
+    """Return the weights with the scaling in the last convolution, and without the memory of it.
+
+    Args:
+        weights: ``model_state_dict`` of a checkpoint; they stay as they are.
+        memory: what the model was trained with; its activation is one of plain upstream.
+
+    Raises:
+        ExportError: the last convolution has been altered, so that nothing can be folded into it.
+    """
+    folded = OrderedDict(weights)
+    if memory.scaling is not None:
+        folded.update(_folded(weights, memory.scaling))
+    metadata = {
+        name: {k: v for k, v in entry.items() if k != STAMP}
+        for name, entry in _metadata(weights).items()
+        if name.rpartition(".")[2] not in OURS
+    }
+    folded._metadata = OrderedDict(metadata)  # type: ignore[attr-defined]  # torch's own place for it
+    return folded
+
+
+def _metadata(weights: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata: Mapping[str, Any] = getattr(weights, "_metadata", {})
+    return metadata
+
+
+def _folded(weights: Mapping[str, Any], scaling: TargetScaling) -> dict[str, Any]:
+    """``mean + std * (W x + b)`` as one convolution, computed in double precision and rounded once."""
+    import torch
+
+    names = [f"{_CONV}.weight", f"{_CONV}.bias"]
+    if missing := [name for name in names if name not in weights]:
+        raise ExportError(f"the checkpoint has no {missing[0]} of its own, into which its scaling could be folded")
+    weight, bias = (weights[name] for name in names)
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in scaling.plain.values())
+    new_weight = weight.double() * std.view(-1, *(1,) * (weight.dim() - 1))
+    new_bias = bias.double() * std + mean
+    return dict(zip(names, (new_weight.to(weight.dtype), new_bias.to(bias.dtype)), strict=True))

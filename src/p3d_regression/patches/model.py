@@ -1,0 +1,165 @@
+"""``pytorch3dunet.unet3d.model``: its builder understands ``final_activation``, its classes refuse to swallow it."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from p3d_regression._patching import AnyFunction, Patch, replace_function, replace_method
+from p3d_regression.activations.spec import KEY
+from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
+from p3d_regression.keys import OURS, check_keys
+from p3d_regression.model.loading import recall
+from p3d_regression.model.unet import attach, attach_scaling, attached, inside, set_final_activation
+from p3d_regression.patches import activation
+from p3d_regression.scaling import spec as scaling
+from p3d_regression.upstream.log import console, say
+
+if TYPE_CHECKING:
+    from p3d_regression.activations.final import FinalActivation
+
+_warned: set[str] = set()
+
+
+def patch(module: ModuleType) -> Iterator[Patch]:
+    """Patch upstream's model module, which has just been executed."""
+    yield _patch_get_model(module)
+    yield _patch_constructors(module)
+    yield _patch_loading(module)
+
+
+def _patch_get_model(module: ModuleType) -> Patch:
+    def wrap(original: AnyFunction, patch: Patch) -> AnyFunction:
+        @wraps(original)
+        def get_model(model_config: Any) -> Any:
+            if not (patch.is_applied and isinstance(model_config, Mapping)):
+                return original(model_config)
+            check_keys(model_config)
+            scaling.check_company(model_config)
+            if KEY not in model_config:
+                return original(model_config)
+            from p3d_regression.activations.registry import resolve
+            from p3d_regression.scaling.target import spec_for
+
+            value = model_config[KEY]
+            plain_config = {key: value for key, value in model_config.items() if key not in OURS}
+            channels = model_config.get("out_channels")
+            if not isinstance(channels, int) or channels < 1:
+                # upstream says what it thinks of that
+                return _with_keys(original(plain_config), model_config)
+            final = resolve(value, channels)
+            module = final.build()
+            spec = spec_for(model_config, final)
+            _warn_of_contradiction(model_config, final)
+            model = original(plain_config)
+            attach(inside(model), final, module)
+            say(f"final activation {final.describe()}")
+            if spec is not None:
+                say(f"target scaling: {attach_scaling(inside(model), spec)}")
+            return model
+
+        return get_model
+
+    return replace_function(module, "get_model", wrap, parameters=["model_config"])
+
+
+def _with_keys(model: Any, model_config: Mapping[str, Any]) -> Any:
+    """Put on a model, which upstream has built after all, what its config says."""
+    from p3d_regression.scaling.target import spec_for
+
+    model = set_final_activation(model, model_config[KEY])
+    spec = spec_for(model_config, attached(inside(model)))
+    if spec is not None:
+        say(f"target scaling: {attach_scaling(inside(model), spec)}")
+    return model
+
+
+def _patch_constructors(module: ModuleType) -> Patch:
+    """Let each class that swallows unknown keys refuse ours.
+
+    The key reaches a constructor when someone builds the class directly, or when upstream's builder is not the
+    one this project knows. Swallowed there, it would leave a Sigmoid where the user asked for none.
+    """
+    target = f"{module.__name__} constructors"
+    classes = [cls for cls in vars(module).values() if _swallows_unknown_keys(cls, module)]
+    if not classes:
+        return Patch(target, "not needed", "no model class swallows unknown keys")
+    return replace_method(
+        classes, "__init__", _refusing, target=target, detail=f"refuse a swallowed {' or '.join(OURS)}"
+    )
+
+
+def _swallows_unknown_keys(cls: object, module: ModuleType) -> bool:
+    if not (isinstance(cls, type) and cls.__module__ == module.__name__ and "__init__" in vars(cls)):
+        return False
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    return not OURS & parameters.keys() and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _refusing(original: Callable[..., None], patch: Patch) -> Callable[..., None]:
+    @wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        if patch.is_applied:
+            for key in (key for key in OURS if key in kwargs):
+                _refuse(type(self).__name__, key, kwargs[key])
+        original(self, *args, **kwargs)
+
+    return __init__
+
+
+def _refuse(class_name: str, key: str, value: object) -> NoReturn:
+    start = f"model.{key}: {value!r} reached the class {class_name}, which would ignore it. "
+    if activation.builder_state() != "applied":
+        raise UnsupportedUpstreamError(start + activation.unsupported_builder())
+    if value == "standardize":
+        value = {"mean": 12.5, "std": 13}
+    raise ConfigError(
+        f"{start}Build the model with pytorch3dunet.unet3d.model.get_model(config['model']), or build the class "
+        f"without this key and call p3d_regression.set_{key}(model, {value!r}). If it was get_model that "
+        "you called, under another name: import it after p3d_regression.activate()."
+    )
+
+
+def _patch_loading(module: ModuleType) -> Patch:
+    """Let every U-Net look at what a checkpoint remembers before it takes its weights.
+
+    On the class, where torch foresees it, and not by a hook on each model: so a model without our key stays as
+    upstream made it, also when it is pickled.
+    """
+    target = f"{module.__name__} loading of weights"
+    classes = [cls for cls in vars(module).values() if _is_base_of_unets(cls, module)]
+    if not classes:
+        return Patch(target, "unsupported", "upstream has no model class there")
+    detail = "a checkpoint's final activation is taken over or checked"
+    return replace_method(classes, "_load_from_state_dict", _recalling, target=target, detail=detail)
+
+
+def _is_base_of_unets(cls: object, module: ModuleType) -> bool:
+    from torch import nn
+
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module) and cls.__module__ == module.__name__):
+        return False
+    return not any(base.__module__ == module.__name__ for base in cls.__mro__[1:])
+
+
+def _recalling(original: AnyFunction, patch: Patch) -> AnyFunction:
+    @wraps(original)
+    def _load_from_state_dict(
+        self: Any, state_dict: Any, prefix: str, local_metadata: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        if patch.is_applied:
+            recall(self, state_dict, prefix, local_metadata)
+        original(self, state_dict, prefix, local_metadata, *args, **kwargs)
+
+    return _load_from_state_dict
+
+
+def _warn_of_contradiction(model_config: Mapping[str, Any], final: "FinalActivation") -> None:
+    from p3d_regression.activations.final import contradiction
+
+    contradicted = contradiction(model_config, final, is_scaled=scaling.KEY in model_config)
+    message = f"model.{KEY}: {contradicted}"
+    if contradicted and message not in _warned:
+        _warned.add(message)
+        console().warning(message)

@@ -1,0 +1,65 @@
+"""``pytorch3dunet.unet3d.trainer``: its config is checked, its training watched.
+
+A pre-trained checkpoint may get a new final activation.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from functools import wraps
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from p3d_regression._patching import AnyFunction, Patch, replace_function
+from p3d_regression.model import memory as checkpoint_memory
+
+if TYPE_CHECKING:
+    from p3d_regression.training.plan import Plan
+
+
+def patch(module: ModuleType) -> Iterator[Patch]:
+    """Patch upstream's trainer module, which has just been executed."""
+    yield _patch_create_trainer(module)
+
+
+def _patch_create_trainer(module: ModuleType) -> Patch:
+    def wrap(original: AnyFunction, patch: Patch) -> AnyFunction:
+        @wraps(original)
+        def create_trainer(config: Any) -> Any:
+            if not (patch.is_applied and isinstance(config, Mapping)):
+                return original(config)
+            from p3d_regression.checks.at_start import check_at_start
+
+            check_at_start(config, "train")
+            from p3d_regression.training.plan import following, model_is_ours, plan_of
+            from p3d_regression.training.scaling import with_numbers
+
+            plan = plan_of(config, model_is_ours=model_is_ours(config))
+            config = with_numbers(config, plan)
+            allow = checkpoint_memory.new_head_allowed() if _starts_from_pre_trained(config) else nullcontext()
+            with following(plan), allow:
+                return _watched(original, config, plan) if plan.is_ours else original(config)
+
+        return create_trainer
+
+    return replace_function(module, "create_trainer", wrap, parameters=["config"])
+
+
+def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> Any:
+    """Create a trainer that uses this project."""
+    from p3d_regression.training import monitor
+    from p3d_regression.training.direction import settled
+    from p3d_regression.upstream.log import say
+
+    settled_config, lines = settled(config, plan)
+    trainer = original(settled_config)
+    monitor.watch(trainer, plan)
+    say("; ".join(filter(None, [plan.describe(), *(f"set {line}, from the metric" for line in lines)])))
+    return trainer
+
+
+def _starts_from_pre_trained(config: Mapping[str, Any]) -> bool:
+    trainer = config.get("trainer")
+    if not isinstance(trainer, Mapping):
+        return False
+    # upstream looks at pre_trained only where resume is not given
+    return trainer.get("resume") is None and trainer.get("pre_trained") is not None

@@ -1,0 +1,260 @@
+"""Upstream's trainer, watched: what this project adds to a training that uses it, on one object and no other.
+
+The trainer's methods are replaced on the instance; each calls upstream's own.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from p3d_regression.errors import NonFiniteLossError, UnsupportedUpstreamError
+from p3d_regression.interval import REAL_LINE, UNIT, Interval
+from p3d_regression.model.unet import attached, is_attached
+from p3d_regression.training import batches, diagnosis, images, scaling
+from p3d_regression.training.plan import ELEMENTWISE, Plan
+from p3d_regression.upstream import builders
+from p3d_regression.upstream.log import console, say
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from p3d_regression.metrics.score import Score
+
+#: What a trainer must have, so that it can be watched.
+_METHODS = ("train", "validate", "_forward_pass", "_log_stats", "_log_images")
+_ATTRIBUTES = (
+    "loss_criterion",
+    "eval_criterion",
+    "loaders",
+    "writer",
+    "model",
+    "num_iterations",
+    "tensorboard_formatter",
+)
+
+
+def watch(trainer: Any, plan: Plan) -> None:
+    """Add to a trainer what a training with this plan needs.
+
+    Raises:
+        UnsupportedUpstreamError: the trainer is built differently, and the plan needs what it lacks.
+    """
+    from p3d_regression.losses.criterion import Criterion
+    from p3d_regression.metrics.score import Score
+
+    lacking = [name for name in (*_METHODS, *_ATTRIBUTES) if not hasattr(trainer, name)]
+    has_loss = plan.loss is None or isinstance(getattr(trainer, "loss_criterion", None), Criterion)
+    has_metric = plan.metric is None or isinstance(getattr(trainer, "eval_criterion", None), Score)
+    if lacking or not (has_loss and has_metric):
+        what = f"its trainer has no {', '.join(lacking)}" if lacking else "it builds losses or metrics past the plugin"
+        message = f"p3d-regression does not support the trainer of this pytorch3dunet: {what}"
+        if plan.loss or plan.metric or scaling.of_model(trainer):
+            raise UnsupportedUpstreamError(f"{message}. See `p3d-regression doctor`.")
+        console().warning(f"{message}; this training is not watched for NaN, constant output and wrong shapes")
+        return
+    _Session(trainer, plan).start()
+
+
+class _Session:
+    """One training.
+
+    Args:
+        trainer: upstream's.
+        plan: what is this project's in it.
+    """
+
+    def __init__(self, trainer: Any, plan: Plan) -> None:
+        self.trainer = trainer
+        self.plan = plan
+        self.phase = "train"
+        self.output_range = diagnosis.OutputRange()
+        self.checkpointed = 0
+        self.reported: set[str] = set()
+        self.recorders = {name: batches.record(loader) for name, loader in trainer.loaders.items()}
+        self.gradient_factor = scaling.gradient_factor(trainer, plan)
+
+    @property
+    def score(self) -> "Score | None":
+        from p3d_regression.metrics.score import Score
+
+        metric = self.trainer.eval_criterion
+        return metric if isinstance(metric, Score) else None
+
+    def start(self) -> None:
+        inner = builders.inner_loss(self.trainer.loss_criterion)
+        if type(inner).__name__ in ELEMENTWISE:
+            inner.register_forward_pre_hook(_compare_shapes)
+        self._replace("train", self._train)
+        self._replace("validate", self._validate)
+        self._replace("_forward_pass", self._forward_pass)
+        self._replace("_log_stats", self._log_stats)
+        if self.plan.is_regression:
+            self._replace("_log_images", self._log_images)
+
+    def _replace(self, name: str, replacement: Callable[..., Any]) -> None:
+        original = getattr(self.trainer, name)
+
+        @wraps(original)
+        def method(*args: Any, **kwargs: Any) -> Any:
+            return replacement(original, *args, **kwargs)
+
+        setattr(self.trainer, name, method)
+
+    def _train(self, original: Callable[[], Any]) -> Any:
+        """One epoch."""
+        if self.score is None or self.score.resolved.metric.keeps_voxels:
+            # kept for a whole epoch, they would fill the memory: each batch has a score of its own
+            return original()
+        self.score.begin()
+        try:
+            return original()
+        finally:
+            self.score.end()
+
+    def _validate(self, original: Callable[[], Any]) -> Any:
+        self.phase, self.output_range = "val", diagnosis.OutputRange()
+        if self.score is not None:
+            self.score.begin()
+        try:
+            score = original()
+            # upstream compares it, gives it to the scheduler and keeps it in checkpoints
+            found = float(score)
+            self._look_at_validation(found)
+            self.checkpointed = self.trainer.num_iterations
+            return found if self.score is not None else score
+        finally:
+            self.phase = "train"
+            if self.score is not None:
+                self.score.end()
+
+    def _forward_pass(self, original: Callable[..., Any], raw: Any, labels: Any, *weights: Any) -> Any:
+        output, loss = original(raw, labels, *weights)
+        if self.gradient_factor is not None and loss.requires_grad:
+            loss.register_hook(self._standardised)
+        recorder = self.recorders.get(self.phase)
+        indices = recorder.next() if recorder else []
+        if self.phase == "val":
+            self.output_range.add(output)
+        plain, predicted = loss.detach(), output.detach()
+
+        def item() -> float:
+            # upstream asks for the number of every loss: where it does, a GPU is waited for anyway
+            value: float = plain.item()
+            if not np.isfinite(value):
+                self._stop(value, raw, labels, predicted, indices)
+            # upstream keeps the loss until the next batch is there, and this would keep the patches
+            del loss.item
+            return value
+
+        loss.item = item
+        return output, loss
+
+    def _standardised(self, gradient: "Tensor") -> "Tensor":
+        assert self.gradient_factor is not None
+        return gradient * self.gradient_factor
+
+    def _stop(self, loss: float, raw: Any, labels: "Tensor", output: "Tensor", indices: list[int]) -> None:
+        """Stop training, and say all that is known of the batch.
+
+        Raises:
+            NonFiniteLossError: always.
+        """
+        raw = raw[0] if isinstance(raw, tuple | list) else raw
+        masks_nan = self.plan.mask is not None and np.isnan(self.plan.mask.ignored)
+        trainer, dataset = self.trainer, self.trainer.loaders[self.phase].dataset
+        when = "training iteration" if self.phase == "train" else "the validation after iteration"
+        files = "\n".join(f"    {place}" for place in batches.places(dataset, indices)) or "    (not known)"
+        tensors = {"raw": raw, "labels": labels, "output": output}
+        lines = "\n".join(f"  {name:<7} {diagnosis.statistics(values)}" for name, values in tensors.items())
+        raise NonFiniteLossError(
+            f"the loss is {loss} in {when} {trainer.num_iterations}; training stops before it gets into the weights.\n"
+            f"  batch:\n{files}\n{lines}\n"
+            f"{diagnosis.cause_of_no_number(raw, labels, output, masks_nan=bool(masks_nan))}\n{self._kept()}"
+        )
+
+    def _kept(self) -> str:
+        directory = Path(self.trainer.checkpoint_dir)
+        kept = [name for name in ("best_checkpoint", "last_checkpoint") if (directory / f"{name}.pytorch").is_file()]
+        if not kept:
+            return "No checkpoint has been written yet."
+        when = f", last written after iteration {self.checkpointed}" if self.checkpointed else ""
+        return f"Kept in {directory}: {' and '.join(kept)}{when}."
+
+    def _look_at_validation(self, score: float) -> None:
+        """Say once what is wrong with everything that was seen."""
+        for channel, value in self.output_range.constants().items():
+            interval, name = self._last_layer(channel)
+            self._warn(
+                f"constant {channel}",
+                f"output channel {channel} was {value:g} in every voxel of the validation after iteration "
+                f"{self.trainer.num_iterations}. Probably {diagnosis.cause_of_constant(value, interval, name)}",
+            )
+        # PSNR is infinite where nothing is wrong
+        if np.isnan(score) or (np.isinf(score) and not (score > 0 and self.plan.higher_is_better)):
+            values = self.score.channels if self.score else []
+            channels = [str(channel) for channel, value in enumerate(values) if not np.isfinite(value)]
+            where = f" in channel {' and '.join(channels)}" if len(values) > 1 else ""
+            self._warn(
+                "score",
+                f"{self.plan.metric or self.plan.metric_name} is {score}{where} over the whole validation after "
+                f"iteration {self.trainer.num_iterations}: no best_checkpoint is kept for it. Labels or output may be "
+                "constant, or no voxel counts.",
+            )
+
+    def _warn(self, key: str, message: str) -> None:
+        if key not in self.reported:
+            self.reported.add(key)
+            console().warning(message)
+
+    def _last_layer(self, channel: int) -> tuple[Interval, str]:
+        """What the model's last layer can say in a channel, and its name."""
+        model = getattr(self.trainer.model, "module", self.trainer.model)
+        if is_attached(model):
+            final = attached(model)
+            return final.ranges[channel], str(final.entry(channel))
+        name = type(model.final_activation).__name__
+        if name == "Softmax" and model.final_conv.out_channels == 1:
+            return Interval(1.0, 1.0), name
+        return (UNIT if name in ("Sigmoid", "Softmax") else REAL_LINE), name
+
+    def _log_stats(self, original: Callable[..., Any], phase: str, loss: float, score: Any) -> Any:
+        if self.score is None:
+            return original(phase, loss, score)
+        result = original(phase, loss, float(score))
+        values = self.score.channels
+        if len(values) > 1:
+            for channel, value in enumerate(values):
+                tag = f"{phase}_eval_score/channel_{channel}"
+                self.trainer.writer.add_scalar(tag, value, self.trainer.num_iterations)
+            listed = ", ".join(f"channel {channel} {value:.6g}" for channel, value in enumerate(values))
+            say(f"{phase} {self.score.resolved.metric.name}: {listed}")
+        return result
+
+    def _log_images(self, original: Callable[..., Any], raw: Any, labels: Any, output: Any, prefix: str = "") -> None:
+        trainer = self.trainer
+        inputs = dict(enumerate(raw)) if isinstance(raw, tuple | list) else {"": raw}
+        for number, part in inputs.items():
+            for tag, image in trainer.tensorboard_formatter(f"inputs{number}", _array(part)):
+                trainer.writer.add_image(prefix + tag, image, trainer.num_iterations)
+        label, prediction = _array(labels), _array(output)
+        if label.shape[2:] != prediction.shape[2:] or label.ndim != 5:
+            original(raw, labels, output, prefix)
+            return
+        predicted = self.plan.predicted(prediction.shape[1])[: label.shape[1]]
+        counts = None if self.plan.mask is None else self.plan.mask.of_array(label)
+        for tag, image in images.pictures(label, prediction, predicted, counts):
+            trainer.writer.add_image(prefix + tag, image, trainer.num_iterations)
+
+
+def _array(values: Any) -> Any:
+    """Upstream gives arrays since 1.7 or so, tensors before."""
+    return values if isinstance(values, np.ndarray) else values.detach().cpu().numpy()
+
+
+def _compare_shapes(module: Any, inputs: Any) -> None:
+    from p3d_regression.losses.criterion import check_shapes
+
+    check_shapes(*inputs[:2])

@@ -1,0 +1,227 @@
+"""What is this project's in a training: decided once, from its config, before anything is built."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from p3d_regression.activations.spec import KEY
+from p3d_regression.components.registry import UPSTREAM
+from p3d_regression.errors import ConfigError
+from p3d_regression.losses import registry as losses
+from p3d_regression.metrics import registry as metrics
+from p3d_regression.model import memory as checkpoint_memory
+from p3d_regression.upstream import builders, introspection
+
+if TYPE_CHECKING:
+    from p3d_regression.components.registry import Registry
+    from p3d_regression.losses import build
+    from p3d_regression.losses.mask import Mask
+    from p3d_regression.metrics import score
+
+#: Upstream's metrics that this project computes where voxels do not count, or half of the output predicts no label.
+REPLACED_METRICS = ("MSE", "PSNR")
+
+#: Losses of upstream's own that compare continuous values voxel by voxel, and would broadcast.
+ELEMENTWISE = ("MSELoss", "L1Loss", "SmoothL1Loss", "WeightedSmoothL1Loss")
+
+#: Losses of upstream's own that apply a sigmoid or softmax themselves: which.
+WITH_LOGITS = {
+    "BCEWithLogitsLoss": "sigmoid",
+    "BCEDiceLoss": "sigmoid",
+    "CrossEntropyLoss": "softmax",
+    "WeightedCrossEntropyLoss": "softmax",
+    "DiceLoss": "sigmoid",
+    "GeneralizedDiceLoss": "sigmoid",
+}
+
+_current: "ContextVar[Plan | None]" = ContextVar("current", default=None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which parts of a training are this project's.
+
+    Attributes:
+        is_ours: whether the config uses the plugin at all.
+        loss: None for upstream's.
+        metric: None for upstream's.
+        mask: which voxels count, for both; None for all, or where upstream's loss has its own way with it.
+        loss_name, metric_name: as written.
+        skips_last_target: whether the loss leaves out the last channel of the labels.
+    """
+
+    is_ours: bool
+    loss: "build.Resolved | None" = None
+    metric: "score.Resolved | None" = None
+    mask: "Mask | None" = None
+    loss_name: str = ""
+    metric_name: str = ""
+    skips_last_target: bool = False
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether output and labels are compared as continuous values."""
+        return self.loss is not None or self.metric is not None or self.loss_name in ELEMENTWISE
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """The direction of the metric; None if it is not known."""
+        return self.metric.metric.higher_is_better if self.metric else introspection.higher_is_better(self.metric_name)
+
+    def describe(self) -> str:
+        """Loss, metric and mask in words, for a line of the log."""
+        better = {True: "higher is better", False: "lower is better", None: "direction from the config"}
+        parts = [f"loss {self.loss or self.loss_name}", f"metric {self.metric or self.metric_name}"]
+        parts[1] += f" ({better[self.higher_is_better]})"
+        if self.mask:
+            parts.append(f"voxels labelled {self.mask} do not count")
+        return ", ".join(parts)
+
+    def predicted(self, channels: int) -> list[int]:
+        """Which of so many output channels predict the channels of the labels."""
+        return self.loss.predicted(channels) if self.loss else list(range(channels))
+
+    def targets(self, channels: int) -> list[tuple[int, bool]]:
+        """For each of so many output channels the channel of the labels that it is about.
+
+        And whether it predicts the variance of that instead.
+        """
+        return self.loss.targets(channels) if self.loss else [(channel, False) for channel in range(channels)]
+
+    def least_variances(self, channels: int) -> dict[int, float]:
+        """The smallest variance that the loss takes, for each output channel that predicts one."""
+        return self.loss.least_variances(channels) if self.loss else {}
+
+    def units_differ(self, channels: int) -> str | None:
+        """Why outputs are not in the units of the labels; None if the loss compares them as they are."""
+        if self.loss is None:
+            is_other = self.loss_name in WITH_LOGITS
+            return f"{self.loss_name} compares classes" if is_other else None
+        return self.loss.units_differ(channels)
+
+
+def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
+    """Decide what is this project's in a training.
+
+    Args:
+        config: of the training.
+        model_is_ours: whether its model has a final activation of this project.
+
+    Raises:
+        ConfigError: a loss or a metric is not understood.
+    """
+    loss, metric = (_section(config, name) for name in ("loss", "eval_metric"))
+    model = _section(config, "model")
+    own_loss, own_metric = _is_own_loss(loss), _is_own_metric(metric)
+    is_ours = model_is_ours or own_loss or own_metric
+    loss_name, metric_name = str(loss.get("name")), str(metric.get("name"))
+    if not is_ours:
+        return Plan(False, loss_name=loss_name, metric_name=metric_name)
+    from p3d_regression.losses import build
+    from p3d_regression.losses.mask import mask_of
+    from p3d_regression.metrics import score
+
+    masked = loss.get("ignore_index") is not None
+    if masked and not own_loss:
+        # upstream's way with it divides by all voxels, where it is a mean over voxels that this project can take
+        offer = losses.registry().get(loss_name, "loss.name")
+        own_loss = offer is not None and offer.component.per_voxel
+    channels = model.get("out_channels")
+    is_number = isinstance(channels, int) and not isinstance(channels, bool) and channels > 0
+    resolved = build.resolve(loss, channels if is_number else None) if own_loss else None
+    mask = mask_of(loss.get("ignore_index")) if own_loss or own_metric else None
+    if (mask or (resolved and resolved.has_variance)) and metric.get("name") in REPLACED_METRICS:
+        own_metric = True
+    found = score.resolve(metric) if own_metric else None
+    if found and mask and found.metric.on == "patches":
+        raise ConfigError(
+            f"loss.ignore_index: {found} compares neighbourhoods, and cannot leave voxels out. Choose a metric of "
+            "single voxels, such as:\n  eval_metric:\n    name: R2Score"
+        )
+    if resolved:
+        build.build(resolved, mask)
+    if found:
+        for phase in _scored_phases(config):
+            found.try_on(_patch_shape(config, phase))
+    skips = bool(loss.get("skip_last_target", False))
+    return Plan(True, resolved, found, mask, loss_name, metric_name, skips)
+
+
+def _scored_phases(config: Mapping[str, Any]) -> list[str]:
+    """Where upstream computes the metric: of a training batch, too, whenever it logs one."""
+    return ["val"] if _section(config, "trainer").get("skip_train_validation", False) else ["val", "train"]
+
+
+def _patch_shape(config: Mapping[str, Any], phase: str) -> tuple[int, ...]:
+    """Of the patches of a phase, (D, H, W)."""
+    part: Any = config
+    for key in ("loaders", phase, "slice_builder", "patch_shape"):
+        part = part.get(key) if isinstance(part, Mapping) else None
+    is_shape = isinstance(part, list) and len(part) == 3 and all(isinstance(n, int) and n > 0 for n in part)
+    return tuple(part) if is_shape else (16, 64, 64)
+
+
+def current_or(config: Mapping[str, Any]) -> Plan:
+    """The plan of the training that is being created; else that of a config which somebody uses by hand."""
+    return _current.get() or plan_of(config, model_is_ours=KEY in _section(config, "model"))
+
+
+@contextmanager
+def following(plan: Plan) -> Iterator[None]:
+    """While this lasts, upstream's builders follow a plan: the sections that it was made of get lost on the way."""
+    token = _current.set(plan)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def model_is_ours(config: Mapping[str, Any]) -> bool:
+    """Whether the model of a training is built with our key, or gets a checkpoint that remembers one."""
+    if KEY in _section(config, "model"):
+        return True
+    path = introspection.checkpoint_of(config, "train")
+    try:
+        return path is not None and checkpoint_memory.STAMP in introspection.checkpoint_metadata(path)
+    except Exception:
+        return False  # upstream says what is wrong with it
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _is_own_loss(section: Mapping[str, Any]) -> bool:
+    """Whether upstream has no such loss, or would ignore an option of it."""
+    name, ignored = section.get("name"), section.get("ignore_index")
+    if not isinstance(name, str):
+        return False
+    if not builders.knows_loss(name):
+        return True
+    if isinstance(ignored, float) and math.isnan(ignored):
+        return True  # upstream looks for labels that equal it: there are none
+    unread = [key for key in builders.loss(section).unread if section.get(key) is not None]
+    return bool(unread) and _takes(losses.registry(), name, unread, "loss.name")
+
+
+def _is_own_metric(section: Mapping[str, Any]) -> bool:
+    """Whether upstream has no such metric, or would ignore an option of it."""
+    name = section.get("name")
+    if not isinstance(name, str):
+        return False
+    if not introspection.knows_metric(name):
+        return True
+    given = [key for key, value in section.items() if key != "name" and value is not None]
+    return name in REPLACED_METRICS and bool(given) and _takes(metrics.registry(), name, given, "eval_metric.name")
+
+
+def _takes(registry: "Registry[Any]", name: str, options: list[str], place: str) -> bool:
+    """Whether what this project has under the name can use one of the options, which upstream ignores."""
+    offer = registry.get(name, place)
+    if offer is None or offer.origin == UPSTREAM:
+        return False
+    return bool(set(options) & offer.component.parameters.keys())

@@ -1,0 +1,190 @@
+"""What is this project's in a training, and what stays upstream's."""
+
+import math
+from typing import Any
+
+import pytest
+
+from p3d_regression.errors import ConfigError
+from p3d_regression.training.direction import settled
+from p3d_regression.training.plan import Plan, plan_of
+
+NAN = math.nan
+PLAIN = {"loss": {"name": "MSELoss"}, "eval_metric": {"name": "MSE"}, "model": {"out_channels": 1}}
+
+
+def plan(loss: dict[str, Any], metric: dict[str, Any] | None = None, *, ours: bool = False) -> Plan:
+    return plan_of({**PLAIN, "loss": loss, "eval_metric": metric or {"name": "MSE"}}, model_is_ours=ours)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"name": "MSELoss"},
+        {"name": "MSELoss", "ignore_index": -1},
+        {"name": "MSELoss", "weight": [1.0, 2.0]},
+        {"name": "SmoothL1Loss", "reduction": "sum"},
+        {"name": "BCEDiceLoss", "alpha": 0.5},
+        {"name": "DiceLoss", "normalization": "none"},
+        {"name": "CrossEntropyLoss", "ignore_index": -1},
+        {"name": "WeightedSmoothL1Loss", "threshold": 1, "initial_weight": 2},
+        {"name": "SmoothL1Loss", "beta": None},
+        {"name": "GeneralizedDiceLoss", "epsilon": 1.0e-3},
+        {"name": None},
+        {},
+    ],
+)
+def test_what_upstream_knows_stays_upstreams(loss: dict[str, Any]) -> None:
+    found = plan(loss)
+    assert not found.is_ours
+    assert (found.loss, found.metric, found.mask) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        ({"name": "HuberLoss"}, "HuberLoss"),
+        ({"name": "mse_loss"}, "MSELoss"),
+        ({"name": "SmoothL1Loss", "beta": 2.0}, "{name: SmoothL1Loss, beta: 2.0}"),
+        ({"name": "MSELoss", "ignore_index": NAN}, "MSELoss"),
+        ({"name": "WeightedSmoothL1Loss", "threshold": 1, "initial_weight": 2, "ignore_index": NAN}, "threshold: 1.0"),
+    ],
+)
+def test_what_upstream_would_refuse_or_ignore_is_ours(loss: dict[str, Any], said: str) -> None:
+    found = plan(loss)
+    assert found.is_ours
+    assert said in str(found.loss)
+    assert (found.mask is not None) == ("ignore_index" in loss)
+
+
+def test_a_number_to_ignore_is_ours_where_the_config_is() -> None:
+    masked = {"name": "MSELoss", "ignore_index": -1}
+    found = plan(masked, ours=True)
+    assert str(found.loss) == "MSELoss"
+    assert str(found.metric) == "MeanSquaredError"
+    assert str(found.mask) == "-1"
+    assert str(plan(masked, {"name": "R2Score"}).loss) == "MSELoss"
+    assert plan({"name": "MSELoss"}, ours=True).loss is None
+    assert plan({"name": "MSELoss"}, ours=True).metric is None
+    dice = plan({"name": "DiceLoss", "ignore_index": -1}, {"name": "MeanIoU"}, ours=True)
+    assert (dice.loss, dice.metric, dice.mask) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ({"name": "PSNR", "data_range": 2}, "{name: PeakSignalNoiseRatio, data_range: 2.0}"),
+        ({"name": "psnr", "data_range": 2}, "{name: PeakSignalNoiseRatio, data_range: 2.0}"),
+        ({"name": "MSE", "squared": False}, "{name: MeanSquaredError, squared: false}"),
+        ({"name": "r2_score"}, "R2Score"),
+        ({"name": "RMSE"}, "RMSE"),
+    ],
+)
+def test_metrics_of_ours(metric: dict[str, Any], said: str) -> None:
+    found = plan({"name": "MSELoss"}, metric)
+    assert str(found.metric) == said
+    assert found.is_ours
+    assert found.loss is None
+
+
+@pytest.mark.parametrize("metric", [{"name": "PSNR"}, {"name": "MSE", "foo": 1}, {"name": "DiceCoefficient"}])
+def test_metrics_of_upstream(metric: dict[str, Any]) -> None:
+    assert plan({"name": "MSELoss"}, metric).metric is None
+
+
+def test_variances_are_no_predictions() -> None:
+    config = {**PLAIN, "loss": {"name": "GaussianNLLLoss"}, "model": {"out_channels": 4}}
+    found = plan_of(config, model_is_ours=True)
+    assert found.predicted(4) == [0, 1]
+    assert str(found.metric) == "MeanSquaredError"
+
+
+@pytest.mark.parametrize(
+    ("loss", "metric", "part"),
+    [
+        ({"name": "MSELoss", "ignore_index": NAN}, {"name": "PSNR"}, "lacks the argument data_range"),
+        ({"name": "MSELoss", "ignore_index": NAN}, {"name": "SSIM", "data_range": 1}, "compares neighbourhoods"),
+        ({"name": "DiceLoss", "ignore_index": NAN}, None, "DiceLoss is not a mean over voxels"),
+        ({"name": "HuberLoss", "delta": 0}, None, "cannot be computed"),
+    ],
+)
+def test_what_cannot_work_is_an_error(loss: dict[str, Any], metric: dict[str, Any] | None, part: str) -> None:
+    with pytest.raises(ConfigError, match=part):
+        plan(loss, metric)
+
+
+class TestDirection:
+    def test_what_is_missing_is_set_and_the_config_left_alone(self) -> None:
+        config = {"trainer": {"checkpoint_dir": "x"}, "lr_scheduler": {"name": "ReduceLROnPlateau"}}
+        changed, lines = settled(config, Plan(True, metric_name="MSE"))
+        assert lines == ["trainer.eval_score_higher_is_better: false", "lr_scheduler.mode: min"]
+        assert changed["trainer"] == {"checkpoint_dir": "x", "eval_score_higher_is_better": False}
+        assert changed["lr_scheduler"] == {"name": "ReduceLROnPlateau", "mode": "min"}
+        assert config == {"trainer": {"checkpoint_dir": "x"}, "lr_scheduler": {"name": "ReduceLROnPlateau"}}
+
+    def test_what_is_there_stays(self) -> None:
+        config = {"trainer": {"eval_score_higher_is_better": True}, "lr_scheduler": {"name": "StepLR"}}
+        assert settled(config, Plan(True, metric_name="MSE")) == (config, [])
+
+    def test_a_metric_without_direction_needs_the_line(self) -> None:
+        with pytest.raises(ConfigError, match="eval_score_higher_is_better: true  # or false"):
+            settled({"trainer": {}}, Plan(True, metric_name="Unheard"))
+        config = {"trainer": {"eval_score_higher_is_better": False}, "lr_scheduler": {"name": "ReduceLROnPlateau"}}
+        assert settled(config, Plan(True, metric_name="Unheard"))[1] == ["lr_scheduler.mode: min"]
+
+
+def test_upstreams_builders_by_hand() -> None:
+    """For those who write their own training: the functions know the names, and upstream's stay upstream's."""
+    from pytorch3dunet.unet3d import losses, metrics
+
+    loss = losses.get_loss_criterion({"loss": {"name": "HuberLoss", "delta": 2}, "device": "cpu"})
+    assert "HuberLoss" in str(loss)
+    assert type(losses.get_loss_criterion({"loss": {"name": "MSELoss"}, "device": "cpu"})).__name__ == "MSELoss"
+    config = {"eval_metric": {"name": "MAE"}, "loss": {"name": "L1Loss", "ignore_index": NAN}}
+    assert repr(metrics.get_evaluation_metric(config)) == "MeanAbsoluteError, without voxels labelled NaN"
+    assert type(metrics.get_evaluation_metric({"eval_metric": {"name": "MSE"}})).__name__ == "MSE"
+    with pytest.raises(ConfigError, match="did you mean HuberLoss"):
+        losses.get_loss_criterion({"loss": {"name": "HubberLoss"}, "device": "cpu"})
+
+
+class TestUpstreamsThatSomebodyHasExtended:
+    def test_a_loss_that_needs_an_option(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from pytorch3dunet.unet3d import losses
+
+        plain = losses._create_loss
+
+        def create(name: str, loss_config: dict[str, Any], *others: Any) -> Any:
+            if name == "FocalLoss":
+                return 2 * loss_config.get("gamma")
+            return plain(name, loss_config, *others)
+
+        monkeypatch.setattr(losses, "_create_loss", create)
+        assert not plan({"name": "FocalLoss", "gamma": 2.0}).is_ours
+        with pytest.raises(ConfigError, match="is not a known loss"):
+            plan({"name": "FocalLos"})
+
+    def test_a_metric_that_is_no_class(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from functools import partial
+
+        from pytorch3dunet.unet3d import metrics
+
+        monkeypatch.setattr(metrics, "MyMSE", partial(metrics.MSE), raising=False)
+        assert plan({"name": "MSELoss"}, {"name": "MyMSE"}).metric is None
+        # a function that upstream's metrics call is none
+        assert str(plan({"name": "MSELoss"}, {"name": "mean_squared_error"}).metric) == "MeanSquaredError"
+
+
+def test_a_plugin_that_claims_upstreams_name_does_not_take_the_mask_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch import nn
+
+    from p3d_regression import Loss
+    from p3d_regression.components.registry import Offer
+    from p3d_regression.losses.registry import registry
+    from p3d_regression.plugins import Plugin
+
+    offers = registry()._offers["mseloss"]
+    mine = Offer(Loss("MSELoss", nn.MSELoss, summary=""), Plugin("greedy", "greedy 1.0"))
+    monkeypatch.setitem(registry()._offers, "mseloss", [*offers, mine])
+    with pytest.raises(ConfigError, match=r"'MSELoss' is claimed by torch.nn and greedy 1.0"):
+        plan({"name": "MSELoss", "ignore_index": -1}, ours=True)
+    assert not plan({"name": "MSELoss"}).is_ours
