@@ -11,8 +11,14 @@ from p3d_regression._version import __version__
 
 if TYPE_CHECKING:
     from p3d_regression.activations.activation import Activation
-    from p3d_regression.checks.rule import Found, Rule
-    from p3d_regression.errors import CheckpointMismatchError, ConfigError, NonFiniteLossError, UnsupportedUpstreamError
+    from p3d_regression.checks.rule import Rule
+    from p3d_regression.errors import (
+        CheckpointMismatchError,
+        ConfigError,
+        Found,
+        NonFiniteLossError,
+        UnsupportedUpstreamError,
+    )
     from p3d_regression.hookspecs import hookimpl
     from p3d_regression.interval import Interval
     from p3d_regression.losses.loss import Loss
@@ -44,7 +50,7 @@ _HOME = {
     "Activation": "p3d_regression.activations.activation",
     "CheckpointMismatchError": "p3d_regression.errors",
     "ConfigError": "p3d_regression.errors",
-    "Found": "p3d_regression.checks.rule",
+    "Found": "p3d_regression.errors",
     "Interval": "p3d_regression.interval",
     "Loss": "p3d_regression.losses.loss",
     "Metric": "p3d_regression.metrics.metric",

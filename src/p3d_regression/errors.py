@@ -1,12 +1,57 @@
-"""The errors a user can meet. Their messages name the key, the value, what is allowed and the likely fix."""
+"""The errors a user can meet. Those about a config name the key, the value, what is allowed and a fix."""
+
+import textwrap
+from dataclasses import dataclass
+
+from p3d_regression.fix import DELETE, NO_FIX, Fix
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is wrong with a config.
+
+    Attributes:
+        key: where in the config, with dots, such as ``model.final_sigmoid``; empty if it is the whole config.
+        message: what is wrong, with the user's value, and what is allowed; one or two sentences.
+        fix: what to do about it. A text of a plugin is shown as it is.
+    """
+
+    key: str
+    message: str
+    fix: Fix | str = NO_FIX
+
+    def __post_init__(self) -> None:
+        if isinstance(self.fix, str):
+            object.__setattr__(self, "fix", Fix(advice=self.fix))
 
 
 class ConfigError(ValueError):
-    """A value in the configuration that is not understood, or that contradicts the rest of it."""
+    """A value in the config that is not understood, or that contradicts the rest of it.
+
+    Attributes:
+        found: what is wrong and what to do about it.
+    """
+
+    def __init__(self, key: str, message: str | None = None, fix: Fix = NO_FIX) -> None:
+        if message is None:  # LEGACY: key, message and fix in one text
+            key, message = "", key
+        super().__init__(key, message, fix)
+        self.found = Found(key, message, fix)
+
+    def __str__(self) -> str:
+        key, message, fix = self.found.key, self.found.message, self.found.fix
+        start = f"{key}: {message}" if key else message
+        if isinstance(fix, Fix) and any(change.value is not DELETE for change in fix.changes):
+            return f"{start} Write:\n{textwrap.indent(str(fix), '  ')}"
+        return f"{start} Fix: {fix}." if fix else start
 
 
 class CheckpointMismatchError(ConfigError):
-    """The configuration asks for another final activation or scaling than the checkpoint was trained with."""
+    """The config asks for another final activation or scaling than the checkpoint was trained with."""
+
+
+class DemoError(RuntimeError):
+    """The demo cannot start or go on; the message says why, in the user's terms."""
 
 
 class ExportError(RuntimeError):
@@ -19,7 +64,3 @@ class NonFiniteLossError(RuntimeError):
 
 class UnsupportedUpstreamError(RuntimeError):
     """The installed pytorch3dunet lacks what a used configuration key needs, or has changed it."""
-
-
-class DemoError(RuntimeError):
-    """The demo cannot go on; the message says why and what to do."""

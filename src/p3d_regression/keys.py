@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from p3d_regression.activations import spec as activations
-from p3d_regression.components.text import fold
 from p3d_regression.errors import ConfigError
 from p3d_regression.scaling import spec as scaling
+from p3d_regression.text import fold
 
 #: Key -> lines of a config that use it.
 EXAMPLES = {activations.KEY: activations.EXAMPLE, scaling.KEY: scaling.EXAMPLE}

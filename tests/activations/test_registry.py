@@ -19,8 +19,8 @@ from p3d_regression.activations.registry import FAMILY, Activations, registry, r
 from p3d_regression.activations.spec import Term
 from p3d_regression.components.parameters import with_arguments
 from p3d_regression.components.registry import BUILT_IN, TORCH_NN
-from p3d_regression.components.text import fold
 from p3d_regression.interval import Interval
+from p3d_regression.text import fold
 
 #: What cannot be a final activation -> a part of the reason.
 REFUSED = {

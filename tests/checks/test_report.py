@@ -23,7 +23,7 @@ def test_every_fix_can_be_pasted(tmp_path: Path, width: int, terminal: bool) -> 
     config = merged(training_config(tmp_path, {"name": "UNet3D", "final_sigmoid": False}), changes)
     path = write_config(tmp_path / "[train].yml", config)
     report = check_file(str(path), [], rules(), with_data=True, progress=Silent())
-    fixes = [line for finding in report.findings for line in finding.found.fix.splitlines()]
+    fixes = [line for finding in report.findings for line in str(finding.found.fix).splitlines()]
     assert len(fixes) > 8
     printed = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None, highlight=False)
     show([report], printed)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from p3d_regression.checks.registry import rules, select
-from p3d_regression.checks.rule import Finding, Found, Rule
+from p3d_regression.checks.rule import Finding, Rule
+from p3d_regression.errors import Found
 from support.environments import Environment
 from support.lab import training_config, write_config, write_volumes
 from support.plugins import write_plugin

@@ -320,20 +320,20 @@ class TestOneFixIsEnough:
         config = merged(training_config(data, SCALED), changes)
         path = write_config(directory / "config.yml", config)
         report = check_file(str(path), [], rules(), with_data=True, progress=Silent())
-        return {finding.rule.code: finding.found.fix for finding in report.findings}
+        return {finding.rule.code: str(finding.found.fix) for finding in report.findings}
 
     def test_a_number_that_yaml_takes_for_a_text(self, data: Path, tmp_path: Path) -> None:
         config = training_config(data, {"name": "UNet3D", "final_activation": "none"})
         path = write_config(tmp_path / "config.yml", config | {"optimizer": {"name": "Adam", "lr": "1e-3"}})
         report = check_file(str(path), [], rules(), with_data=False, progress=Silent())
-        assert [finding.found.fix for finding in report.findings] == ["optimizer:\n  learning_rate: 0.001"]
+        assert [str(finding.found.fix) for finding in report.findings] == ["optimizer:\n  learning_rate: 0.001"]
 
     def test_a_misspelled_key_is_not_missing_as_well(self, data: Path, tmp_path: Path) -> None:
         config = training_config(data, {"name": "UNet3D", "final_activation": "none"})
         config["trainer"]["max_num_iteration"] = config["trainer"].pop("max_num_iterations")
         path = write_config(tmp_path / "config.yml", config)
         report = check_file(str(path), [], rules(), with_data=False, progress=Silent())
-        assert [finding.found.fix for finding in report.findings] == ["trainer:\n  max_num_iterations: 4"]
+        assert [str(finding.found.fix) for finding in report.findings] == ["trainer:\n  max_num_iterations: 4"]
 
     def test_a_misspelled_argument_is_not_missing_as_well(self, data: Path, tmp_path: Path) -> None:
         steps = {"raw": [{"name": "ToTensor", "expand_dim": True}]}

@@ -49,7 +49,7 @@ def found(data: Path, directory: Path, label: str, changes: dict[str, Any]) -> d
     chosen = [rule for rule in rules() if rule.code.startswith("P3D7")]
     report = check_file(str(path), [], chosen, with_data=True, progress=Silent())
     assert report.failures == []
-    return {finding.rule.code: (finding.found.message, finding.found.fix) for finding in report.findings}
+    return {finding.rule.code: (finding.found.message, str(finding.found.fix)) for finding in report.findings}
 
 
 NONE = {"model": {"final_activation": "none"}}

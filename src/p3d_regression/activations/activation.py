@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from p3d_regression.activations.ranges import RangeOf
 from p3d_regression.components.component import Component
 from p3d_regression.components.parameters import Argument, Parameter, Scalar, with_arguments
-from p3d_regression.components.text import as_yaml
 from p3d_regression.interval import Interval
+from p3d_regression.text import as_yaml
 
 if TYPE_CHECKING:
     from torch import nn

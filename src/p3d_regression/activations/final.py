@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from p3d_regression.activations.activation import Activation
 from p3d_regression.components.parameters import Argument, Scalar, with_arguments
-from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.interval import Interval
+from p3d_regression.text import as_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

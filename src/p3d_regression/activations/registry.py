@@ -7,9 +7,9 @@ from p3d_regression.activations.final import Entry, FinalActivation
 from p3d_regression.activations.spec import EXAMPLE, KEY, Spec, Term, parse
 from p3d_regression.components.component import Refused
 from p3d_regression.components.registry import BUILT_IN, TORCH_NN, Family, Registry
-from p3d_regression.components.text import fold
 from p3d_regression.errors import ConfigError
 from p3d_regression.plugins import singleton
+from p3d_regression.text import fold
 
 
 def _hint(name: str) -> str | None:

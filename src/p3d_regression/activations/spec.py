@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from p3d_regression.components.text import fold
 from p3d_regression.errors import ConfigError
+from p3d_regression.text import fold
 
 #: The key of upstream's ``model`` section that this project adds.
 KEY = "final_activation"

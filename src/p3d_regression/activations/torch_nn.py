@@ -14,8 +14,8 @@ from p3d_regression.activations.activation import Activation
 from p3d_regression.activations.ranges import OF_TORCH_NN, constant
 from p3d_regression.components.component import Refused
 from p3d_regression.components.parameters import parameters_of
-from p3d_regression.components.text import fold
 from p3d_regression.interval import REAL_LINE
+from p3d_regression.text import fold
 
 #: Arguments of the constructors that a config may not give.
 _HIDDEN = {

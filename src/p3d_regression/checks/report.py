@@ -90,7 +90,7 @@ def _show_findings(report: Report, console: "Console") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    widest = max(len(line) for finding in report.findings for line in ["", *finding.found.fix.splitlines()])
+    widest = max(len(line) for finding in report.findings for line in ["", *str(finding.found.fix).splitlines()])
     if not console.is_terminal or console.width < widest + 90:
         # for grep, and where columns would be too narrow to paste from
         for finding in report.findings:
@@ -99,7 +99,7 @@ def _show_findings(report: Report, console: "Console") -> None:
                 "  ", (f"{finding.rule.code} {finding.rule.severity}", colour), f" {finding.found.key}: "
             )
             console.print(head + Text(f"{finding.message} [{finding.rule.name}]"), soft_wrap=True)
-            for line in finding.found.fix.splitlines():
+            for line in str(finding.found.fix).splitlines():
                 console.print(Text(f"      {line}", "cyan"), soft_wrap=True)
         return
     table = Table("rule", "key", "finding", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -110,7 +110,7 @@ def _show_findings(report: Report, console: "Console") -> None:
             Text(f"{rule.code}\n{rule.severity}", _COLOURS[rule.severity]),
             *map(Text, (found.key, finding.message)),
         ]
-        table.add_row(*cells, Text(found.fix, "cyan"))
+        table.add_row(*cells, Text(str(found.fix), "cyan"))
     console.print(table)
 
 

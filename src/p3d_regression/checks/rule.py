@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import yaml
 
-from p3d_regression.components.text import as_yaml
+from p3d_regression.errors import Found
+from p3d_regression.fix import Fix
+from p3d_regression.text import as_yaml
 
 Severity = Literal["error", "warning"]
 Mode = Literal["train", "predict"]
@@ -19,21 +21,6 @@ PREDICT: tuple[Mode, ...] = ("predict",)
 
 #: What a rule looks at: the config alone; files that it names, without reading volumes; or the volumes.
 Needs = Literal["config", "files", "volumes"]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a rule has found in one config.
-
-    Attributes:
-        key: where in the config, such as ``model.final_sigmoid``.
-        message: with the user's own values; one or two sentences.
-        fix: lines of YAML, ready to be pasted, or a sentence where no line would do.
-    """
-
-    key: str
-    message: str
-    fix: str = ""
 
 
 #: Given a :class:`~p3d_regression.checks.view.View`.
@@ -93,7 +80,7 @@ class Finding:
             "severity": self.rule.severity,
             "key": self.found.key,
             "message": self.message,
-            "fix": self.found.fix,
+            "fix": str(self.found.fix),
         }
 
     def __str__(self) -> str:
@@ -107,13 +94,16 @@ class Finding:
         return " ".join(self.found.message.split())
 
 
-def _in_one_line(fix: str) -> str:
+def _in_one_line(fix: Fix | str) -> str:
     """Lines of YAML as YAML in one line; a sentence as it is."""
+    if isinstance(fix, Fix) and fix.changes:
+        return fix.in_one_line
+    lines = str(fix)
     try:
-        value = yaml.safe_load(fix)
+        value = yaml.safe_load(lines)
     except yaml.YAMLError:
-        return " ".join(fix.split())
-    text = as_yaml(value).removeprefix("{").removesuffix("}") if isinstance(value, dict) else fix
+        return " ".join(lines.split())
+    text = as_yaml(value).removeprefix("{").removesuffix("}") if isinstance(value, dict) else lines
     return " ".join(text.split())
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import Mode
-from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.interval import REAL_LINE, UNIT, Interval
 from p3d_regression.keys import OURS
 from p3d_regression.model import memory as checkpoint_memory
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.scaling.spec import Spec, check_company, spec_of
+from p3d_regression.text import as_yaml
 from p3d_regression.training.plan import Plan, plan_of
 from p3d_regression.upstream import introspection
 

@@ -58,7 +58,7 @@ def _show(
 def _cells(row: dict[str, Any], what: str) -> tuple[str, str, str, str, str]:
     """A row of a table: what a config says, arguments, a property, origin, use."""
     from p3d_regression.components.table import arguments_in_words
-    from p3d_regression.components.text import as_yaml
+    from p3d_regression.text import as_yaml
 
     example = row["example"]
     alone = isinstance(example, dict) and len(example) == 1

@@ -40,7 +40,7 @@ def export(checkpoint: Path, out: Path, config: Path | None, format_: "Format | 
     click.echo(f"{out}: the model of {exported.config}, with the weights of {checkpoint}.", err=True)
     click.echo(f"On random patches both differ by {exported.difference:.1e} of the span of the output.", err=True)
     if exported.section is not None:
-        from p3d_regression.components.text import as_yaml
+        from p3d_regression.text import as_yaml
 
         click.echo("For predictions and pre_trained, not for resume. The section model for its config:", err=True)
         click.echo("model:\n" + "\n".join(f"  {key}: {as_yaml(value)}" for key, value in exported.section.items()))

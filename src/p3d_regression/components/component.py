@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from p3d_regression.components.parameters import Argument, Parameter, parameters_of, with_arguments
-from p3d_regression.components.text import short
 from p3d_regression.errors import ConfigError
+from p3d_regression.text import short
 
 
 class Component:

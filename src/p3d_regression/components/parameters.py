@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat
 
-from p3d_regression.components.text import as_yaml
+from p3d_regression.text import as_yaml
 
 Scalar = bool | int | float | str | None
 

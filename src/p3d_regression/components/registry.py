@@ -8,8 +8,8 @@ from typing import Generic, NoReturn, TypeVar
 
 from p3d_regression import plugins
 from p3d_regression.components.component import Component, Refused
-from p3d_regression.components.text import fold
 from p3d_regression.errors import ConfigError
+from p3d_regression.text import fold
 
 C = TypeVar("C", bound=Component)
 

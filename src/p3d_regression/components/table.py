@@ -4,7 +4,7 @@ from typing import Any
 
 from p3d_regression.components.component import Component
 from p3d_regression.components.registry import Offer
-from p3d_regression.components.text import as_yaml
+from p3d_regression.text import as_yaml
 
 
 def arguments(component: Component) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.interval import NON_NEGATIVE, Interval
 from p3d_regression.losses.criterion import Channelwise, Criterion, VoxelMean, WeightedSum, Whole
@@ -14,6 +13,7 @@ from p3d_regression.losses.loss import Loss
 from p3d_regression.losses.mask import Mask, mask_of
 from p3d_regression.losses.registry import registry
 from p3d_regression.losses.spec import CHANNELWISE, COMPOSITES, EXAMPLES, WEIGHTED_SUM, WHOLE, Spec, parse
+from p3d_regression.text import as_yaml
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from p3d_regression.components.component import Component
 from p3d_regression.components.parameters import Argument
-from p3d_regression.components.text import as_yaml
 from p3d_regression.interval import REAL_LINE, Interval
+from p3d_regression.text import as_yaml
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeGuard
 
-from p3d_regression.components.text import fold, short
 from p3d_regression.errors import ConfigError
+from p3d_regression.text import fold, short
 
 #: The place of the loss that is not a part of another one.
 WHOLE = "loss"

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.losses.criterion import check_shapes
 from p3d_regression.losses.mask import Mask
 from p3d_regression.metrics.metric import Accumulating, Metric
 from p3d_regression.metrics.registry import registry
+from p3d_regression.text import as_yaml
 
 #: Voxels per axis of the patches that a metric is tried on, at most.
 _TRIALS = (24, 96)

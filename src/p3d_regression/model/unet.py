@@ -11,12 +11,12 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from p3d_regression.activations.spec import KEY
-from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.model import memory as checkpoint_memory
 from p3d_regression.model.memory import Memory
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.scaling.spec import Spec
+from p3d_regression.text import as_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

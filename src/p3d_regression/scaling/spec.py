@@ -8,8 +8,8 @@ from numbers import Real
 from typing import Any, NoReturn
 
 from p3d_regression.activations.spec import KEY as ACTIVATION
-from p3d_regression.components.text import fold
 from p3d_regression.errors import ConfigError
+from p3d_regression.text import fold
 
 #: The key of upstream's ``model`` section.
 KEY = "target_scaling"

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.interval import NON_NEGATIVE, NON_POSITIVE, REAL_LINE, Interval
 from p3d_regression.scaling.spec import IDENTITY, PLACE, Numbers, Spec, parse, spec_of
+from p3d_regression.text import as_yaml
 
 if TYPE_CHECKING:
     from torch import nn

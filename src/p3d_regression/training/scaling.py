@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from p3d_regression.activations.spec import KEY as ACTIVATION
-from p3d_regression.components.text import as_yaml
 from p3d_regression.errors import ConfigError
 from p3d_regression.labels.scan import Statistics, VolumeError, scan
 from p3d_regression.model.memory import Memory
@@ -13,6 +12,7 @@ from p3d_regression.model.unet import is_attached, memory_of
 from p3d_regression.scaling.measured import numbers_of
 from p3d_regression.scaling.spec import KEY, PLACE, Numbers, check_company, single
 from p3d_regression.scaling.target import settled, spec_for
+from p3d_regression.text import as_yaml
 from p3d_regression.training.plan import Plan
 from p3d_regression.upstream import datasets
 from p3d_regression.upstream.log import console, say

@@ -6,10 +6,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from p3d_regression.checks.data import FileLayout, Phase
-from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.checks.rule import BOTH, Family
 from p3d_regression.checks.rules.model import nested, unknown
 from p3d_regression.checks.view import View
-from p3d_regression.components.text import as_yaml
+from p3d_regression.errors import Found
+from p3d_regression.text import as_yaml
 from p3d_regression.upstream import datasets, introspection
 
 family = Family()

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.data import Phase
-from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.checks.rule import BOTH, Family
 from p3d_regression.checks.view import View
-from p3d_regression.components.text import as_yaml
+from p3d_regression.errors import Found
 from p3d_regression.interval import Interval
 from p3d_regression.labels.moments import Moments
 from p3d_regression.labels.psnr import PsnrLimit
+from p3d_regression.text import as_yaml
 
 family = Family()
 

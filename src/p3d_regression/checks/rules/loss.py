@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from p3d_regression.activations.spec import KEY
-from p3d_regression.checks.rule import Family, Found
+from p3d_regression.checks.rule import Family
 from p3d_regression.checks.rules.model import found_by, unknown
 from p3d_regression.checks.view import View
-from p3d_regression.components.text import as_yaml
+from p3d_regression.errors import Found
+from p3d_regression.text import as_yaml
 from p3d_regression.upstream import builders
 
 family = Family()

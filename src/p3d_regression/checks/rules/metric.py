@@ -5,10 +5,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from p3d_regression.activations.spec import KEY
-from p3d_regression.checks.rule import Family, Found
+from p3d_regression.checks.rule import Family
 from p3d_regression.checks.rules.model import found_by, unknown
 from p3d_regression.checks.view import View
-from p3d_regression.components.text import as_yaml
+from p3d_regression.errors import Found
+from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
 from p3d_regression.upstream.logs import training_config_beside
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 
 from p3d_regression.activations.spec import KEY
-from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.checks.rule import BOTH, Family
 from p3d_regression.checks.view import View
-from p3d_regression.components.text import as_yaml
-from p3d_regression.errors import ConfigError
+from p3d_regression.errors import ConfigError, Found
 from p3d_regression.keys import OURS, check_keys, check_sections
 from p3d_regression.scaling.spec import KEY as SCALING
+from p3d_regression.text import as_yaml
 from p3d_regression.training.plan import WITH_LOGITS
 from p3d_regression.upstream import introspection
 

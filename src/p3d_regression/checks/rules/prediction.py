@@ -7,14 +7,14 @@ from pathlib import Path
 import yaml
 
 from p3d_regression.activations.spec import KEY
-from p3d_regression.checks.rule import PREDICT, Family, Found
+from p3d_regression.checks.rule import PREDICT, Family
 from p3d_regression.checks.rules.files import beside
 from p3d_regression.checks.rules.model import nested, unknown
 from p3d_regression.checks.view import View
-from p3d_regression.components.text import as_yaml
-from p3d_regression.errors import ConfigError
+from p3d_regression.errors import ConfigError, Found
 from p3d_regression.model import memory as checkpoint_memory
 from p3d_regression.scaling.spec import KEY as SCALING
+from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
 from p3d_regression.upstream.logs import training_config_beside
 

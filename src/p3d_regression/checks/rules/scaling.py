@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 from p3d_regression.activations.spec import KEY as ACTIVATION
 from p3d_regression.checks.reading import label_channels
-from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.checks.rule import BOTH, Family
 from p3d_regression.checks.rules.model import found_by
 from p3d_regression.checks.view import View
-from p3d_regression.components.text import as_yaml
-from p3d_regression.errors import ConfigError
+from p3d_regression.errors import ConfigError, Found
 from p3d_regression.labels.moments import Moments
 from p3d_regression.scaling.measured import numbers_of
 from p3d_regression.scaling.spec import IDENTITY, KEY, Numbers, Spec
 from p3d_regression.scaling.target import is_bounded_by_zero, settled
+from p3d_regression.text import as_yaml
 
 family = Family()
 

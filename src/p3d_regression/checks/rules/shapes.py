@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from p3d_regression.checks.data import FileLayout, Phase, is_shape
 from p3d_regression.checks.reading import is_sound, label_channels
-from p3d_regression.checks.rule import BOTH, PREDICT, Family, Found
+from p3d_regression.checks.rule import BOTH, PREDICT, Family
 from p3d_regression.checks.view import View
+from p3d_regression.errors import Found
 from p3d_regression.upstream import datasets
 
 family = Family()

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from p3d_regression.checks.rule import BOTH, Family, Found
+from p3d_regression.checks.rule import BOTH, Family
 from p3d_regression.checks.rules.model import unknown
 from p3d_regression.checks.view import View
-from p3d_regression.components.text import as_yaml
+from p3d_regression.errors import Found
+from p3d_regression.text import as_yaml
 from p3d_regression.upstream import builders, introspection
 
 family = Family()
