@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from p3d_regression.activations.spec import KEY as ACTIVATION
-from p3d_regression.checks.reading import label_channels
+from p3d_regression.checks.reading import compared_label_channels
 from p3d_regression.checks.rule import BOTH, Family
 from p3d_regression.checks.rules.model import found_by
 from p3d_regression.checks.view import View
@@ -153,8 +153,8 @@ def _labels(view: View) -> list[Moments] | None:
     phase = view.phases.get("train")
     if phase is None or phase.statistics is None or not phase.statistics.complete:
         return None
-    labels = phase.statistics.channels[: label_channels(view, phase.statistics)]
-    return labels if len(labels) == view.label_channels else None
+    labels = phase.statistics.channels[: compared_label_channels(view, phase.statistics)]
+    return labels if len(labels) == view.predicted_label_channels else None
 
 
 def _measured(view: View, labels: list[Moments]) -> list[Numbers] | ConfigError:

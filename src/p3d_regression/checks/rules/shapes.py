@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from p3d_regression.checks.data import FileLayout, Phase, is_shape
-from p3d_regression.checks.reading import is_sound, label_channels
+from p3d_regression.checks.reading import compared_label_channels, is_sound
 from p3d_regression.checks.rule import BOTH, PREDICT, Family
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
@@ -158,7 +158,7 @@ def label_channels_differ(view: View) -> Iterator[Found]:
         shapes = sorted({file.label.shape for file in phase.files if file.label and len(file.label.shape) in (3, 4)})
         if phase.statistics and phase.statistics.channels:
             yield from _channels_of(
-                view, name, bool(phase.statistics.has_channel_axis), label_channels(view, phase.statistics)
+                view, name, bool(phase.statistics.has_channel_axis), compared_label_channels(view, phase.statistics)
             )
         elif shapes and expands and _keeps_channels(view, name):
             shape = shapes[0]
@@ -178,7 +178,7 @@ def _keeps_channels(view: View, phase: str) -> bool:
 
 
 def _channels_of(view: View, phase: str, has_axis: bool, channels: int) -> Iterator[Found]:
-    key, wanted = f"loaders.{phase}.transformer.label", view.label_channels
+    key, wanted = f"loaders.{phase}.transformer.label", view.predicted_label_channels
     if not has_axis:
         size = view.get("loaders.batch_size", 1)
         yield Found(
