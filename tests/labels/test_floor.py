@@ -129,7 +129,7 @@ def test_best_constant_of_one_label() -> None:
 
 def test_every_other_loss_has_no_floor() -> None:
     known_floors = {type(module).__name__ for module in LOSSES}
-    losses = [registration.component for registration in registry().offers()]
+    losses = [registration.component for registration in registry().registrations()]
     assert {loss.name for loss in losses if loss.voxel_loss} == known_floors
 
 

@@ -11,10 +11,10 @@ from pytorch3dunet.unet3d.model import get_model
 from torch import nn
 
 import p3d_regression
-from p3d_regression.activations import table
+from p3d_regression.activations.registry import registry
 
 CLASSES = ["UNet3D", "ResidualUNet3D", "ResidualUNetSE3D", "UNet2D", "ResidualUNet2D"]
-EXAMPLES = {row["name"]: row["example"] for row in table.rows()}
+EXAMPLES = {row["name"]: row["example"] for row in registry().rows()}
 MIXED = ["sigmoid", {"name": "softplus", "beta": 2}, "softplus", "none"]
 
 

@@ -81,7 +81,7 @@ def unknown_model_key(view: View) -> Iterator[Found]:
 def _is_misspelled_key(key: str) -> bool:
     """Whether the builder refuses it, so that another rule says so."""
     try:
-        check_keys([key])
+        check_keys({key: None})
     except ConfigError:
         return True
     return False
