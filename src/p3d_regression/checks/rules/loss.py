@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import Family
-from p3d_regression.checks.rules.model import found_by, unknown
+from p3d_regression.checks.rules.model import unknown
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import write
@@ -34,8 +34,8 @@ def unknown_loss(view: View) -> Iterator[Found]:
     that does not fit the number of output channels. Upstream alone stops with a bare RuntimeError, KeyError or
     TypeError; `p3d-regression losses` lists what there is."""
     section = view.section("loss")
-    if view.plan_error is not None and str(view.plan_error).startswith("loss"):
-        yield found_by(view.plan_error)
+    if section and view.plan_error is not None and view.plan_error.found.key.startswith("loss"):
+        yield view.plan_error.found
     if not section or view.plan_error is not None or view.plan.loss:
         return
     if not isinstance(section.get("name"), str):
@@ -235,22 +235,22 @@ def output_is_not_the_label(view: View) -> Iterator[Found]:
     if not view.head.is_ours or not view.has_regression_metric or _sorts(view):
         return
     channels, final, described = view.out_channels or 1, view.final, view.plan.described
-    for leaf, loss, applied, own in described.own_functions(channels) if described and final else []:
-        if final is None or not loss.instead:
+    for leaf, applied, own in described.own_functions(channels) if described and final else []:
+        if final is None or not leaf.component.instead:
             continue
         what = "the logarithm of the labels" if applied == "exp" else f"what comes before a {applied}"
-        said = f"for {leaf.spec.name} the output is {what}, and {view.metric} compares it with the labels"
-        changes = dict(loss.instead)
+        said = f"for {leaf.component.name} the output is {what}, and {view.metric} compares it with the labels"
+        changes = dict(leaf.component.instead)
         wanted = changes.pop("final_activation", applied)
         entries = [wanted if channel in own else final.entry(channel).short for channel in range(channels)]
         fix = write(f"model.{KEY}", wanted if len(own) == channels else entries)
-        fix = sum((write(f"{leaf.spec.place}.{key}", value) for key, value in changes.items()), fix)
-        yield Found(f"{leaf.spec.place}.name", said, fix)
+        fix = sum((write(f"{leaf.place}.{key}", value) for key, value in changes.items()), fix)
+        yield Found(f"{leaf.place}.name", said, fix)
 
 
 def _sorts(view: View) -> bool:
     """Whether the metric looks at the order of values alone."""
-    return view.plan.metric is not None and view.plan.metric.metric.name == "SpearmanCorrCoef"
+    return view.plan.metric is not None and view.plan.metric.component.name == "SpearmanCorrCoef"
 
 
 @family.rule(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import Family
-from p3d_regression.checks.rules.model import found_by, unknown
+from p3d_regression.checks.rules.model import unknown
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.text import as_yaml
@@ -112,11 +112,12 @@ eval_metric:
 def unknown_metric(view: View) -> Iterator[Found]:
     """A metric that neither upstream nor this project knows, or one that lacks an option or cannot use its value.
     Upstream alone stops with an AttributeError; `p3d-regression metrics` lists what there is."""
-    if view.plan_error is not None and str(view.plan_error).startswith("eval_metric"):
-        yield found_by(view.plan_error)
+    section = view.section("eval_metric")
+    if section and view.plan_error is not None and view.plan_error.found.key.startswith("eval_metric"):
+        yield view.plan_error.found
     elif view.plan_error is not None or view.plan.metric:
         return
-    elif view.section("eval_metric") and introspection.metric_class(view.get("eval_metric.name")) is None:
+    elif section and introspection.metric_class(view.get("eval_metric.name")) is None:
         found = unknown(
             view.get("eval_metric.name"), introspection.metric_names(), "eval_metric.name", "a metric of upstream"
         )
@@ -213,7 +214,7 @@ def output_outside_metric(view: View) -> Iterator[Found]:
     makes the score NaN, and no best checkpoint is kept."""
     if view.plan.metric is None:
         return
-    wanted = view.plan.metric.metric.outputs
+    wanted = view.plan.metric.component.outputs
     for interval in view.predicting(view.seen_by_score("val")):
         if not (interval.low >= wanted.low and interval.high <= wanted.high):
             said = f"the output is in {interval}, {view.plan.metric} is for {wanted}"

@@ -240,13 +240,13 @@ def activated_output_in_logits_loss(view: View) -> Iterator[Found]:
     """With `final_activation` the loss sees the activated output. A loss that applies a sigmoid or softmax of its own
     then applies a second one: after a sigmoid it cannot become small, since the second one maps 0..1 to 0.5..0.73."""
     final, described = view.final, view.plan.described
-    for leaf, loss, applied, own in described.own_functions(view.out_channels or 1) if described and final else []:
+    for leaf, applied, own in described.own_functions(view.out_channels or 1) if described and final else []:
         if final is None or applied == "exp" or all(str(final.entry(channel)) == "none" for channel in own):
             continue
         # an option of the loss, where it has one; else the activation has to go
-        options = {key: value for key, value in loss.instead.items() if key in loss.parameters}
-        fix = sum((write(f"{leaf.spec.place}.{key}", value) for key, value in options.items()), NO_FIX)
-        said = f"{leaf.spec.name} applies a {applied} to what {final} has made of the output"
+        options = {key: value for key, value in leaf.component.instead.items() if key in leaf.component.parameters}
+        fix = sum((write(f"{leaf.place}.{key}", value) for key, value in options.items()), NO_FIX)
+        said = f"{leaf.component.name} applies a {applied} to what {final} has made of the output"
         yield Found(f"model.{KEY}", said, fix or write(f"model.{KEY}", "none"))
 
 
