@@ -63,7 +63,7 @@ def _written(number: float) -> str:
     return f"{number:.9g}"
 
 
-def settled(spec: Spec, final: "FinalActivation", measured: Sequence[Numbers] | None = None) -> TargetScaling | None:
+def scaling_of(spec: Spec, final: "FinalActivation", measured: Sequence[Numbers] | None = None) -> TargetScaling | None:
     """Return what a specification means for a model with a final activation; None if it leaves all channels alone.
 
     Args:
@@ -91,7 +91,7 @@ def restored(plain: Any, final: "FinalActivation") -> TargetScaling:
     Raises:
         ConfigError: it makes no sense with the final activation.
     """
-    found = settled(parse(plain, final.channels), final)
+    found = scaling_of(parse(plain, final.channels), final)
     if found is None:
         raise ConfigError(f"{PLACE}: {plain!r} scales nothing")
     return found
