@@ -16,23 +16,19 @@ from p3d_regression.upstream import datasets, introspection
 family = Family()
 
 
-@family.rule(
-    "P3D401",
-    "loaders-not-understood",
-    "error",
-    modes=BOTH,
-    bad="""
-loaders:
-  dataset: StandardHDF5
-""",
-    good="""
-loaders:
-  dataset: StandardHDF5Dataset
-""",
-)
+@family.rule("P3D401", "error", modes=BOTH)
 def loaders_not_understood(view: View) -> Iterator[Found]:
     """A dataset class or slice builder that upstream does not know, or a phase that does not say where its files are,
-    how they are cut, or what is done to them. Upstream stops with a RuntimeError, KeyError or AssertionError."""
+    how they are cut, or what is done to them. Upstream stops with a RuntimeError, KeyError or AssertionError.
+
+    Example:
+        loaders:
+          dataset: StandardHDF5
+
+    Use instead:
+        loaders:
+          dataset: StandardHDF5Dataset
+    """
     loaders = view.section("loaders")
     if not loaders:
         return
@@ -64,28 +60,25 @@ def loaders_not_understood(view: View) -> Iterator[Found]:
             yield Found(key, *unknown(builder, introspection.slice_builder_names(), key, "a slice builder of upstream"))
 
 
-@family.rule(
-    "P3D402",
-    "training-data-in-validation",
-    "error",
-    bad="""
-loaders:
-  train:
-    file_paths: [data/a.h5]
-  val:
-    file_paths: [data]
-""",
-    good="""
-loaders:
-  train:
-    file_paths: [data/train]
-  val:
-    file_paths: [data/val]
-""",
-)
+@family.rule("P3D402", "error")
 def training_data_in_validation(view: View) -> Iterator[Found]:
     """Upstream refuses the same path in both phases, but takes a directory that holds the file of the other phase, or
-    another spelling of its path. Then the score is that of voxels which the network has learnt by heart."""
+    another spelling of its path. Then the score is that of voxels which the network has learnt by heart.
+
+    Example:
+        loaders:
+          train:
+            file_paths: [data/a.h5]
+          val:
+            file_paths: [data]
+
+    Use instead:
+        loaders:
+          train:
+            file_paths: [data/train]
+          val:
+            file_paths: [data/val]
+    """
     for train in _paths(view, "train"):
         for val in _paths(view, "val"):
             if train == val or _holds(train, val) or _holds(val, train):
@@ -108,28 +101,23 @@ def _paths(view: View, phase: str) -> list[Path]:
     return found
 
 
-@family.rule(
-    "P3D403",
-    "file-unreadable",
-    "error",
-    modes=BOTH,
-    needs="files",
-    bad="""
-loaders:
-  train:
-    file_paths: [no/such/file.h5]
-""",
-    good="""
-loaders:
-  train:
-    file_paths: [train.h5]
-""",
-)
+@family.rule("P3D403", "error", modes=BOTH, needs="files")
 def file_unreadable(view: View) -> Iterator[Found]:
     """A file that is not there, is damaged or cut short (as after a full disk or a broken copy), is no HDF5 file, or
     a directory without HDF5 files. A training stops when it comes to it, or in an epoch; some versions skip such
     files, with an error in the log. A prediction stops after the files before it, and one of an empty directory ends
-    with exit status 0 and writes nothing."""
+    with exit status 0 and writes nothing.
+
+    Example:
+        loaders:
+          train:
+            file_paths: [no/such/file.h5]
+
+    Use instead:
+        loaders:
+          train:
+            file_paths: [train.h5]
+    """
     for name, phase in view.phases.items():
         if phase.failure is not None:
             yield Found(f"loaders.{name}", f"upstream cannot read this: {phase.failure}", "mend or remove the file")
@@ -152,23 +140,18 @@ def beside(path: str) -> str:
     return ""
 
 
-@family.rule(
-    "P3D404",
-    "dataset-missing",
-    "error",
-    modes=BOTH,
-    needs="files",
-    bad="""
-loaders:
-  label_internal_path: distance
-""",
-    good="""
-loaders:
-  label_internal_path: label
-""",
-)
+@family.rule("P3D404", "error", modes=BOTH, needs="files")
 def dataset_missing(view: View) -> Iterator[Found]:
-    """A file without the raw volume or the labels under the configured path. Upstream stops with a KeyError of h5py."""
+    """A file without the raw volume or the labels under the configured path. Upstream stops with a KeyError of h5py.
+
+    Example:
+        loaders:
+          label_internal_path: distance
+
+    Use instead:
+        loaders:
+          label_internal_path: label
+    """
     for phase in view.phases.values():
         wanted = [("raw_internal_path", phase.raw_path, "raw")]
         if view.mode == "train":

@@ -18,24 +18,20 @@ family = Family()
 _ROUNDING = 1e-6
 
 
-@family.rule(
-    "P3D501",
-    "output-cannot-reach-labels",
-    "error",
-    needs="volumes",
-    bad="""
-model:
-  final_activation: tanh
-""",
-    good="""
-model:
-  final_activation: none
-""",
-)
+@family.rule("P3D501", "error", needs="volumes")
 def output_cannot_reach_labels(view: View) -> Iterator[Found]:
     """The model's last layer can only say values of its range. Where labels lie outside, loss or score cannot fall
     below a floor, however long the training: for each voxel it is the loss of the value in the range that is next to
-    its label. The floor is computed from all labels, exactly; beside it the value of the best constant guess."""
+    its label. The floor is computed from all labels, exactly; beside it the value of the best constant guess.
+
+    Example:
+        model:
+          final_activation: tanh
+
+    Use instead:
+        model:
+          final_activation: none
+    """
     for name, phase in view.phases.items():
         if phase.statistics is None or not view.is_regression:
             continue
@@ -76,24 +72,20 @@ def _remedy(phase: Phase) -> str:
     return f"model:\n  {KEY}: {as_yaml(value)}"
 
 
-@family.rule(
-    "P3D502",
-    "labels-not-finite",
-    "error",
-    needs="volumes",
-    bad="""
-loaders:
-  label_internal_path: label_with_nan
-""",
-    good="""
-loaders:
-  label_internal_path: label
-""",
-)
+@family.rule("P3D502", "error", needs="volumes")
 def labels_not_finite(view: View) -> Iterator[Found]:
     """One NaN among the labels makes the loss of its batch NaN, and after that step every weight. The training goes
     on to its end, exit status 0, and predicts NaN everywhere. Among the labels to validate with it makes every score
-    NaN, and no best checkpoint is kept."""
+    NaN, and no best checkpoint is kept.
+
+    Example:
+        loaders:
+          label_internal_path: label_with_nan
+
+    Use instead:
+        loaders:
+          label_internal_path: label
+    """
     for name, phase in view.phases.items():
         for index, labels in enumerate(phase.statistics.channels if phase.statistics else []):
             if labels.nan or labels.inf:
@@ -104,24 +96,19 @@ def labels_not_finite(view: View) -> Iterator[Found]:
                 yield Found(f"loaders.{name}", f"the labels hold {_count(labels)}{channel}", fix)
 
 
-@family.rule(
-    "P3D503",
-    "raw-not-finite",
-    "error",
-    modes=BOTH,
-    needs="volumes",
-    bad="""
-loaders:
-  raw_internal_path: raw_with_nan
-""",
-    good="""
-loaders:
-  raw_internal_path: raw
-""",
-)
+@family.rule("P3D503", "error", modes=BOTH, needs="volumes")
 def raw_not_finite(view: View) -> Iterator[Found]:
     """NaN in a raw volume makes the statistics of Standardize NaN, then the whole patch, and in training all
-    weights."""
+    weights.
+
+    Example:
+        loaders:
+          raw_internal_path: raw_with_nan
+
+    Use instead:
+        loaders:
+          raw_internal_path: raw
+    """
     for name, phase in view.phases.items():
         for file in phase.files:
             if file.raw_moments and (file.raw_moments.nan or file.raw_moments.inf):
@@ -134,25 +121,21 @@ def _count(moments: Moments) -> str:
     return f"{' and '.join(parts)} of {moments.count:.0f}"
 
 
-@family.rule(
-    "P3D504",
-    "psnr-range",
-    "error",
-    needs="volumes",
-    bad="""
-eval_metric:
-  name: PSNR
-""",
-    good="""
-eval_metric:
-  name: PSNR
-  data_range: 36.0
-""",
-)
+@family.rule("P3D504", "error", needs="volumes")
 def psnr_range(view: View) -> Iterator[Found]:
     """Upstream's PSNR does not know the range of your labels. It takes 1, or 2 in batches with a negative label, and
     crashes at the first score if a label is outside -1..1. With `data_range`, which upstream alone ignores, it is this
-    project's PSNR, of the whole validation."""
+    project's PSNR, of the whole validation.
+
+    Example:
+        eval_metric:
+          name: PSNR
+
+    Use instead:
+        eval_metric:
+          name: PSNR
+          data_range: 36.0
+    """
     if view.metric != "PSNR" or view.plan.metric:
         return
     for name, phase in view.phases.items():
@@ -168,28 +151,24 @@ def _with_range(labels: Moments) -> str:
     return f"eval_metric:\n  name: PSNR\n  data_range: {max(labels.high - labels.low, 1e-6):.4g}"
 
 
-@family.rule(
-    "P3D505",
-    "psnr-range-changes",
-    "warning",
-    needs="volumes",
-    bad="""
-eval_metric:
-  name: PSNR
-loaders:
-  label_internal_path: partly_negative
-""",
-    good="""
-eval_metric:
-  name: PSNR
-  data_range: 2.0
-loaders:
-  label_internal_path: partly_negative
-""",
-)
+@family.rule("P3D505", "warning", needs="volumes")
 def psnr_range_changes(view: View) -> Iterator[Found]:
     """Where some batches hold negative labels and others do not, upstream's PSNR assumes a range of 2 in the first
-    and of 1 in the others: 6 dB more for the same error, depending on what a batch shows."""
+    and of 1 in the others: 6 dB more for the same error, depending on what a batch shows.
+
+    Example:
+        eval_metric:
+          name: PSNR
+        loaders:
+          label_internal_path: partly_negative
+
+    Use instead:
+        eval_metric:
+          name: PSNR
+          data_range: 2.0
+        loaders:
+          label_internal_path: partly_negative
+    """
     for name, phase in view.phases.items():
         limit = phase.limits.get("PSNR")
         if isinstance(limit, PsnrLimit):
@@ -203,33 +182,29 @@ def psnr_range_changes(view: View) -> Iterator[Found]:
                 yield Found("eval_metric.name", said, _with_range(phase.statistics.channels[0]))
 
 
-@family.rule(
-    "P3D506",
-    "labels-outside-loss",
-    "error",
-    needs="volumes",
-    bad="""
-model:
-  final_activation: softplus
-loss:
-  name: PoissonNLLLoss
-  log_input: false
-loaders:
-  label_internal_path: partly_negative
-""",
-    good="""
-model:
-  final_activation: softplus
-loss:
-  name: PoissonNLLLoss
-  log_input: false
-loaders:
-  label_internal_path: positive
-""",
-)
+@family.rule("P3D506", "error", needs="volumes")
 def labels_outside_loss(view: View) -> Iterator[Found]:
     """Some losses mean something for certain labels only: `PoissonNLLLoss` for counts, `BCELoss` for fractions. With
-    others they are numbers that get smaller for ever, and the training follows them."""
+    others they are numbers that get smaller for ever, and the training follows them.
+
+    Example:
+        model:
+          final_activation: softplus
+        loss:
+          name: PoissonNLLLoss
+          log_input: false
+        loaders:
+          label_internal_path: partly_negative
+
+    Use instead:
+        model:
+          final_activation: softplus
+        loss:
+          name: PoissonNLLLoss
+          log_input: false
+        loaders:
+          label_internal_path: positive
+    """
     if view.plan.loss is None:
         return
     for name, phase in view.phases.items():
@@ -243,30 +218,26 @@ def labels_outside_loss(view: View) -> Iterator[Found]:
                 yield Found("loss.name", said, "loss:\n  name: HuberLoss")
 
 
-@family.rule(
-    "P3D507",
-    "no-voxel-counts",
-    "error",
-    needs="volumes",
-    bad="""
-model:
-  final_activation: none
-loss:
-  name: MSELoss
-  ignore_index: 0
-loaders:
-  label_internal_path: zero
-""",
-    good="""
-model:
-  final_activation: none
-loss:
-  name: MSELoss
-  ignore_index: 0
-""",
-)
+@family.rule("P3D507", "error", needs="volumes")
 def no_voxel_counts(view: View) -> Iterator[Found]:
-    """If `ignore_index` is the label of all voxels, nothing is learnt and no score is a number."""
+    """If `ignore_index` is the label of all voxels, nothing is learnt and no score is a number.
+
+    Example:
+        model:
+          final_activation: none
+        loss:
+          name: MSELoss
+          ignore_index: 0
+        loaders:
+          label_internal_path: zero
+
+    Use instead:
+        model:
+          final_activation: none
+        loss:
+          name: MSELoss
+          ignore_index: 0
+    """
     for name, phase in view.phases.items():
         statistics = phase.statistics
         if view.plan.mask is None or statistics is None or not statistics.complete:
@@ -278,28 +249,24 @@ def no_voxel_counts(view: View) -> Iterator[Found]:
                 yield Found("loss.ignore_index", said, "delete the line, or write the label of voxels without one")
 
 
-@family.rule(
-    "P3D508",
-    "nothing-is-ignored",
-    "warning",
-    needs="volumes",
-    bad="""
-model:
-  final_activation: none
-loss:
-  name: MSELoss
-  ignore_index: 999
-""",
-    good="""
-model:
-  final_activation: none
-loss:
-  name: MSELoss
-""",
-)
+@family.rule("P3D508", "warning", needs="volumes")
 def nothing_is_ignored(view: View) -> Iterator[Found]:
     """If no label has the value of `ignore_index`, the voxels that should not count have another one: a sign is missing
-    (999 for -999), or a label transform has changed them."""
+    (999 for -999), or a label transform has changed them.
+
+    Example:
+        model:
+          final_activation: none
+        loss:
+          name: MSELoss
+          ignore_index: 999
+
+    Use instead:
+        model:
+          final_activation: none
+        loss:
+          name: MSELoss
+    """
     if view.plan.mask is None or not view.phases:
         return
     known = [phase.statistics for phase in view.phases.values() if phase.statistics and phase.statistics.complete]
@@ -310,29 +277,25 @@ def nothing_is_ignored(view: View) -> Iterator[Found]:
         yield Found("loss.ignore_index", said, "write the label of the voxels that do not count, or delete the line")
 
 
-@family.rule(
-    "P3D509",
-    "data-range-of-other-labels",
-    "warning",
-    needs="volumes",
-    bad="""
-eval_metric:
-  name: PSNR
-  data_range: 1.0
-trainer:
-  eval_score_higher_is_better: true
-""",
-    good="""
-eval_metric:
-  name: PSNR
-  data_range: 36.0
-trainer:
-  eval_score_higher_is_better: true
-""",
-)
+@family.rule("P3D509", "warning", needs="volumes")
 def data_range_of_other_labels(view: View) -> Iterator[Found]:
     """`data_range` is the span of the values that labels can have. Another one shifts PSNR by a constant, and changes
-    what SSIM takes for similar. Half or twice the span of the labels that there are is taken for meant."""
+    what SSIM takes for similar. Half or twice the span of the labels that there are is taken for meant.
+
+    Example:
+        eval_metric:
+          name: PSNR
+          data_range: 1.0
+        trainer:
+          eval_score_higher_is_better: true
+
+    Use instead:
+        eval_metric:
+          name: PSNR
+          data_range: 36.0
+        trainer:
+          eval_score_higher_is_better: true
+    """
     given = view.plan.metric.arguments.get("data_range") if view.plan.metric else None
     phase = view.phases.get("val")
     if given is None or phase is None or phase.statistics is None:

@@ -21,22 +21,17 @@ from p3d_regression.upstream.logs import training_config_beside
 family = Family()
 
 
-@family.rule(
-    "P3D601",
-    "checkpoint-unreadable",
-    "error",
-    modes=PREDICT,
-    needs="files",
-    bad="""
-model_path: no/such/checkpoint.pytorch
-""",
-    good="""
-model_path: checkpoints/best_checkpoint.pytorch
-""",
-)
+@family.rule("P3D601", "error", modes=PREDICT, needs="files")
 def checkpoint_unreadable(view: View) -> Iterator[Found]:
     """The config names no checkpoint, or one that cannot be read: damaged, of another program, or not there. Upstream
-    builds the model first and then stops with an error of torch."""
+    builds the model first and then stops with an error of torch.
+
+    Example:
+        model_path: no/such/checkpoint.pytorch
+
+    Use instead:
+        model_path: checkpoints/best_checkpoint.pytorch
+    """
     path = view.get("model_path")
     if not isinstance(path, str):
         yield Found("model_path", "is missing", "model_path: checkpoints/best_checkpoint.pytorch")
@@ -50,28 +45,23 @@ def checkpoint_unreadable(view: View) -> Iterator[Found]:
             yield Found("model_path", f"{path} is no checkpoint ({type(error).__name__}: {lines[0][:200]})")
 
 
-@family.rule(
-    "P3D602",
-    "checkpoint-contradicts-config",
-    "error",
-    modes=PREDICT,
-    needs="files",
-    bad="""
-model:
-  final_activation: softplus
-model_path: trained_with_none.pytorch
-""",
-    good="""
-model:
-  final_activation: none
-model_path: trained_with_none.pytorch
-""",
-)
+@family.rule("P3D602", "error", modes=PREDICT, needs="files")
 def checkpoint_contradicts_config(view: View) -> Iterator[Found]:
     """A checkpoint that was trained with `final_activation` remembers it, and another one in the prediction config is
     refused. What was trained with upstream's own keys remembers nothing: without `is_segmentation: false` in the
     prediction config its values are squashed to 0..1 in silence. But upstream has left a copy of the training config
-    in `logs/` beside the checkpoint, and that tells."""
+    in `logs/` beside the checkpoint, and that tells.
+
+    Example:
+        model:
+          final_activation: softplus
+        model_path: trained_with_none.pytorch
+
+    Use instead:
+        model:
+          final_activation: none
+        model_path: trained_with_none.pytorch
+    """
     if view.checkpoint_metadata is None:
         return
     try:
@@ -108,53 +98,45 @@ def _against_training_config(view: View) -> Iterator[Found]:
     )
 
 
-@family.rule(
-    "P3D603",
-    "segmentation-saved",
-    "error",
-    modes=PREDICT,
-    bad="""
-model:
-  final_activation: none
-predictor:
-  save_segmentation: true
-""",
-    good="""
-model:
-  final_activation: none
-predictor:
-  save_segmentation: false
-""",
-)
+@family.rule("P3D603", "error", modes=PREDICT)
 def segmentation_saved(view: View) -> Iterator[Found]:
     """With `save_segmentation` upstream writes class numbers instead of values: for one channel whether the output is
-    above 0.5, for several the number of the largest one."""
+    above 0.5, for several the number of the largest one.
+
+    Example:
+        model:
+          final_activation: none
+        predictor:
+          save_segmentation: true
+
+    Use instead:
+        model:
+          final_activation: none
+        predictor:
+          save_segmentation: false
+    """
     if view.is_regression and view.get("predictor.save_segmentation", False):
         said = "the predictions would be class numbers, not values"
         yield Found("predictor.save_segmentation", said, "predictor:\n  save_segmentation: false")
 
 
-@family.rule(
-    "P3D604",
-    "segmentation-metric",
-    "error",
-    modes=PREDICT,
-    bad="""
-model:
-  final_activation: none
-predictor:
-  performance_metric: dice
-""",
-    good="""
-model:
-  final_activation: none
-predictor:
-  name: StandardPredictor
-""",
-)
+@family.rule("P3D604", "error", modes=PREDICT)
 def segmentation_metric(view: View) -> Iterator[Found]:
     """`performance_metric` knows `dice` and `mean_iou`, which compare class numbers. With any other name, or without
-    `gt_internal_path`, an assertion stops upstream after the whole inference."""
+    `gt_internal_path`, an assertion stops upstream after the whole inference.
+
+    Example:
+        model:
+          final_activation: none
+        predictor:
+          performance_metric: dice
+
+    Use instead:
+        model:
+          final_activation: none
+        predictor:
+          name: StandardPredictor
+    """
     metric = view.get("predictor.performance_metric")
     if metric is None:
         return
@@ -170,49 +152,40 @@ def segmentation_metric(view: View) -> Iterator[Found]:
         yield Found("predictor.gt_internal_path", said, "predictor:\n  gt_internal_path: label")
 
 
-@family.rule(
-    "P3D605",
-    "input-file-written",
-    "warning",
-    modes=PREDICT,
-    bad="""
-loaders:
-  dataset: LazyHDF5Dataset
-""",
-    good="""
-loaders:
-  dataset: StandardHDF5Dataset
-""",
-)
+@family.rule("P3D605", "warning", modes=PREDICT)
 def input_file_written(view: View) -> Iterator[Found]:
     """At prediction LazyHDF5Dataset writes the mirror-padded raw volume as `raw_padded` into the input file: the file
-    grows, and it must be writable. A later prediction takes what it finds there, also with another halo."""
+    grows, and it must be writable. A later prediction takes what it finds there, also with another halo.
+
+    Example:
+        loaders:
+          dataset: LazyHDF5Dataset
+
+    Use instead:
+        loaders:
+          dataset: StandardHDF5Dataset
+    """
     if view.get("loaders.dataset") == "LazyHDF5Dataset" and introspection.lazy_prediction_writes():
         said = "predict3dunet would write a dataset raw_padded into each input file"
         yield Found("loaders.dataset", said, "loaders:\n  dataset: StandardHDF5Dataset  # or predict from a copy")
 
 
-@family.rule(
-    "P3D606",
-    "stale-padding",
-    "error",
-    modes=PREDICT,
-    needs="files",
-    bad="""
-loaders:
-  dataset: LazyHDF5Dataset
-  raw_internal_path: padded_before
-""",
-    good="""
-loaders:
-  dataset: StandardHDF5Dataset
-  raw_internal_path: padded_before
-""",
-)
+@family.rule("P3D606", "error", modes=PREDICT, needs="files")
 def stale_padding(view: View) -> Iterator[Found]:
     """A `raw_padded` of an earlier prediction is taken as it is. If the halo was larger then, the predictions are
     shifted; if it was smaller, upstream stops. (A raw volume whose values were replaced since is not looked at
-    either, and nothing can tell.)"""
+    either, and nothing can tell.)
+
+    Example:
+        loaders:
+          dataset: LazyHDF5Dataset
+          raw_internal_path: padded_before
+
+    Use instead:
+        loaders:
+          dataset: StandardHDF5Dataset
+          raw_internal_path: padded_before
+    """
     if view.get("loaders.dataset") != "LazyHDF5Dataset" or not introspection.lazy_prediction_writes():
         return
     halo = view.get("loaders.test.slice_builder.halo_shape", [0, 0, 0])
@@ -232,23 +205,19 @@ def stale_padding(view: View) -> Iterator[Found]:
                 )
 
 
-@family.rule(
-    "P3D607",
-    "predictor-not-understood",
-    "error",
-    modes=PREDICT,
-    bad="""
-predictor:
-  name: Standard
-""",
-    good="""
-predictor:
-  name: StandardPredictor
-""",
-)
+@family.rule("P3D607", "error", modes=PREDICT)
 def predictor_not_understood(view: View) -> Iterator[Found]:
     """A predictor that upstream does not know, an option that it gives itself (`output_dir` belongs to `loaders`), or a
-    channel that the model does not have. Upstream stops, for the last in the midst of the inference."""
+    channel that the model does not have. Upstream stops, for the last in the midst of the inference.
+
+    Example:
+        predictor:
+          name: Standard
+
+    Use instead:
+        predictor:
+          name: StandardPredictor
+    """
     section = view.section("predictor")
     name = section.get("name", "StandardPredictor")
     if name not in introspection.predictor_names():
@@ -268,25 +237,21 @@ def predictor_not_understood(view: View) -> Iterator[Found]:
 _GIVEN = ("model", "output_dir", "out_channels", "device", "config")
 
 
-@family.rule(
-    "P3D608",
-    "ignored-predictor-option",
-    "warning",
-    modes=PREDICT,
-    bad="""
-predictor:
-  name: StandardPredictor
-  save_segmentations: true
-""",
-    good="""
-predictor:
-  name: StandardPredictor
-  save_segmentation: true
-""",
-)
+@family.rule("P3D608", "warning", modes=PREDICT)
 def ignored_predictor_option(view: View) -> Iterator[Found]:
     """Upstream's predictors accept any option and ignore those that they do not know, such as options of older
-    versions."""
+    versions.
+
+    Example:
+        predictor:
+          name: StandardPredictor
+          save_segmentations: true
+
+    Use instead:
+        predictor:
+          name: StandardPredictor
+          save_segmentation: true
+    """
     section = view.section("predictor")
     cls = introspection.predictor_class(section.get("name", "StandardPredictor"))
     if cls is None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from p3d_regression.checks.data import FileLayout, Phase, is_shape
-from p3d_regression.checks.reading import is_sound, label_channels
+from p3d_regression.checks.reading import compared_label_channels, is_sound
 from p3d_regression.checks.rule import BOTH, PREDICT, Family
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
@@ -12,23 +12,18 @@ from p3d_regression.upstream import datasets
 family = Family()
 
 
-@family.rule(
-    "P3D405",
-    "shapes-apart",
-    "error",
-    modes=BOTH,
-    needs="files",
-    bad="""
-loaders:
-  label_internal_path: half_label
-""",
-    good="""
-loaders:
-  label_internal_path: label
-""",
-)
+@family.rule("P3D405", "error", modes=BOTH, needs="files")
 def shapes_apart(view: View) -> Iterator[Found]:
-    """Volumes that are neither (D, H, W) nor (C, D, H, W), or labels of another size than the raw volume."""
+    """Volumes that are neither (D, H, W) nor (C, D, H, W), or labels of another size than the raw volume.
+
+    Example:
+        loaders:
+          label_internal_path: half_label
+
+    Use instead:
+        loaders:
+          label_internal_path: label
+    """
     for phase in view.phases.values():
         for file in phase.files:
             yield from _shapes_of(view, phase, file)
@@ -57,28 +52,23 @@ def _shapes_of(view: View, phase: Phase, file: FileLayout) -> Iterator[Found]:
         yield Found("model.in_channels", said, f"model:\n  in_channels: {channels}")
 
 
-@family.rule(
-    "P3D406",
-    "patch-larger-than-volume",
-    "error",
-    modes=BOTH,
-    needs="files",
-    bad="""
-loaders:
-  train:
-    slice_builder:
-      patch_shape: [512, 64, 64]
-""",
-    good="""
-loaders:
-  train:
-    slice_builder:
-      patch_shape: [4, 64, 64]
-""",
-)
+@family.rule("P3D406", "error", modes=BOTH, needs="files")
 def patch_larger_than_volume(view: View) -> Iterator[Found]:
     """A patch must fit into every volume of its phase, and upstream wants at least 64 voxels in Y and X. It stops at
-    the first file that is too small, with an assertion."""
+    the first file that is too small, with an assertion.
+
+    Example:
+        loaders:
+          train:
+            slice_builder:
+              patch_shape: [512, 64, 64]
+
+    Use instead:
+        loaders:
+          train:
+            slice_builder:
+              patch_shape: [4, 64, 64]
+    """
     for name, phase in view.phases.items():
         key = f"loaders.{name}.slice_builder.patch_shape"
         patch = view.get(key)
@@ -113,40 +103,36 @@ def _patch(phase: str, shape: list[int]) -> str:
     return f"loaders:\n  {phase}:\n    slice_builder:\n      patch_shape: {shape}"
 
 
-@family.rule(
-    "P3D407",
-    "label-channels",
-    "error",
-    needs="files",
-    bad="""
-loss:
-  name: MSELoss
-loaders:
-  batch_size: 2
-  train:
-    transformer:
-      label:
-        - name: ToTensor
-          expand_dims: false
-""",
-    good="""
-loss:
-  name: MSELoss
-loaders:
-  batch_size: 2
-  train:
-    transformer:
-      label:
-        - name: ToTensor
-          expand_dims: true
-""",
-)
-def label_channels_differ(view: View) -> Iterator[Found]:
+@family.rule("P3D407", "error", needs="files")
+def label_channels(view: View) -> Iterator[Found]:
     """The output of the model has the shape (N, C, D, H, W). Labels of the shape (N, D, H, W), as `expand_dims:
     false` makes them of (D, H, W), are broadcast: the loss compares every sample of the batch with the labels of
     every other one, and all that torch says is one warning. MSE and PSNR stop the training at the first score; where
     none is taken of these labels (`skip_train_validation`), it goes on towards a blur. Labels with another number of
-    channels than `out_channels` stop it too."""
+    channels than `out_channels` stop it too.
+
+    Example:
+        loss:
+          name: MSELoss
+        loaders:
+          batch_size: 2
+          train:
+            transformer:
+              label:
+                - name: ToTensor
+                  expand_dims: false
+
+    Use instead:
+        loss:
+          name: MSELoss
+        loaders:
+          batch_size: 2
+          train:
+            transformer:
+              label:
+                - name: ToTensor
+                  expand_dims: true
+    """
     if not view.has_regression_loss or view.out_channels is None:
         return
     for name, phase in view.phases.items():
@@ -158,7 +144,7 @@ def label_channels_differ(view: View) -> Iterator[Found]:
         shapes = sorted({file.label.shape for file in phase.files if file.label and len(file.label.shape) in (3, 4)})
         if phase.statistics and phase.statistics.channels:
             yield from _channels_of(
-                view, name, bool(phase.statistics.has_channel_axis), label_channels(view, phase.statistics)
+                view, name, bool(phase.statistics.has_channel_axis), compared_label_channels(view, phase.statistics)
             )
         elif shapes and expands and _keeps_channels(view, name):
             shape = shapes[0]
@@ -195,31 +181,26 @@ def _channels_of(view: View, phase: str, has_axis: bool, channels: int) -> Itera
         yield Found("model.out_channels", said, f"model:\n  out_channels: {needed}")
 
 
-@family.rule(
-    "P3D408",
-    "gaps-in-prediction",
-    "error",
-    modes=PREDICT,
-    needs="files",
-    bad="""
-loaders:
-  test:
-    slice_builder:
-      patch_shape: [1, 64, 64]
-      stride_shape: [3, 64, 64]
-""",
-    good="""
-loaders:
-  test:
-    slice_builder:
-      patch_shape: [1, 64, 64]
-      stride_shape: [1, 64, 64]
-""",
-)
+@family.rule("P3D408", "error", modes=PREDICT, needs="files")
 def gaps_in_prediction(view: View) -> Iterator[Found]:
     """With a stride larger than the patch, voxels lie between the patches. Upstream writes a constant there, exit
     status 0. It is easily overlooked where the patch has been made smaller, and in a volume as thick as the patch
-    there is no gap yet."""
+    there is no gap yet.
+
+    Example:
+        loaders:
+          test:
+            slice_builder:
+              patch_shape: [1, 64, 64]
+              stride_shape: [3, 64, 64]
+
+    Use instead:
+        loaders:
+          test:
+            slice_builder:
+              patch_shape: [1, 64, 64]
+              stride_shape: [1, 64, 64]
+    """
     phase = view.phases.get("test")
     places = [f"loaders.test.slice_builder.{kind}_shape" for kind in ("patch", "stride")]
     patch, stride = (view.get(place) for place in places)

@@ -15,21 +15,17 @@ from p3d_regression.upstream import builders, introspection
 family = Family()
 
 
-@family.rule(
-    "P3D201",
-    "missing-section",
-    "error",
-    modes=BOTH,
-    bad="""
-loss:
-""",
-    good="""
-loss:
-  name: MSELoss
-""",
-)
+@family.rule("P3D201", "error", modes=BOTH)
 def missing_section(view: View) -> Iterator[Found]:
-    """Upstream needs these sections, and stops with an assertion or a KeyError without them, one after the other."""
+    """Upstream needs these sections, and stops with an assertion or a KeyError without them, one after the other.
+
+    Example:
+        loss:
+
+    Use instead:
+        loss:
+          name: MSELoss
+    """
     needed: tuple[str, ...] = ("model", "loaders", "loss", "eval_metric", "optimizer", "trainer")
     needed = needed if view.mode == "train" else needed[:2]
     for name in (*needed, "lr_scheduler", "predictor"):
@@ -58,24 +54,21 @@ _FIRST_LINE = {
 }
 
 
-@family.rule(
-    "P3D210",
-    "unknown-optimizer",
-    "error",
-    bad="""
-optimizer:
-  name: adamw
-  learning_rate: 0.0002
-""",
-    good="""
-optimizer:
-  name: AdamW
-  learning_rate: 0.0002
-""",
-)
+@family.rule("P3D210", "error")
 def unknown_optimizer(view: View) -> Iterator[Found]:
     """Upstream takes Adam for every optimizer that it does not know, without a word. Options that it cannot use, such
-    as a `learning_rate: 1e-3`, which YAML reads as a text (write 0.001 or 1.0e-3), stop it with a bare TypeError."""
+    as a `learning_rate: 1e-3`, which YAML reads as a text (write 0.001 or 1.0e-3), stop it with a bare TypeError.
+
+    Example:
+        optimizer:
+          name: adamw
+          learning_rate: 0.0002
+
+    Use instead:
+        optimizer:
+          name: AdamW
+          learning_rate: 0.0002
+    """
     section = view.section("optimizer")
     if not section:
         return
@@ -104,24 +97,21 @@ def _is_number_as_text(value: object) -> bool:
         return False
 
 
-@family.rule(
-    "P3D211",
-    "ignored-optimizer-option",
-    "error",
-    bad="""
-optimizer:
-  name: Adam
-  lr: 0.0002
-""",
-    good="""
-optimizer:
-  name: Adam
-  learning_rate: 0.0002
-""",
-)
+@family.rule("P3D211", "error")
 def ignored_optimizer_option(view: View) -> Iterator[Found]:
     """Upstream looks for a few options of each optimizer and ignores the others. `lr` is torch's name; upstream's is
-    `learning_rate`, and without it the rate is 0.001."""
+    `learning_rate`, and without it the rate is 0.001.
+
+    Example:
+        optimizer:
+          name: Adam
+          lr: 0.0002
+
+    Use instead:
+        optimizer:
+          name: Adam
+          learning_rate: 0.0002
+    """
     section = view.section("optimizer")
     if not section:
         return
@@ -138,24 +128,21 @@ def ignored_optimizer_option(view: View) -> Iterator[Found]:
 _OPTIONS = ["learning_rate", "weight_decay", "betas", "momentum", "nesterov", "alpha", "rho"]
 
 
-@family.rule(
-    "P3D212",
-    "unknown-scheduler",
-    "error",
-    bad="""
-lr_scheduler:
-  name: StepLr
-  step_size: 10
-""",
-    good="""
-lr_scheduler:
-  name: StepLR
-  step_size: 10
-""",
-)
+@family.rule("P3D212", "error")
 def unknown_scheduler(view: View) -> Iterator[Found]:
     """A scheduler that `torch.optim.lr_scheduler` does not have, or with arguments that it does not take. Upstream
-    stops with a KeyError, AttributeError or TypeError, after it has opened all files."""
+    stops with a KeyError, AttributeError or TypeError, after it has opened all files.
+
+    Example:
+        lr_scheduler:
+          name: StepLr
+          step_size: 10
+
+    Use instead:
+        lr_scheduler:
+          name: StepLR
+          step_size: 10
+    """
     section = view.get("lr_scheduler")
     built = builders.scheduler(section, view.section("optimizer")) if isinstance(section, Mapping) else None
     if built is None or built.error is None:
@@ -167,22 +154,19 @@ def unknown_scheduler(view: View) -> Iterator[Found]:
         yield Found("lr_scheduler", f"torch cannot build {section['name']} of these options ({built.error})")
 
 
-@family.rule(
-    "P3D213",
-    "unknown-trainer-key",
-    "error",
-    bad="""
-trainer:
-  max_num_iteration: 1000
-""",
-    good="""
-trainer:
-  max_num_iterations: 1000
-""",
-)
+@family.rule("P3D213", "error")
 def unknown_trainer_key(view: View) -> Iterator[Found]:
     """A key of the `trainer` section that upstream does not take, one that it needs and does not find, or a text
-    where it needs a number. It stops with a TypeError, after it has opened all files, or in the first iteration."""
+    where it needs a number. It stops with a TypeError, after it has opened all files, or in the first iteration.
+
+    Example:
+        trainer:
+          max_num_iteration: 1000
+
+    Use instead:
+        trainer:
+          max_num_iterations: 1000
+    """
     section, known = view.section("trainer"), introspection.trainer_parameters()
     if not section or not known:
         return
@@ -201,45 +185,38 @@ def unknown_trainer_key(view: View) -> Iterator[Found]:
             yield Found(f"trainer.{key}", "upstream's trainer needs this key", f"trainer:\n  {key}: ...")
 
 
-@family.rule(
-    "P3D215",
-    "key-given-twice",
-    "error",
-    modes=BOTH,
-    bad="""
-optimizer:
-  learning_rate: 0.01
-  learning_rate: 0.0001
-""",
-    good="""
-optimizer:
-  learning_rate: 0.0001
-""",
-)
+@family.rule("P3D215", "error", modes=BOTH)
 def key_given_twice(view: View) -> Iterator[Found]:
     """YAML takes the last of two lines with the same key, and the last of two sections, without a word: whatever
-    stood in the first is gone."""
+    stood in the first is gone.
+
+    Example:
+        optimizer:
+          learning_rate: 0.01
+          learning_rate: 0.0001
+
+    Use instead:
+        optimizer:
+          learning_rate: 0.0001
+    """
     for key, line in view.twice:
         yield Found(key, f"comes again in line {line}, and what was said before is lost", "make one of the two")
 
 
-@family.rule(
-    "P3D220",
-    "key-outside-its-section",
-    "warning",
-    bad="""
-loss:
-  name: HuberLoss
-delta: 2.0
-""",
-    good="""
-loss:
-  name: HuberLoss
-  delta: 2.0
-""",
-)
+@family.rule("P3D220", "warning")
 def key_outside_its_section(view: View) -> Iterator[Found]:
-    """A line that is not indented is a section of its own, and nobody reads it."""
+    """A line that is not indented is a section of its own, and nobody reads it.
+
+    Example:
+        loss:
+          name: HuberLoss
+        delta: 2.0
+
+    Use instead:
+        loss:
+          name: HuberLoss
+          delta: 2.0
+    """
     options = {
         "loss": {"ignore_index", *(name for leaf in _leaves(view) for name in leaf.loss.parameters)},
         "eval_metric": set(view.plan.metric.metric.parameters if view.plan.metric else ()) | {"data_range"},

@@ -18,15 +18,6 @@ family = Family()
 _OWN_ARGUMENTS = ("name", "random_state", "pmin", "pmax", "mean", "std")
 
 
-def _label(*steps: str) -> str:
-    """Lines of a config: the label transforms of training."""
-    lines = "".join(f"\n        - {step}" for step in steps)
-    return f"loaders:\n  train:\n    transformer:\n      label:{lines}"
-
-
-_GOOD_LABEL = _label("name: ToTensor\n          expand_dims: true")
-
-
 def _all_steps(view: View) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Phase, kind and step of every transform."""
     for phase in view.phase_names:
@@ -48,17 +39,27 @@ def _step(step: Mapping[str, Any], **changes: object) -> str:
     return f"- {as_yaml({**step, **changes})}"
 
 
-@family.rule(
-    "P3D301",
-    "transform-not-understood",
-    "error",
-    modes=BOTH,
-    bad=_label("name: Totensor\n          expand_dims: true"),
-    good=_GOOD_LABEL,
-)
+@family.rule("P3D301", "error", modes=BOTH)
 def transform_not_understood(view: View) -> Iterator[Found]:
     """A transform that upstream does not have, or one without an argument that it needs: `expand_dims` of ToTensor,
-    `spline_order` of ElasticDeformation. Upstream stops with an AttributeError or a TypeError."""
+    `spline_order` of ElasticDeformation. Upstream stops with an AttributeError or a TypeError.
+
+    Example:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: Totensor
+                  expand_dims: true
+
+    Use instead:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: ToTensor
+                  expand_dims: true
+    """
     for key, _, step in _all_steps(view):
         cls = introspection.transform_class(step.get("name"))
         if cls is None:
@@ -73,17 +74,31 @@ def transform_not_understood(view: View) -> Iterator[Found]:
                 yield Found(key, f"{cls.__name__} needs the argument {argument}", _step(step, **{argument: example}))
 
 
-@family.rule(
-    "P3D302",
-    "ignored-transform-argument",
-    "error",
-    modes=BOTH,
-    bad=_label("name: RandomRotate\n          spline_order: 3", "name: ToTensor\n          expand_dims: true"),
-    good=_label("name: RandomRotate\n          order: 3", "name: ToTensor\n          expand_dims: true"),
-)
+@family.rule("P3D302", "error", modes=BOTH)
 def ignored_transform_argument(view: View) -> Iterator[Found]:
     """Upstream's transforms accept any argument and ignore those that they do not know: `spline_order` belongs to
-    ElasticDeformation, `order` to RandomRotate."""
+    ElasticDeformation, `order` to RandomRotate.
+
+    Example:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: RandomRotate
+                  spline_order: 3
+                - name: ToTensor
+                  expand_dims: true
+
+    Use instead:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: RandomRotate
+                  order: 3
+                - name: ToTensor
+                  expand_dims: true
+    """
     for key, _, step in _all_steps(view):
         cls = introspection.transform_class(step.get("name"))
         if cls is None:
@@ -100,21 +115,33 @@ def ignored_transform_argument(view: View) -> Iterator[Found]:
             yield Found(f"{key}.{argument}", f"{cls.__name__} ignores this argument; {hint}", f"- {as_yaml(fixed)}")
 
 
-@family.rule(
-    "P3D303",
-    "labels-scaled-patch-by-patch",
-    "warning",
-    bad=_label("name: Normalize", "name: ToTensor\n          expand_dims: true"),
-    good=_label(
-        "name: Normalize\n          min_value: 0\n          max_value: 1000",
-        "name: ToTensor\n          expand_dims: true",
-    ),
-)
+@family.rule("P3D303", "warning")
 def labels_scaled_patch_by_patch(view: View) -> Iterator[Found]:
     """Without numbers of their own, Normalize, Standardize and `ToTensor: {normalize: true}` scale each patch by its
     own values, and PercentileNormalizer always does. The same label then means something else in every patch, and
     predictions cannot be scaled back. To learn labels in units of their own as fast as standardised ones, write
-    `target_scaling: standardize` in the section `model`: it scales all labels alike, and predictions back."""
+    `target_scaling: standardize` in the section `model`: it scales all labels alike, and predictions back.
+
+    Example:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: Normalize
+                - name: ToTensor
+                  expand_dims: true
+
+    Use instead:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: Normalize
+                  min_value: 0
+                  max_value: 1000
+                - name: ToTensor
+                  expand_dims: true
+    """
     by_raw = bool(view.get("loaders.global_normalization", False))
     for key, step in _label_steps(view):
         match step.get("name"):
@@ -131,21 +158,34 @@ def labels_scaled_patch_by_patch(view: View) -> Iterator[Found]:
         yield Found(key, f"{step['name']} scales the labels of each patch by its own values", fix)
 
 
-@family.rule(
-    "P3D304",
-    "labels-standardised-by-raw",
-    "error",
-    bad="loaders:\n  global_normalization: true\n"
-    + _label("name: Standardize", "name: ToTensor\n          expand_dims: true")[9:],
-    good="loaders:\n  global_normalization: true\n"
-    + _label(
-        "name: Standardize\n          mean: 12.5\n          std: 30.0", "name: ToTensor\n          expand_dims: true"
-    )[9:],
-)
+@family.rule("P3D304", "error")
 def labels_standardised_by_raw(view: View) -> Iterator[Found]:
     """With `global_normalization`, Standardize gets mean and standard deviation of the whole volume, and that is always
     the raw volume, for the labels too. `target_scaling: standardize` in the section `model` takes those of the training
-    labels, and scales predictions back."""
+    labels, and scales predictions back.
+
+    Example:
+        loaders:
+          global_normalization: true
+          train:
+            transformer:
+              label:
+                - name: Standardize
+                - name: ToTensor
+                  expand_dims: true
+
+    Use instead:
+        loaders:
+          global_normalization: true
+          train:
+            transformer:
+              label:
+                - name: Standardize
+                  mean: 12.5
+                  std: 30.0
+                - name: ToTensor
+                  expand_dims: true
+    """
     if not view.get("loaders.global_normalization", False):
         return
     for key, step in _label_steps(view):
@@ -156,35 +196,61 @@ def labels_standardised_by_raw(view: View) -> Iterator[Found]:
             )
 
 
-@family.rule(
-    "P3D305",
-    "labels-changed",
-    "error",
-    bad=_label("name: RandomGammaCorrection", "name: ToTensor\n          expand_dims: true"),
-    good=_GOOD_LABEL,
-)
+@family.rule("P3D305", "error")
 def labels_changed(view: View) -> Iterator[Found]:
     """RandomGammaCorrection rescales to 0..1 and RandomContrast clips to -1..1, both at random: now and then the
     labels of a patch are other values altogether. Relabel numbers the values that it finds. The first two are meant
-    for raw volumes, the last for segmentation."""
+    for raw volumes, the last for segmentation.
+
+    Example:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: RandomGammaCorrection
+                - name: ToTensor
+                  expand_dims: true
+
+    Use instead:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: ToTensor
+                  expand_dims: true
+    """
     for key, step in _label_steps(view):
         if step.get("name") in ("RandomContrast", "RandomGammaCorrection", "Relabel"):
             said = f"{step['name']} makes other values of the labels"
             yield Found(key, said, "delete it from the label transforms")
 
 
-@family.rule(
-    "P3D306",
-    "labels-interpolated-nearest",
-    "warning",
-    bad=_label("name: RandomRotate", "name: ToTensor\n          expand_dims: true"),
-    good=_label("name: RandomRotate\n          order: 3", "name: ToTensor\n          expand_dims: true"),
-)
+@family.rule("P3D306", "warning")
 def labels_interpolated_nearest(view: View) -> Iterator[Found]:
     """RandomRotate moves labels to the nearest voxel unless told otherwise, and ElasticDeformation with
     `spline_order: 0`, as class numbers need it. Continuous labels get steps: a distance map is off by 0.2 voxels in
     the mean, and by up to 0.9. The RandomScaler behind `random_scale` cannot be told otherwise. With `ignore_index` it
-    is the right one: any other mixes labels with what is no label."""
+    is the right one: any other mixes labels with what is no label.
+
+    Example:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: RandomRotate
+                - name: ToTensor
+                  expand_dims: true
+
+    Use instead:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: RandomRotate
+                  order: 3
+                - name: ToTensor
+                  expand_dims: true
+    """
     for key, step in _label_steps(view):
         argument = {"RandomRotate": "order", "ElasticDeformation": "spline_order"}.get(str(step.get("name")))
         # ElasticDeformation has no default: without the argument upstream stops
@@ -196,18 +262,29 @@ def labels_interpolated_nearest(view: View) -> Iterator[Found]:
         yield Found("loaders.random_scale", "the scaler moves labels to the nearest voxel, always", "delete the line")
 
 
-@family.rule(
-    "P3D307",
-    "labels-cast-to-integer",
-    "error",
-    needs="volumes",
-    bad=_label("name: ToTensor\n          expand_dims: true\n          dtype: int64"),
-    good=_GOOD_LABEL,
-)
+@family.rule("P3D307", "error", needs="volumes")
 def labels_cast_to_integer(view: View) -> Iterator[Found]:
     """An integer `dtype`, which segmentation configs have for cross-entropy, cuts everything behind the decimal point
     off the labels, and a small one wraps large numbers. Labels that it can hold, such as counts, lose nothing, and
-    are not found."""
+    are not found.
+
+    Example:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: ToTensor
+                  expand_dims: true
+                  dtype: int64
+
+    Use instead:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: ToTensor
+                  expand_dims: true
+    """
     for key, step in _label_steps(view):
         phase = view.phases.get(key.split(".")[1])
         if phase is not None and phase.changed_by_cast and datasets.casts_to_integer(step):
@@ -225,42 +302,39 @@ _GEOMETRY = {
 }
 
 
-@family.rule(
-    "P3D308",
-    "labels-moved-apart",
-    "error",
-    bad="""
-loaders:
-  train:
-    transformer:
-      raw:
-        - name: Standardize
-        - name: RandomFlip
-        - name: ToTensor
-          expand_dims: true
-      label:
-        - name: ToTensor
-          expand_dims: true
-""",
-    good="""
-loaders:
-  train:
-    transformer:
-      raw:
-        - name: Standardize
-        - name: RandomFlip
-        - name: ToTensor
-          expand_dims: true
-      label:
-        - name: RandomFlip
-        - name: ToTensor
-          expand_dims: true
-""",
-)
+@family.rule("P3D308", "error")
 def labels_moved_apart(view: View) -> Iterator[Found]:
     """Transforms that flip, rotate, deform or crop draw the same random numbers for raw volume and labels, if they
     stand in both lists, in the same order and with the same arguments. Otherwise the labels of a patch belong to
-    another place of it, and the network learns what is left: blur."""
+    another place of it, and the network learns what is left: blur.
+
+    Example:
+        loaders:
+          train:
+            transformer:
+              raw:
+                - name: Standardize
+                - name: RandomFlip
+                - name: ToTensor
+                  expand_dims: true
+              label:
+                - name: ToTensor
+                  expand_dims: true
+
+    Use instead:
+        loaders:
+          train:
+            transformer:
+              raw:
+                - name: Standardize
+                - name: RandomFlip
+                - name: ToTensor
+                  expand_dims: true
+              label:
+                - name: RandomFlip
+                - name: ToTensor
+                  expand_dims: true
+    """
     for phase in view.phase_names if view.mode == "train" else ():
         raw, label = (
             [_geometry(step) for step in view.steps(phase, kind) if str(step.get("name")) in _GEOMETRY]
@@ -283,68 +357,74 @@ def _geometry(step: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": step["name"], **given}
 
 
-@family.rule(
-    "P3D309",
-    "transform-breaks",
-    "error",
-    modes=BOTH,
-    needs="volumes",
-    bad="""
-loaders:
-  train:
-    transformer:
-      raw:
-        - name: Standardize
-        - name: RandomContrast
-        - name: ToTensor
-          expand_dims: true
-""",
-    good="""
-loaders:
-  train:
-    transformer:
-      raw:
-        - name: Standardize
-        - name: RandomContrast
-          mean: 0.0
-        - name: ToTensor
-          expand_dims: true
-""",
-)
+@family.rule("P3D309", "error", modes=BOTH, needs="volumes")
 def transform_breaks(view: View) -> Iterator[Found]:
     """All transforms are tried on the first patch of each phase, also those that upstream uses at random.
     RandomContrast without `mean`, for example, is given None unless there is `global_normalization`, and breaks one
-    patch in ten: a training may get far before it stops."""
+    patch in ten: a training may get far before it stops.
+
+    Example:
+        loaders:
+          train:
+            transformer:
+              raw:
+                - name: Standardize
+                - name: RandomContrast
+                - name: ToTensor
+                  expand_dims: true
+
+    Use instead:
+        loaders:
+          train:
+            transformer:
+              raw:
+                - name: Standardize
+                - name: RandomContrast
+                  mean: 0.0
+                - name: ToTensor
+                  expand_dims: true
+    """
     for name, phase in view.phases.items():
         for key, error in phase.broken_transforms:
             yield Found(f"loaders.{name}.transformer.{key}", f"breaks on the first patch: {error}")
 
 
-@family.rule(
-    "P3D310",
-    "mask-changed-by-transform",
-    "error",
-    bad="""
-model:
-  final_activation: none
-loss:
-  name: MSELoss
-  ignore_index: -100
-"""
-    + _label("name: RandomRotate\n          order: 3", "name: ToTensor\n          expand_dims: true").lstrip("\n"),
-    good="""
-model:
-  final_activation: none
-loss:
-  name: MSELoss
-  ignore_index: -100
-"""
-    + _label("name: RandomRotate\n          order: 0", "name: ToTensor\n          expand_dims: true").lstrip("\n"),
-)
+@family.rule("P3D310", "error")
 def mask_changed_by_transform(view: View) -> Iterator[Found]:
     """Label transforms do not know of `ignore_index`. An interpolation mixes its value with the labels around, and a
     normalisation makes another value of it: voxels that should not count are then trained on, with values that are
-    none. A NaN becomes that of many voxels, or of the whole patch."""
+    none. A NaN becomes that of many voxels, or of the whole patch.
+
+    Example:
+        model:
+          final_activation: none
+        loss:
+          name: MSELoss
+          ignore_index: -100
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: RandomRotate
+                  order: 3
+                - name: ToTensor
+                  expand_dims: true
+
+    Use instead:
+        model:
+          final_activation: none
+        loss:
+          name: MSELoss
+          ignore_index: -100
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: RandomRotate
+                  order: 0
+                - name: ToTensor
+                  expand_dims: true
+    """
     mask = view.plan.mask
     if mask is None:
         return
