@@ -1,10 +1,10 @@
-"""What the plugin costs at start-up: paired runs of whole interpreters, with and without it installed.
+"""The cost of the plugin at start-up, in paired runs of whole interpreters with and without it.
 
     python benchmarks/import_time.py [--pairs N]
 
-Two virtual environments are made that differ only in the plugin. Each statement is run in both in turn, in
-alternating order, and the ratio with/without is taken pair by pair, so that a machine whose speed drifts
-slows both sides. Printed: the median ratio of wall time and of processor time, with the quartiles.
+Creates two virtual environments that differ only in the plugin. Each statement is run in both, in alternating order,
+and the ratio with/without is taken pair by pair, so that a drift in the speed of the machine affects both sides. Prints
+the median ratio of wall time and of processor time, with the quartiles.
 """
 
 import argparse

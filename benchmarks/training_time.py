@@ -1,11 +1,11 @@
-"""What this project's losses, metrics and guards cost in a training, against plain upstream.
+"""The cost of this project's losses, metrics and monitoring in a training, against plain pytorch-3dunet.
 
     python benchmarks/training_time.py [--pairs N]
 
-Upstream's own trainer on the same volumes, one with MSELoss and MSE of upstream in a config that does not use the
-plugin, one with losses and metrics of the plugin. They take turns, the order alternates, and the ratio is taken pair by
-pair. Printed: the median ratio of wall time, with the quartiles, of an epoch of training without validation and of a
-validation, TensorBoard's pictures included. Runs on the GPU where there is one.
+Runs two trainers of pytorch-3dunet on the same volumes, in alternating order: one with a config that does not use the
+plugin, with MSELoss and MSE of pytorch-3dunet, one with losses and metrics of the plugin. The ratio is taken pair by
+pair. Prints the median ratio of wall time, with the quartiles, of an epoch of training without validation and of a
+validation, TensorBoard images included. Runs on a GPU if there is one.
 """
 
 import argparse
@@ -30,8 +30,8 @@ PATCH = [16, 64, 64] if DEVICE == "cpu" else [64, 128, 128]
 FEATURES = [16, 32]
 PATCHES = 3
 
-#: Name -> what is other than in the plain config.
-OURS: dict[str, dict[str, Any]] = {
+#: Name -> changes to the plain config.
+VARIANTS: dict[str, dict[str, Any]] = {
     "final_activation: none": {},
     "MeanSquaredError": {"eval_metric": {"name": "MeanSquaredError"}},
     "HuberLoss, R2Score": {"loss": {"name": "HuberLoss"}, "eval_metric": {"name": "R2Score"}},
@@ -94,7 +94,7 @@ def compare(ours: Callable[[], Any], theirs: Callable[[], Any], count: int) -> s
         order = (ours, theirs) if index % 2 else (theirs, ours)
         times = {run: seconds(run) for run in order}
         ratios.append(times[ours] / times[theirs])
-    low, median, high = statistics.quantiles(ratios[3:], n=4)  # the first ones warm up
+    low, median, high = statistics.quantiles(ratios[3:], n=4)  # the first pairs are warm-up
     return f"{median:.3f} ({low:.3f} .. {high:.3f})"
 
 
@@ -109,7 +109,7 @@ def main() -> None:
         directory = Path(name)
         write_volumes(directory)
         plain = create_trainer(config(directory, {}, {"is_segmentation": False}))
-        for title, changes in OURS.items():
+        for title, changes in VARIANTS.items():
             ours = create_trainer(config(directory, changes, {"final_activation": "none"}))
             for trainer in (plain, ours):
                 trainer.model.train()
