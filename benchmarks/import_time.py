@@ -39,9 +39,9 @@ def compare(with_plugin: Environment, without: Environment, statement: str, pair
     for index in range(pairs):
         sides = [with_plugin, without] if index % 2 else [without, with_plugin]
         times = {id(side): measure(side, statement) for side in sides}
-        ours, theirs = times[id(with_plugin)], times[id(without)]
-        wall.append(ours[0] / theirs[0])
-        processor.append(ours[1] / theirs[1])
+        plugin, plain = times[id(with_plugin)], times[id(without)]
+        wall.append(plugin[0] / plain[0])
+        processor.append(plugin[1] / plain[1])
     print(f"{statement:<30} {summary(wall)}   {summary(processor)}", flush=True)
 
 

@@ -48,7 +48,7 @@ def loaders(path: Path) -> dict[str, Any]:
 
 
 def scan(path: Path) -> float:
-    """Read through the dataset class of pytorch-3dunet and compute the floor of a loss after a Sigmoid."""
+    """Read through the dataset class of pytorch-3dunet and compute the smallest loss that a Sigmoid can reach."""
     from p3d_regression.interval import UNIT
     from p3d_regression.labels.floor import LossLimit, squared
     from p3d_regression.labels.scan import Statistics

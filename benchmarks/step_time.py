@@ -84,12 +84,12 @@ def seconds(run: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def compare(ours: Callable[[], None], theirs: Callable[[], None], count: int) -> list[float]:
+def compare(plugin: Callable[[], None], plain: Callable[[], None], count: int) -> list[float]:
     ratios = []
     for index in range(count + 5):
-        order = (ours, theirs) if index % 2 else (theirs, ours)
+        order = (plugin, plain) if index % 2 else (plain, plugin)
         times = {run: seconds(run) for run in order}
-        ratios.append(times[ours] / times[theirs])
+        ratios.append(times[plugin] / times[plain])
     return ratios[5:]  # the first pairs are warm-up
 
 
@@ -100,10 +100,10 @@ def main() -> None:
     torch.manual_seed(0)
     print(f"{count} pairs on {DEVICE}, {torch.get_num_threads()} threads, median ratio of wall time (quartiles)")
     print(f"{'':<32} {'training step':<24} prediction")
-    for name, ours, theirs in pairs():
+    for name, plugin, plain in pairs():
         columns = []
         for kind in (training_step, prediction):
-            ratios = compare(kind(ours.to(DEVICE)), kind(theirs.to(DEVICE)), count)
+            ratios = compare(kind(plugin.to(DEVICE)), kind(plain.to(DEVICE)), count)
             low, median, high = statistics.quantiles(ratios, n=4)
             columns.append(f"{median:.3f} ({low:.3f} .. {high:.3f})")
         print(f"{name:<32} {columns[0]:<24} {columns[1]}", flush=True)

@@ -88,12 +88,12 @@ def seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def compare(ours: Callable[[], Any], theirs: Callable[[], Any], count: int) -> str:
+def compare(plugin: Callable[[], Any], plain: Callable[[], Any], count: int) -> str:
     ratios = []
     for index in range(count + 3):
-        order = (ours, theirs) if index % 2 else (theirs, ours)
+        order = (plugin, plain) if index % 2 else (plain, plugin)
         times = {run: seconds(run) for run in order}
-        ratios.append(times[ours] / times[theirs])
+        ratios.append(times[plugin] / times[plain])
     low, median, high = statistics.quantiles(ratios[3:], n=4)  # the first pairs are warm-up
     return f"{median:.3f} ({low:.3f} .. {high:.3f})"
 
@@ -110,13 +110,13 @@ def main() -> None:
         write_volumes(directory)
         plain = create_trainer(config(directory, {}, {"is_segmentation": False}))
         for title, changes in VARIANTS.items():
-            ours = create_trainer(config(directory, changes, {"final_activation": "none"}))
-            for trainer in (plain, ours):
+            plugin = create_trainer(config(directory, changes, {"final_activation": "none"}))
+            for trainer in (plain, plugin):
                 trainer.model.train()
-            training = compare(ours.train, plain.train, count)
-            for trainer in (plain, ours):
+            training = compare(plugin.train, plain.train, count)
+            for trainer in (plain, plugin):
                 trainer.model.eval()
-            validation = compare(ours.validate, plain.validate, count)
+            validation = compare(plugin.validate, plain.validate, count)
             print(f"{title:<32} {training:<24} {validation}", flush=True)
 
 
