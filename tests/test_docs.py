@@ -64,9 +64,9 @@ def test_every_value_can_be_built(page: str) -> None:
 
 def test_the_page_names_the_projects_own() -> None:
     text = Path(ROOT / "docs/final-activation.md").read_text()
-    for offer in registry().offers():
-        if offer.origin == "built-in":
-            assert f"`{offer.what.name}`" in text or f"{{name: {offer.what.name}" in text
+    for registration in registry().registrations():
+        if registration.origin == "built-in":
+            assert f"`{registration.what.name}`" in text or f"{{name: {registration.what.name}" in text
 
 
 def test_every_example_in_a_table_has_the_range_that_the_page_claims() -> None:

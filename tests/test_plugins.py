@@ -135,7 +135,8 @@ class TestTheExample:
             message = last_line(result)
             assert "'squareplus' is not a known final activation" in message
             assert (
-                f"left out: squareplus (p3d-squareplus 0.1.0) (blocked: P3D_REGRESSION_BLOCK_PLUGINS={name})" in message
+                f"not loaded: squareplus (p3d-squareplus 0.1.0) (blocked: P3D_REGRESSION_BLOCK_PLUGINS={name})"
+                in message
             )
 
 
@@ -212,7 +213,7 @@ def test_a_broken_plugin_costs_one_warning(environment: Environment, tmp_path: P
     # and what may have been its names say so
     message = last_line(result)
     assert "'x' is not a known final activation" in message
-    assert "It may be of a plugin that is left out: broken (broken 1.0) (failed: " in message
+    assert "It may belong to a plugin that is not loaded: broken (broken 1.0) (failed: " in message
 
 
 def test_an_alias_that_equals_the_name_is_no_conflict(environment: Environment, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class Plugins:
                 self.found.append(plugin)
                 plugin.fail(error)
 
-    def left_out(self) -> list[Plugin]:
+    def not_loaded(self) -> list[Plugin]:
         """The plugins that failed, or are blocked."""
         return [plugin for plugin in self.found if plugin.state != "loaded"]
 

@@ -178,13 +178,13 @@ def test_a_plugin_that_claims_upstreams_name_does_not_take_the_mask_away(monkeyp
     from torch import nn
 
     from p3d_regression import Loss
-    from p3d_regression.components.registry import Offer
+    from p3d_regression.components.registry import Registration
     from p3d_regression.losses.registry import registry
     from p3d_regression.plugins import Plugin
 
-    offers = registry()._offers["mseloss"]
-    mine = Offer(Loss("MSELoss", nn.MSELoss, summary=""), Plugin("greedy", "greedy 1.0"))
-    monkeypatch.setitem(registry()._offers, "mseloss", [*offers, mine])
+    registrations = registry()._registrations["mseloss"]
+    mine = Registration(Loss("MSELoss", nn.MSELoss, summary=""), Plugin("greedy", "greedy 1.0"))
+    monkeypatch.setitem(registry()._registrations, "mseloss", [*registrations, mine])
     with pytest.raises(ConfigError, match=r"'MSELoss' is claimed by torch.nn and greedy 1.0"):
         plan({"name": "MSELoss", "ignore_index": -1}, ours=True)
     assert not plan({"name": "MSELoss"}).is_ours

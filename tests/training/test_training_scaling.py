@@ -139,14 +139,14 @@ class TestFromPython:
 
 class TestCheckpoints:
     def test_the_stamp_is_plain_data_that_an_older_version_refuses(self) -> None:
-        stamp = scaled().state_dict()._metadata[""]["p3d_regression"]
-        assert stamp == {
+        memory = scaled().state_dict()._metadata[""]["p3d_regression"]
+        assert memory == {
             "output": {"final_activation": "none", "target_scaling": {"mean": [12.5], "std": [13.0]}},
             "version": p3d_regression.__version__,
             "plugins": [],
         }
         # versions that know of no scaling look here, and stop where they find nothing
-        assert "final_activation" not in stamp
+        assert "final_activation" not in memory
 
     def test_what_a_later_version_adds_is_refused(self) -> None:
         state = scaled().state_dict()

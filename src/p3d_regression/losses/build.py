@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from p3d_regression.components.configured import Configured
 from p3d_regression.errors import ConfigError
 from p3d_regression.interval import NON_NEGATIVE, Interval
 from p3d_regression.losses.criterion import Channelwise, Criterion, VoxelMean, WeightedSum, Whole
@@ -13,7 +14,6 @@ from p3d_regression.losses.loss import Loss
 from p3d_regression.losses.mask import Mask, mask_of
 from p3d_regression.losses.registry import registry
 from p3d_regression.losses.spec import CHANNELWISE, COMPOSITES, EXAMPLES, WEIGHTED_SUM, WHOLE, Spec, parse
-from p3d_regression.text import as_yaml
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Resolved:
     def __str__(self) -> str:
         """As a config would say it, in one line."""
         if self.loss:
-            return as_yaml(self.loss.short(self.arguments))
+            return str(Configured(self.loss, self.arguments, self.spec.place))
         parts = [f"{part.spec.weight:g} * {part}" if part.spec.weight != 1 else str(part) for part in self.parts]
         return f"{self.spec.name} [{', '.join(parts)}]"
 
@@ -149,9 +149,9 @@ def resolve(section: Mapping[Any, object], channels: int | None = None) -> Resol
 def _resolve(spec: Spec) -> Resolved:
     if spec.name in COMPOSITES:
         return Resolved(spec, None, {}, tuple(_resolve(part) for part in spec.parts))
-    offer = registry().find(spec.name, f"{spec.place}.name")
     given = {key: value for key, value in spec.arguments.items() if (key, value) != ("reduction", "mean")}
-    return Resolved(spec, offer.component, offer.component.bind(given, spec.place), plugin=offer.plugin.distribution)
+    found = registry().configured(spec.name, given, spec.place)
+    return Resolved(spec, found.component, found.arguments, plugin=found.plugin)
 
 
 def _check(resolved: Resolved, channels: int | None) -> None:
@@ -207,19 +207,13 @@ def build(resolved: Resolved, mask: Mask | None = None) -> Criterion:
         return (Channelwise if resolved.spec.name == CHANNELWISE else WeightedSum)(parts, factors)
     loss = resolved.loss
     assert loss is not None
-    try:
-        # nothing random is taken from the user's seed
-        with torch.random.fork_rng(devices=[]):
-            module = loss.build(**resolved.arguments)
-            criterion = VoxelMean(module, mask, variance=loss.variance) if loss.per_voxel else Whole(module)
-            broken = _broken_promise(criterion, loss, resolved.arguments)
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise ConfigError(
-            f"{resolved.spec.place}: {resolved} cannot be computed: {reason[:500].rstrip('.')}. {loss.usage()}"
-        ) from (error if resolved.plugin else None)
+    leaf = Configured(loss, resolved.arguments, resolved.spec.place, resolved.plugin)
+    with leaf.trial():
+        module = loss.build(**resolved.arguments)
+        criterion = VoxelMean(module, mask, variance=loss.variance) if loss.per_voxel else Whole(module)
+        broken = _broken_promise(criterion, loss, resolved.arguments)
     if broken:
-        raise ConfigError(f"{resolved.spec.place}: {resolved} cannot be a loss: {broken}. {loss.usage()}")
+        raise leaf.refusal(f"cannot be a loss: {broken}")
     if resolved.spec.place == WHOLE and resolved.spec.weight != 1:
         return WeightedSum([criterion], [resolved.spec.weight])
     return criterion

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from p3d_regression.components.component import Component
 from p3d_regression.components.parameters import Argument
 from p3d_regression.interval import REAL_LINE, Interval
-from p3d_regression.text import as_yaml
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,6 +64,24 @@ class Loss(Component):
         """The labels that make sense."""
         return self.labels if isinstance(self.labels, Interval) else self.labels(arguments)
 
-    def lines(self, arguments: Mapping[str, Argument]) -> str:
-        given = "".join(f"\n    {name}: {as_yaml(value)}" for name, value in arguments.items())
-        return f"  loss:\n    name: {self.name}{given}"
+    @property
+    def properties(self) -> dict[str, Any]:
+        """``outputs`` and ``labels``, the ranges that it is for, as text; ``ignores``, whether voxels can be masked;
+        ``output_channels`` for each channel of the labels.
+        """
+        arguments = {name: p.default for name, p in self.parameters.items()} | dict(self.example)
+        return {
+            "outputs": _in_words(self.outputs_of, arguments) + (" and a variance" if self.variance else ""),
+            "labels": _in_words(self.labels_of, arguments),
+            "ignores": self.per_voxel,
+            "output_channels": 2 if self.variance else 1,
+        }
+
+
+def _in_words(range_of: IntervalOf, arguments: Mapping[str, Any]) -> str:
+    try:
+        found = range_of(arguments)
+    except Exception:
+        # one plugin's mistake must not cost the table
+        return "unknown"
+    return str(found) if isinstance(found, Interval) else "unknown"

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal, Protocol
 from p3d_regression.components.component import Component
 from p3d_regression.components.parameters import Argument
 from p3d_regression.interval import REAL_LINE, Interval
-from p3d_regression.text import as_yaml
 
 
 class Accumulating(Protocol):
@@ -61,6 +60,13 @@ class Metric(Component):
     def __post_init__(self) -> None:
         self._check()
 
-    def lines(self, arguments: Mapping[str, Argument]) -> str:
-        given = "".join(f"\n    {name}: {as_yaml(value)}" for name, value in arguments.items())
-        return f"  eval_metric:\n    name: {self.name}{given}"
+    @property
+    def properties(self) -> dict[str, Any]:
+        """``higher_is_better``; ``ignores``, whether voxels can be masked; ``keeps_voxels``, whether all of a
+        validation are kept in memory.
+        """
+        return {
+            "higher_is_better": self.higher_is_better,
+            "ignores": self.on == "voxels",
+            "keeps_voxels": self.keeps_voxels,
+        }

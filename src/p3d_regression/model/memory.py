@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Our key in the metadata of the U-Net.
-STAMP = "p3d_regression"
+METADATA_KEY = "p3d_regression"
 
 #: Holds what was trained with, where that is more than an activation. A p3d-regression that knows of no scaling finds
 #: no activation then, and refuses the checkpoint; it would predict in standard deviations.
@@ -41,15 +41,15 @@ class Memory:
     scaling: "TargetScaling | None" = None
 
 
-def stamp(memory: Memory) -> dict[str, Any]:
-    """What is written into the metadata of a ``state_dict``, under :data:`STAMP`."""
+def to_plain(memory: Memory) -> dict[str, Any]:
+    """What is written into the metadata of a ``state_dict``, under :data:`METADATA_KEY`."""
     output: dict[str, Any] = {KEY: memory.final.plain}
     if memory.scaling is not None:
         output = {_OUTPUT: {**output, SCALING: memory.scaling.plain}}
     return {**output, "version": __version__, "plugins": memory.final.plugins}
 
 
-def remembered(metadata: Mapping[str, Any], channels: int) -> Memory | None:
+def from_metadata(metadata: Mapping[str, Any], channels: int) -> Memory | None:
     """Read what a checkpoint was trained with.
 
     Args:
@@ -62,11 +62,11 @@ def remembered(metadata: Mapping[str, Any], channels: int) -> Memory | None:
     Raises:
         CheckpointMismatchError: it says something that cannot be built here.
     """
-    kept = metadata.get(STAMP)
+    kept = metadata.get(METADATA_KEY)
     if kept is None:
         return None
     try:
-        memory = read(kept, channels)
+        memory = from_plain(kept, channels)
         plugins = list(map(str, kept.get("plugins", [])))
     except (ConfigError, TypeError, KeyError, AttributeError, ValueError) as error:
         raise CheckpointMismatchError(_not_here(kept, str(error))) from error
@@ -74,8 +74,8 @@ def remembered(metadata: Mapping[str, Any], channels: int) -> Memory | None:
     return memory
 
 
-def read(kept: Mapping[str, Any], channels: int) -> Memory:
-    """Read what :func:`stamp` has written.
+def from_plain(kept: Mapping[str, Any], channels: int) -> Memory:
+    """Read what :func:`to_plain` has written.
 
     Raises:
         ConfigError, KeyError: it holds something else.
@@ -165,14 +165,14 @@ def is_new_scaling(own: Spec, final: "FinalActivation", kept: "TargetScaling | N
         CheckpointMismatchError: they differ, and the checkpoint was not loaded as ``trainer.pre_trained``; or there is
             nothing to bring.
     """
-    from p3d_regression.scaling.target import settled
+    from p3d_regression.scaling.target import scaling_of
 
     if own.is_measured:
         if kept is not None and all(term in (None, n) for term, n in zip(own.terms, kept.numbers, strict=True)):
             return False
         said: object = "standardize"
     else:
-        said = settled(own, final)
+        said = scaling_of(own, final)
         if said == kept:
             return False
         if _new_head.get():

@@ -63,7 +63,7 @@ def _written(number: float) -> str:
     return f"{number:.9g}"
 
 
-def settled(spec: Spec, final: "FinalActivation", measured: Sequence[Numbers] | None = None) -> TargetScaling | None:
+def scaling_of(spec: Spec, final: "FinalActivation", measured: Sequence[Numbers] | None = None) -> TargetScaling | None:
     """Return what a specification means for a model with a final activation; None if it leaves all channels alone.
 
     Args:
@@ -91,7 +91,7 @@ def restored(plain: Any, final: "FinalActivation") -> TargetScaling:
     Raises:
         ConfigError: it makes no sense with the final activation.
     """
-    found = settled(parse(plain, final.channels), final)
+    found = scaling_of(parse(plain, final.channels), final)
     if found is None:
         raise ConfigError(f"{PLACE}: {plain!r} scales nothing")
     return found
@@ -136,10 +136,10 @@ def check(spec: Spec, final: "FinalActivation") -> None:
 def _check_channel(final: "FinalActivation", channel: int) -> None:
     entry, interval = final.entry(channel), final.ranges[channel]
     scalable = interval == REAL_LINE or is_bounded_by_zero(interval)
-    if scalable and not entry.activation.over_channels:
+    if scalable and not entry.component.over_channels:
         return
     where = _where(final, channel)
-    if entry.activation.over_channels:
+    if entry.component.over_channels:
         why, fix = "acts over all channels together, and scaled one by one they would lose what it makes of them", ""
     elif math.isfinite(interval.low) and math.isfinite(interval.high):
         why = f"is bounded: its values, in {interval}, are the ones that you have asked for"

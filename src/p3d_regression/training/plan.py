@@ -127,8 +127,8 @@ def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
     masked = loss.get("ignore_index") is not None
     if masked and not own_loss:
         # upstream's way with it divides by all voxels, where it is a mean over voxels that this project can take
-        offer = losses.registry().get(loss_name, "loss.name")
-        own_loss = offer is not None and offer.component.per_voxel
+        registration = losses.registry().get(loss_name, "loss")
+        own_loss = registration is not None and registration.component.per_voxel
     channels = model.get("out_channels")
     is_number = isinstance(channels, int) and not isinstance(channels, bool) and channels > 0
     resolved = build.resolve(loss, channels if is_number else None) if own_loss else None
@@ -185,7 +185,7 @@ def model_is_ours(config: Mapping[str, Any]) -> bool:
         return True
     path = introspection.checkpoint_of(config, "train")
     try:
-        return path is not None and checkpoint_memory.STAMP in introspection.checkpoint_metadata(path)
+        return path is not None and checkpoint_memory.METADATA_KEY in introspection.checkpoint_metadata(path)
     except Exception:
         return False  # upstream says what is wrong with it
 
@@ -205,7 +205,7 @@ def _is_own_loss(section: Mapping[str, Any]) -> bool:
     if isinstance(ignored, float) and math.isnan(ignored):
         return True  # upstream looks for labels that equal it: there are none
     unread = [key for key in builders.loss(section).unread if section.get(key) is not None]
-    return bool(unread) and _takes(losses.registry(), name, unread, "loss.name")
+    return bool(unread) and _takes(losses.registry(), name, unread, "loss")
 
 
 def _is_own_metric(section: Mapping[str, Any]) -> bool:
@@ -216,12 +216,12 @@ def _is_own_metric(section: Mapping[str, Any]) -> bool:
     if not introspection.knows_metric(name):
         return True
     given = [key for key, value in section.items() if key != "name" and value is not None]
-    return name in REPLACED_METRICS and bool(given) and _takes(metrics.registry(), name, given, "eval_metric.name")
+    return name in REPLACED_METRICS and bool(given) and _takes(metrics.registry(), name, given, "eval_metric")
 
 
 def _takes(registry: "Registry[Any]", name: str, options: list[str], place: str) -> bool:
     """Whether what this project has under the name can use one of the options, which upstream ignores."""
-    offer = registry.get(name, place)
-    if offer is None or offer.origin == UPSTREAM:
+    registration = registry.get(name, place)
+    if registration is None or registration.origin == UPSTREAM:
         return False
-    return bool(set(options) & offer.component.parameters.keys())
+    return bool(set(options) & registration.component.parameters.keys())

@@ -8,7 +8,7 @@ from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import BOTH, Family
 from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError, Found
-from p3d_regression.keys import OURS, check_keys, check_sections
+from p3d_regression.keys import PLUGIN_KEYS, check_keys, check_sections
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.text import as_yaml
 from p3d_regression.training.plan import WITH_LOGITS
@@ -58,7 +58,7 @@ def unknown_model_key(view: View) -> Iterator[Found]:
     cls = introspection.model_class(view.model.get("name"))
     if cls is None or not introspection.takes_anything(cls):
         return
-    known = [*introspection.arguments(cls), "name", *OURS]
+    known = [*introspection.arguments(cls), "name", *PLUGIN_KEYS]
     for key in view.model:
         if key in known or (isinstance(key, str) and _is_misspelled_key(key)):
             continue
@@ -73,7 +73,7 @@ def unknown_model_key(view: View) -> Iterator[Found]:
 def _is_misspelled_key(key: str) -> bool:
     """Whether the builder refuses it, so that another rule says so."""
     try:
-        check_keys([key])
+        check_keys({key: None})
     except ConfigError:
         return True
     return False

@@ -11,7 +11,7 @@ from p3d_regression.errors import ConfigError, Found
 from p3d_regression.labels.moments import Moments
 from p3d_regression.scaling.measured import numbers_of
 from p3d_regression.scaling.spec import IDENTITY, KEY, Numbers, Spec
-from p3d_regression.scaling.target import is_bounded_by_zero, settled
+from p3d_regression.scaling.target import is_bounded_by_zero, scaling_of
 from p3d_regression.text import as_yaml
 
 family = Family()
@@ -173,7 +173,7 @@ def _can_be_scaled(view: View, channel: int, measured: list[Numbers]) -> bool:
         return view.head.name == "none"
     only = Spec(tuple(None if i == channel else IDENTITY for i in range(len(measured))))
     try:
-        settled(only, view.final, measured)
+        scaling_of(only, view.final, measured)
     except ConfigError:
         return False
     return True
