@@ -137,7 +137,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a group": (a_group, "P3D404", "has no dataset 'label'; there is raw"),
     "a single number": (a_number, "P3D404", "is empty, or a single number"),
     "no labels": (without_labels, "P3D404", "has no dataset 'label'; there is raw"),
-    "texts": (texts, "P3D309", "breaks on the first patch"),
+    "texts": (texts, "P3D309", "fails on the first patch"),
     "no voxels": (no_voxels, "P3D406", "larger than the volume (0, 64, 64)"),
 }
 
@@ -172,7 +172,7 @@ def test_chunks_that_cannot_be_read(data: Path) -> None:
     (report,) = json.loads(result.stdout)
     (found,) = report["findings"]
     assert found["code"] == "P3D403"
-    assert f"upstream cannot read this: {data / 'train.h5'}: OSError" in found["message"]
+    assert f"pytorch-3dunet cannot read this: {data / 'train.h5'}: OSError" in found["message"]
     assert report["phases"].keys() == {"val"}
 
 
@@ -181,7 +181,7 @@ def test_a_directory_without_files(data: Path) -> None:
     config = merged(training_config(data, MODEL), {"loaders": {"train": {"file_paths": [str(data / "empty")]}}})
     result = check(write_config(data / "train.yml", config))
     assert result.exit_code == 1
-    assert "P3D403 error loaders.train.file_paths: no HDF5 file there" in result.output
+    assert "P3D403 error loaders.train.file_paths: there is no HDF5 file" in result.output
 
 
 def test_a_checkpoint_that_is_none(data: Path) -> None:
