@@ -73,7 +73,7 @@ def _filled(view: View, phase: str, place: str) -> Fix:
     """What a phase lacks, from its other lines or those of the other phase."""
     value, key = view.get(place), place.removeprefix(f"loaders.{phase}.")
     if key == "file_paths":
-        if isinstance(value, str) and value and (not view.opens_files or Path(value).exists()):
+        if isinstance(value, str) and value and (not view.opens_files or _exists(value)):
             return write(place, [value])
         return advise(f"list the HDF5 files of {phase}, or directories that hold them, below {place}")
     if key == "slice_builder":
@@ -170,7 +170,7 @@ def file_unreadable(view: View) -> Iterator[Found]:
         for file in phase.files:
             if file.error is not None:
                 other = similar(file.path)
-                do = "restore" if Path(file.path).is_file() else "correct the path"
+                do = "restore" if _exists(file.path) else "correct the path"
                 fix = advise(f"{do} {file.path}, or remove it from {key}")
                 if other and file.path in paths:
                     fix = write(f"{key}[{paths.index(file.path)}]", other)
@@ -180,11 +180,17 @@ def file_unreadable(view: View) -> Iterator[Found]:
 def similar(path: str) -> str | None:
     """For a path where there is no file: that of a file with a similar name."""
     with suppress(OSError, ValueError):
-        if not Path(path).exists():
+        if not _exists(path):
             names = [other.name for other in Path(path).parent.iterdir() if other.suffix == Path(path).suffix]
             found = nearest(Path(path).name, names, cutoff=0.7)
             return str(Path(path).with_name(found)) if found else None
     return None
+
+
+def _exists(path: str) -> bool:
+    with suppress(OSError, ValueError):  # too long, or with a null byte
+        return Path(path).exists()
+    return False
 
 
 def did_you_mean(path: str | None) -> str:
