@@ -201,13 +201,13 @@ def _metric_of(view: View) -> VoxelLoss | None:
     return None
 
 
-def label_channels(view: View, statistics: Statistics) -> int:
+def compared_label_channels(view: View, statistics: Statistics) -> int:
     """Of the labels that the loss compares with the output."""
     return len(statistics.channels) - bool(view.get("loss.skip_last_target", False))
 
 
 def _drop_limits_of_other_channels(view: View, phase: Phase) -> None:
-    if phase.statistics and label_channels(view, phase.statistics) != view.label_channels:
+    if phase.statistics and compared_label_channels(view, phase.statistics) != view.label_channels:
         phase.limits = {}
 
 
