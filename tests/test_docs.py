@@ -19,6 +19,8 @@ from support.plugins import write_plugin
 
 PAGES = ["README.md", "docs/final-activation.md"]
 
+PROSE = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("examples/*/*.md")]
+
 _LOSSES_PAGE = (ROOT / "docs/losses-and-metrics.md").read_text()
 
 
@@ -30,6 +32,25 @@ def documented(page: str) -> list[str]:
     if rows:
         values += [row.split("|")[2].strip(" `") for row in rows[0].strip().splitlines()[2:]]
     return values
+
+
+def without_code(page: Path) -> str:
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_has_a_target(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", without_code(page)):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
 
 
 @pytest.mark.parametrize("page", PAGES)

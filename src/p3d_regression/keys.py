@@ -14,7 +14,7 @@ from p3d_regression.fix import Fix, delete, write
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.text import fold, short
 
-OURS = dict.fromkeys((ACTIVATION, SCALING)).keys()
+PLUGIN_KEYS = dict.fromkeys((ACTIVATION, SCALING)).keys()
 
 
 def misspelled(key: object) -> str | None:
@@ -23,9 +23,9 @@ def misspelled(key: object) -> str | None:
     >>> misspelled("final_activaton"), misspelled("final_sigmoid"), misspelled("final_activation")
     ('final_activation', None, None)
     """
-    if not isinstance(key, str) or key in OURS:
+    if not isinstance(key, str) or key in PLUGIN_KEYS:
         return None
-    folded = {fold(known): known for known in OURS}
+    folded = {fold(known): known for known in PLUGIN_KEYS}
     return folded.get(next(iter(get_close_matches(fold(key), list(folded), cutoff=0.85)), ""))
 
 
@@ -49,7 +49,7 @@ def check_sections(config: Mapping[Any, object]) -> None:
     """
     model = config.get("model")
     sections = {f"{name}.": part for name, part in config.items() if name != "model"} | {"": config}
-    for key in OURS:
+    for key in PLUGIN_KEYS:
         for start, section in sections.items():
             if isinstance(section, Mapping) and key in section:
                 fix = _moved(f"{start}{key}", section[key], key, model if isinstance(model, Mapping) else {})

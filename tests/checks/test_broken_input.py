@@ -137,7 +137,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a group": (a_group, "P3D404", "has no dataset 'label'; there is raw"),
     "a single number": (a_number, "P3D404", "is empty, or a single number"),
     "no labels": (without_labels, "P3D404", "has no dataset 'label'; there is raw"),
-    "texts": (texts, "P3D309", "breaks on the first patch"),
+    "texts": (texts, "P3D309", "fails on the first patch"),
     "no voxels": (no_voxels, "P3D406", "larger than the volume (0, 64, 64)"),
 }
 
@@ -172,7 +172,7 @@ def test_chunks_that_cannot_be_read(data: Path) -> None:
     (report,) = json.loads(result.stdout)
     (found,) = report["findings"]
     assert found["code"] == "P3D403"
-    assert f"upstream cannot read this: {data / 'train.h5'}: OSError" in found["message"]
+    assert f"pytorch-3dunet cannot read this: {data / 'train.h5'}: OSError" in found["message"]
     assert report["phases"].keys() == {"val"}
 
 
@@ -181,7 +181,7 @@ def test_a_directory_without_files(data: Path) -> None:
     config = merged(training_config(data, MODEL), {"loaders": {"train": {"file_paths": [str(data / "empty")]}}})
     result = check(write_config(data / "train.yml", config))
     assert result.exit_code == 1
-    assert "P3D403 error loaders.train.file_paths: no HDF5 file there" in result.output
+    assert "P3D403 error loaders.train.file_paths: there is no HDF5 file" in result.output
 
 
 def test_a_checkpoint_that_is_none(data: Path) -> None:
@@ -222,64 +222,60 @@ def test_ctrl_c_ends_with_what_is_known(data: Path) -> None:
     assert "P3D501" in {finding.rule.code for finding in report.findings}
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"model": None},
-        {"model": []},
-        {"model": "UNet3D"},
-        {"model": {"name": 5, "out_channels": "one"}},
-        {"model": {"out_channels": 0}},
-        {"model": {1: 2, None: 3}},
-        {"model": {"final_activation": {"a": [1]}}},
-        {"loss": 5},
-        {"loss": {"name": ["MSELoss"]}},
-        {"loss": {"name": "MSELoss", "ignore_index": "none"}},
-        {"loss": {"name": "WeightedSmoothL1Loss"}},
-        {"eval_metric": []},
-        {"eval_metric": {"name": None}},
-        {"optimizer": {"learning_rate": "fast"}},
-        {"optimizer": {"name": {}}},
-        {"lr_scheduler": 3},
-        {"lr_scheduler": {"mode": "min"}},
-        {"trainer": []},
-        {"trainer": {1: 2}},
-        {"loaders": None},
-        {"loaders": {"train": []}},
-        {"loaders": {"train": {"file_paths": "train.h5"}}},
-        {"loaders": {"train": {"file_paths": [None, 5]}}},
-        {"loaders": {"train": {"file_paths": []}}},
-        {"loaders": {"train": {"slice_builder": None}}},
-        {"loaders": {"train": {"slice_builder": {"patch_shape": 64}}}},
-        {"loaders": {"train": {"slice_builder": {"patch_shape": [4, 64]}}}},
-        {"loaders": {"train": {"slice_builder": {"patch_shape": [4, "64", 64]}}}},
-        {"loaders": {"train": {"slice_builder": {"stride_shape": [0, 0, 0]}}}},
-        {"loaders": {"train": {"transformer": {"label": None}}}},
-        {"loaders": {"train": {"transformer": {"label": ["ToTensor", {"name": None}, {}]}}}},
-        {"loaders": {"train": {"transformer": {"raw": {"name": "ToTensor"}}}}},
-        {"loaders": {"raw_internal_path": 5, "label_internal_path": []}},
-        {"loaders": {"dataset": 7}},
-        {"loaders": {"batch_size": "two"}},
-        {"loaders": {"train": {"file_paths": ["a" * 5000]}}},
-        {"loaders": {"train": {"file_paths": ["a\0b"]}}},
-        {"loaders": {"train": {"slice_builder": {"stride_shape": [4, -1, 64]}}}},
-        {"loaders": {"train": {"transformer": {"label": [{"name": "ToTensor"}]}}}},
-        {
-            "loaders": {
-                "train": {"transformer": {"label": [{"name": "ToTensor", "expand_dims": True, "dtype": "int99"}]}}
-            }
-        },
-        {"loaders": {"val": {"transformer": {"raw": [{"name": "Standardize"}]}}}},
-        {"loaders": {"val": {"transformer": {"raw": [{"name": "Standardize", "mean": 3}]}}}},
-        {"lr_scheduler": {}},
-        {"trainer": {"max_num_iterations": "10"}},
-        {"model": {"out_channels": 10**20}},
-        {"loaders": {"random_scale": 1000}},
-        {"loaders": {"random_scale": 2.5}},
-        {"loss": {"skip_last_target": True, "squeeze_channel": True}},
-    ],
-    ids=str,
-)
+#: Values of another kind than pytorch-3dunet takes.
+WRONG_KINDS: list[dict[str, Any]] = [
+    {"model": None},
+    {"model": []},
+    {"model": "UNet3D"},
+    {"model": {"name": 5, "out_channels": "one"}},
+    {"model": {"out_channels": 0}},
+    {"model": {1: 2, None: 3}},
+    {"model": {"final_activation": {"a": [1]}}},
+    {"loss": 5},
+    {"loss": {"name": ["MSELoss"]}},
+    {"loss": {"name": "MSELoss", "ignore_index": "none"}},
+    {"loss": {"name": "WeightedSmoothL1Loss"}},
+    {"eval_metric": []},
+    {"eval_metric": {"name": None}},
+    {"optimizer": {"learning_rate": "fast"}},
+    {"optimizer": {"name": {}}},
+    {"lr_scheduler": 3},
+    {"lr_scheduler": {"mode": "min"}},
+    {"trainer": []},
+    {"trainer": {1: 2}},
+    {"loaders": None},
+    {"loaders": {"train": []}},
+    {"loaders": {"train": {"file_paths": "train.h5"}}},
+    {"loaders": {"train": {"file_paths": [None, 5]}}},
+    {"loaders": {"train": {"file_paths": []}}},
+    {"loaders": {"train": {"slice_builder": None}}},
+    {"loaders": {"train": {"slice_builder": {"patch_shape": 64}}}},
+    {"loaders": {"train": {"slice_builder": {"patch_shape": [4, 64]}}}},
+    {"loaders": {"train": {"slice_builder": {"patch_shape": [4, "64", 64]}}}},
+    {"loaders": {"train": {"slice_builder": {"stride_shape": [0, 0, 0]}}}},
+    {"loaders": {"train": {"transformer": {"label": None}}}},
+    {"loaders": {"train": {"transformer": {"label": ["ToTensor", {"name": None}, {}]}}}},
+    {"loaders": {"train": {"transformer": {"raw": {"name": "ToTensor"}}}}},
+    {"loaders": {"raw_internal_path": 5, "label_internal_path": []}},
+    {"loaders": {"dataset": 7}},
+    {"loaders": {"batch_size": "two"}},
+    {"loaders": {"train": {"file_paths": ["a" * 5000]}}},
+    {"loaders": {"train": {"file_paths": ["a\0b"]}}},
+    {"loaders": {"train": {"slice_builder": {"stride_shape": [4, -1, 64]}}}},
+    {"loaders": {"train": {"transformer": {"label": [{"name": "ToTensor"}]}}}},
+    {"loaders": {"train": {"transformer": {"label": [{"name": "ToTensor", "expand_dims": True, "dtype": "int99"}]}}}},
+    {"loaders": {"val": {"transformer": {"raw": [{"name": "Standardize"}]}}}},
+    {"loaders": {"val": {"transformer": {"raw": [{"name": "Standardize", "mean": 3}]}}}},
+    {"lr_scheduler": {}},
+    {"trainer": {"max_num_iterations": "10"}},
+    {"model": {"out_channels": 10**20}},
+    {"loaders": {"random_scale": 1000}},
+    {"loaders": {"random_scale": 2.5}},
+    {"loss": {"skip_last_target": True, "squeeze_channel": True}},
+]
+
+
+@pytest.mark.parametrize("changes", WRONG_KINDS, ids=str)
 def test_a_section_of_another_kind_is_an_error_that_is_explained(data: Path, changes: Mapping[str, Any]) -> None:
     config = merged(training_config(data, MODEL), changes)
     path = data / "train.yml"

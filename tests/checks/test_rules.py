@@ -9,24 +9,15 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import torch
-import yaml
 
-from p3d_regression.activations.registry import resolve
 from p3d_regression.checks import docs
 from p3d_regression.checks.registry import rules
 from p3d_regression.checks.rule import Rule
-from p3d_regression.checks.rules import CHAPTERS
 from p3d_regression.checks.run import check_file
-from p3d_regression.model import memory as checkpoint_memory
 from support.checks import Silent, merged
 from support.environments import ROOT
-from support.lab import prediction_config, training_config, write_config, write_volumes
-
-OWN = [rule for chapter in CHAPTERS.values() for rule in chapter]
-
-#: Rules of configs that upstream runs to the end must not stand in each other's way.
-BASE: dict[str, Any] = {"loss": {"name": "MSELoss"}}
+from support.lab import prediction_config, training_config, write_config
+from support.rules import OWN, write_example, write_rule_data
 
 #: A model that nothing is found in, for the labels of these tests.
 SCALED = {"name": "UNet3D", "final_activation": "none", "target_scaling": "standardize"}
@@ -34,64 +25,7 @@ SCALED = {"name": "UNet3D", "final_activation": "none", "target_scaling": "stand
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Volumes, and what the examples of the rules name beside them."""
-    directory = tmp_path_factory.mktemp("rules")
-    write_volumes(directory)
-    for name in ("train", "val"):
-        with h5py.File(directory / f"{name}.h5", "a") as file:
-            raw, label = file["raw"][()], file["label"][()]
-            file["half_label"] = label[:, ::2, ::2]
-            file["label_with_nan"] = np.where(raw > 0.99, np.nan, label)
-            file["raw_with_nan"] = np.where(raw > 0.99, np.nan, raw)
-            partly = np.abs(label) / 100
-            partly[:, :, :32] -= 0.5 if name == "train" else 0
-            file["partly_negative"] = partly
-            file["positive"] = np.abs(label)
-            file["zero"] = np.zeros_like(label)
-            file["padded_before"] = raw
-            file["raw_padded"] = np.pad(raw, 1)
-    model = torch.nn.Conv3d(1, 1, 1)
-    state = model.state_dict()
-    state._metadata[""][checkpoint_memory.STAMP] = checkpoint_memory.stamp(checkpoint_memory.Memory(resolve("none", 1)))
-    torch.save({"model_state_dict": state}, directory / "trained_with_none.pytorch")
-    (directory / "resumed" / "logs" / "first").mkdir(parents=True)
-    trained = training_config(directory, {"name": "UNet3D"})
-    write_config(directory / "resumed" / "logs" / "first" / "train.yml", trained)
-    torch.save({"model_state_dict": model.state_dict()}, directory / "resumed" / "last_checkpoint.pytorch")
-    (directory / "checkpoints").mkdir()
-    torch.save({"model_state_dict": model.state_dict()}, directory / "checkpoints" / "best_checkpoint.pytorch")
-    return directory
-
-
-def config_of(rule: Rule, lines: str, data: Path) -> dict[str, Any]:
-    mode = rule.modes[0]
-    model = {"name": "UNet3D"}
-    base = training_config(data, model) if mode == "train" else prediction_config(data, model)
-    if mode == "predict":
-        base["model_path"] = str(data / "checkpoints" / "best_checkpoint.pytorch")
-    return _rooted(merged(base, yaml.safe_load(lines)), data)
-
-
-def write(rule: Rule, lines: str, data: Path, directory: Path) -> Path:
-    """The config, and once more its example where that is about the text itself."""
-    path = write_config(directory / "config.yml", config_of(rule, lines, data))
-    if rule.code == "P3D215":
-        config = config_of(rule, lines, data)
-        del config["optimizer"]
-        path.write_text(f"{yaml.safe_dump(config)}\n{lines}\n")
-    return path
-
-
-def _rooted(config: Any, data: Path) -> Any:
-    """The paths of the examples are those of the directory."""
-    match config:
-        case dict():
-            return {key: _rooted(value, data) for key, value in config.items()}
-        case list():
-            return [_rooted(value, data) for value in config]
-        case str() if re.fullmatch(r"[a-z_/]+\.(h5|pytorch)|data(/[a-z]+)?", config) and not config.startswith("/"):
-            return str(data / config)
-    return config
+    return write_rule_data(tmp_path_factory.mktemp("rules"))
 
 
 def codes(config: Mapping[str, Any], directory: Path) -> set[str]:
@@ -107,13 +41,13 @@ def found_in(path: Path) -> set[str]:
 @pytest.mark.parametrize("rule", OWN, ids=lambda rule: rule.code)
 class TestEveryRule:
     def test_finds_its_bad_example(self, rule: Rule, data: Path, tmp_path: Path) -> None:
-        assert rule.code in found_in(write(rule, rule.bad, data, tmp_path))
+        assert rule.code in found_in(write_example(rule, rule.bad, data, tmp_path / "config.yml"))
 
     def test_does_not_find_its_good_example(self, rule: Rule, data: Path, tmp_path: Path) -> None:
-        assert rule.code not in found_in(write(rule, rule.good, data, tmp_path))
+        assert rule.code not in found_in(write_example(rule, rule.good, data, tmp_path / "config.yml"))
 
     def test_says_where_what_and_how(self, rule: Rule, data: Path, tmp_path: Path) -> None:
-        path = write(rule, rule.bad, data, tmp_path)
+        path = write_example(rule, rule.bad, data, tmp_path / "config.yml")
         report = check_file(str(path), [], [rule], with_data=True, progress=Silent())
         for finding in report.findings:
             found = finding.as_dict()
@@ -326,19 +260,23 @@ class TestOneFixIsEnough:
         config = training_config(data, {"name": "UNet3D", "final_activation": "none"})
         path = write_config(tmp_path / "config.yml", config | {"optimizer": {"name": "Adam", "lr": "1e-3"}})
         report = check_file(str(path), [], rules(), with_data=False, progress=Silent())
-        assert [str(finding.found.fix) for finding in report.findings] == ["optimizer:\n  learning_rate: 0.001"]
+        assert [str(finding.found.fix) for finding in report.findings] == [
+            "optimizer:\n  learning_rate: 0.001\n  # delete lr"
+        ]
 
     def test_a_misspelled_key_is_not_missing_as_well(self, data: Path, tmp_path: Path) -> None:
         config = training_config(data, {"name": "UNet3D", "final_activation": "none"})
         config["trainer"]["max_num_iteration"] = config["trainer"].pop("max_num_iterations")
         path = write_config(tmp_path / "config.yml", config)
         report = check_file(str(path), [], rules(), with_data=False, progress=Silent())
-        assert [str(finding.found.fix) for finding in report.findings] == ["trainer:\n  max_num_iterations: 4"]
+        assert [str(finding.found.fix) for finding in report.findings] == [
+            "trainer:\n  max_num_iterations: 4\n  # delete max_num_iteration"
+        ]
 
     def test_a_misspelled_argument_is_not_missing_as_well(self, data: Path, tmp_path: Path) -> None:
         steps = {"raw": [{"name": "ToTensor", "expand_dim": True}]}
         found = self.findings(data, tmp_path, {"loaders": {"train": {"transformer": steps}}})
-        assert found["P3D302"] == "- {name: ToTensor, expand_dims: true}"
+        assert "- {name: ToTensor, expand_dims: true}" in found["P3D302"]
         assert "P3D301" not in found
 
     def test_a_patch_that_does_not_fit_is_not_the_files_fault(self, data: Path, tmp_path: Path) -> None:

@@ -138,8 +138,8 @@ class TestSurvives:
         twin = duplicate(model)
         x = example_input()
         assert torch.equal(twin(x), model(x))
-        stamp = "p3d_regression"
-        assert twin.state_dict()._metadata[""][stamp] == model.state_dict()._metadata[""][stamp]
+        key = "p3d_regression"
+        assert twin.state_dict()._metadata[""][key] == model.state_dict()._metadata[""][key]
         p3d_regression.set_final_activation(twin, "tanh")
         assert not torch.equal(twin(x), model(x))
 

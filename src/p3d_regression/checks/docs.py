@@ -81,8 +81,8 @@ def explain(rule: Rule) -> str:
         f"### {rule.code} {rule.name}\n\n"
         f"{rule.severity.capitalize()}, for {where} configs. Reads {_NEEDS[rule.needs]}.\n\n"
         f"{rule.why}\n\n"
-        f"Found:\n\n```yaml\n{rule.bad}\n```\n\n"
-        f"Mended:\n\n```yaml\n{rule.good}\n```"
+        f"Example:\n\n```yaml\n{rule.bad}\n```\n\n"
+        f"Use instead:\n\n```yaml\n{rule.good}\n```"
     )
 
 

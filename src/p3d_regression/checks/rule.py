@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -41,7 +42,7 @@ class Rule:
         good: the same lines, mended.
         modes: for which configs it is meant.
         needs: what it reads.
-        said_by_builder: whether the training itself says so, so that it is not said twice when one starts.
+        raised_by_builder: whether the training itself says so, so that it is not said twice when one starts.
     """
 
     code: str
@@ -53,7 +54,7 @@ class Rule:
     good: str
     modes: tuple[Mode, ...] = ("train",)
     needs: Needs = "config"
-    said_by_builder: bool = False
+    raised_by_builder: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Z][A-Z0-9]*[0-9]{3}", self.code):
@@ -116,22 +117,29 @@ class Family:
     def rule(
         self,
         code: str,
-        name: str,
         severity: Severity,
         *,
-        bad: str,
-        good: str,
         modes: tuple[Mode, ...] = ("train",),
         needs: Needs = "config",
-        said_by_builder: bool = False,
+        raised_by_builder: bool = False,
     ) -> Callable[[Check], Check]:
-        """Make a rule of a function; its docstring is the reason."""
+        """Make a rule of a function.
+
+        The function's name is the rule's. Its docstring is the reason, then ``Example:`` and ``Use instead:`` with
+        lines of a config each.
+        """
 
         def add(check: Check) -> Check:
-            why = inspect.cleandoc(check.__doc__ or "")
-            self.rules.append(
-                Rule(code, name, severity, check, why, bad.strip("\n"), good.strip("\n"), modes, needs, said_by_builder)
-            )
+            why, bad, good = _parts(check)
+            name = check.__name__.replace("_", "-")
+            self.rules.append(Rule(code, name, severity, check, why, bad, good, modes, needs, raised_by_builder))
             return check
 
         return add
+
+
+def _parts(check: Check) -> tuple[str, str, str]:
+    """Reason, bad and good lines, from a docstring."""
+    why, _, examples = inspect.cleandoc(check.__doc__ or "").partition("\n\nExample:\n")
+    bad, _, good = examples.partition("\n\nUse instead:\n")
+    return why, textwrap.dedent(bad), textwrap.dedent(good)

@@ -174,5 +174,5 @@ def check_config(
         The config as the rules saw it, what they found, and what those that broke raised, by code.
     """
     view = View(copy.deepcopy(dict(config)), mode)
-    findings, broken = apply([rule for rule in rules if not rule.said_by_builder], view, "config")
+    findings, broken = apply([rule for rule in rules if not rule.raised_by_builder], view, "config")
     return view, findings, broken

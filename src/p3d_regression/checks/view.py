@@ -10,7 +10,7 @@ from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import Mode
 from p3d_regression.errors import ConfigError
 from p3d_regression.interval import REAL_LINE, UNIT, Interval
-from p3d_regression.keys import OURS
+from p3d_regression.keys import PLUGIN_KEYS
 from p3d_regression.losses import registry as losses
 from p3d_regression.model import memory as checkpoint_memory
 from p3d_regression.scaling.spec import KEY as SCALING
@@ -137,7 +137,7 @@ class View:
     def kept(self) -> checkpoint_memory.Memory | None:
         """What the weights that are going to be loaded were trained with; None where that is not known."""
         try:
-            return checkpoint_memory.remembered(self.checkpoint_metadata or {}, self.out_channels or 1)
+            return checkpoint_memory.from_metadata(self.checkpoint_metadata or {}, self.out_channels or 1)
         except ConfigError:
             return None  # a rule says so
 
@@ -192,7 +192,7 @@ class View:
 
     @property
     def _model_is_ours(self) -> bool:
-        return bool(OURS & self.model.keys()) or self.final is not None
+        return bool(PLUGIN_KEYS & self.model.keys()) or self.final is not None
 
     @cached_property
     def _planned(self) -> Plan | ConfigError:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from p3d_regression.errors import ExportError
-from p3d_regression.keys import OURS
-from p3d_regression.model.memory import STAMP, Memory
+from p3d_regression.keys import PLUGIN_KEYS
+from p3d_regression.model.memory import METADATA_KEY, Memory
 from p3d_regression.scaling.target import TargetScaling
 
 #: Final activation -> the lines of a model section that stand for it in plain upstream.
@@ -37,7 +37,7 @@ def section_of(section: Mapping[str, Any], memory: Memory) -> dict[str, Any]:
             "Softmax for all channels, and nothing else can be folded into a convolution. Write --format onnx or "
             "--format pt2 for a file that needs neither; or install p3d-regression where the checkpoint is used."
         )
-    kept = {k: v for k, v in section.items() if k not in (*OURS, "is_segmentation", "final_sigmoid")}
+    kept = {k: v for k, v in section.items() if k not in (*PLUGIN_KEYS, "is_segmentation", "final_sigmoid")}
     return {**kept, **_UPSTREAMS[final.plain]}
 
 
@@ -55,9 +55,9 @@ def weights_of(weights: Mapping[str, Any], memory: Memory) -> "OrderedDict[str, 
     if memory.scaling is not None:
         folded.update(_folded(weights, memory.scaling))
     metadata = {
-        name: {k: v for k, v in entry.items() if k != STAMP}
+        name: {k: v for k, v in entry.items() if k != METADATA_KEY}
         for name, entry in _metadata(weights).items()
-        if name.rpartition(".")[2] not in OURS
+        if name.rpartition(".")[2] not in PLUGIN_KEYS
     }
     folded._metadata = OrderedDict(metadata)  # type: ignore[attr-defined]  # torch's own place for it
     return folded

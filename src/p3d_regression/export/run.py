@@ -14,7 +14,7 @@ import yaml
 from p3d_regression.errors import ExportError
 from p3d_regression.export import graph, portable
 from p3d_regression.export.checkpoint import build, memory_of, read
-from p3d_regression.keys import OURS
+from p3d_regression.keys import PLUGIN_KEYS
 from p3d_regression.model.memory import Memory
 from p3d_regression.upstream import introspection
 from p3d_regression.upstream.logs import training_configs_beside
@@ -123,7 +123,7 @@ def _network(section: object) -> object:
     """What decides about the network of a model, and not about its last layer."""
     if not isinstance(section, Mapping):
         return None
-    return {k: v for k, v in section.items() if k not in (*OURS, "is_segmentation", "final_sigmoid")}
+    return {k: v for k, v in section.items() if k not in (*PLUGIN_KEYS, "is_segmentation", "final_sigmoid")}
 
 
 @contextmanager

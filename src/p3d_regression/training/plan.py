@@ -198,7 +198,7 @@ def model_is_ours(config: Mapping[str, Any]) -> bool:
         return True
     path = introspection.checkpoint_of(config, "train")
     try:
-        return path is not None and checkpoint_memory.STAMP in introspection.checkpoint_metadata(path)
+        return path is not None and checkpoint_memory.METADATA_KEY in introspection.checkpoint_metadata(path)
     except Exception:
         return False  # upstream says what is wrong with it
 

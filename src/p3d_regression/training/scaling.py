@@ -12,7 +12,7 @@ from p3d_regression.model.memory import Memory
 from p3d_regression.model.unet import is_attached, memory_of
 from p3d_regression.scaling.measured import numbers_of
 from p3d_regression.scaling.spec import KEY, PLACE, Numbers, check_company, single
-from p3d_regression.scaling.target import settled, spec_for
+from p3d_regression.scaling.target import scaling_of, spec_for
 from p3d_regression.training.plan import Plan
 from p3d_regression.upstream import datasets
 from p3d_regression.upstream.log import console, say
@@ -49,7 +49,7 @@ def with_numbers(config: Mapping[str, Any], plan: Plan) -> Mapping[str, Any]:
             f"{PLACE}: standardize needs a loss that compares outputs and labels in one unit; {reason}. Delete the "
             f"line {KEY}, or write the numbers that it should have: {{mean: ..., std: ...}}."
         )
-    scaling = settled(spec, final, _measured(config, plan, channels))
+    scaling = scaling_of(spec, final, _measured(config, plan, channels))
     return config if scaling is None else {**config, "model": {**model, KEY: scaling.plain}}
 
 

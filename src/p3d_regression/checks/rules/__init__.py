@@ -5,12 +5,15 @@ from itertools import chain
 from p3d_regression.checks.rule import Family
 from p3d_regression.checks.rules import (
     files,
+    label_transforms,
     labels,
     loss,
     metric,
     model,
     prediction,
+    psnr,
     scaling,
+    sections,
     shapes,
     training,
     transforms,
@@ -18,10 +21,10 @@ from p3d_regression.checks.rules import (
 
 _FAMILIES: dict[str, tuple[Family, ...]] = {
     "Model": (model.family,),
-    "Loss, metric, optimizer, trainer": (loss.family, metric.family, training.family),
-    "Transforms": (transforms.family,),
+    "Loss, metric, optimizer, trainer": (loss.family, metric.family, training.family, sections.family),
+    "Transforms": (transforms.family, label_transforms.family),
     "Files and shapes": (files.family, shapes.family),
-    "Values of labels and raw volumes": (labels.family,),
+    "Values of labels and raw volumes": (labels.family, psnr.family),
     "Prediction": (prediction.family,),
     "Target scaling": (scaling.family,),
 }

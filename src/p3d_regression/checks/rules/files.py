@@ -2,192 +2,234 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 
-from p3d_regression.checks.data import FileLayout, Phase
+from p3d_regression.checks.data import FileLayout, Phase, is_shape
 from p3d_regression.checks.rule import BOTH, Family
-from p3d_regression.checks.rules.model import nested, unknown
+from p3d_regression.checks.rules.names import nearest, unknown
+from p3d_regression.checks.rules.shapes import fitting
+from p3d_regression.checks.rules.transforms import completed, transformer
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
+from p3d_regression.fix import Fix, advise, delete, write
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import datasets, introspection
 
 family = Family()
 
 
-@family.rule(
-    "P3D401",
-    "loaders-not-understood",
-    "error",
-    modes=BOTH,
-    bad="""
-loaders:
-  dataset: StandardHDF5
-""",
-    good="""
-loaders:
-  dataset: StandardHDF5Dataset
-""",
-)
+@family.rule("P3D401", "error", modes=BOTH)
 def loaders_not_understood(view: View) -> Iterator[Found]:
-    """A dataset class or slice builder that upstream does not know, or a phase that does not say where its files are,
-    how they are cut, or what is done to them. Upstream stops with a RuntimeError, KeyError or AssertionError."""
+    """A dataset class or slice builder that pytorch-3dunet does not know, or a phase without files, patches or
+    transforms. pytorch-3dunet stops with a RuntimeError, KeyError or AssertionError.
+
+    Example:
+        loaders:
+          dataset: StandardHDF5
+
+    Use instead:
+        loaders:
+          dataset: StandardHDF5Dataset
+    """
     loaders = view.section("loaders")
     if not loaders:
         return
-    name = loaders.get("dataset") or "StandardHDF5Dataset"
+    name, names = loaders.get("dataset") or "StandardHDF5Dataset", introspection.dataset_names()
     if introspection.dataset_class(name) is None:
-        yield Found(
-            "loaders.dataset", *unknown(name, introspection.dataset_names(), "loaders.dataset", "a dataset of upstream")
-        )
+        kind = "a dataset class of pytorch-3dunet"
+        yield Found("loaders.dataset", *unknown(name, names, "loaders.dataset", kind, "StandardHDF5Dataset"))
         return
+    yield from _wrong_numbers(view)
+    for phase in view.phase_names:
+        if not view.section(f"loaders.{phase}"):
+            advice = advise(f"write file_paths, slice_builder and transformer of {phase} below loaders.{phase}")
+            yield Found(f"loaders.{phase}", "this section is missing or empty", advice)
+            continue
+        gaps = dict(view.gaps(phase, is_hdf5=datasets.is_hdf5(loaders)))
+        for place, kind in gaps.items():
+            if place.rpartition(".")[0] not in gaps:  # what is missing with its section is not said again
+                yield Found(place, f"is missing, empty, or not a {kind}", _filled(view, phase, place))
+        key, builders = f"loaders.{phase}.slice_builder.name", introspection.slice_builder_names()
+        builder = view.get(key)
+        if view.section(f"loaders.{phase}.slice_builder") and builder not in builders:
+            yield Found(key, *unknown(builder, builders, key, "a slice builder of pytorch-3dunet", "SliceBuilder"))
+
+
+def _wrong_numbers(view: View) -> Iterator[Found]:
     for key, least in (("batch_size", 1), ("num_workers", 0)):
-        value = loaders.get(key, 1)
+        value = view.get(f"loaders.{key}", 1)
         if not isinstance(value, int) or value < least:
-            yield Found(
-                f"loaders.{key}", f"{as_yaml(value)} is not a whole number, at least {least}", f"loaders:\n  {key}: 1"
-            )
-    scale = loaders.get("random_scale")
+            message = f"{as_yaml(value)} is not a whole number, at least {least}"
+            yield Found(f"loaders.{key}", message, write(f"loaders.{key}", 1))
+    scale = view.get("loaders.random_scale")
     strides = [view.get(f"loaders.{phase}.slice_builder.stride_shape") for phase in view.phase_names]
     steps = [n for stride in strides if isinstance(stride, list) for n in stride if isinstance(n, int)]
     if view.mode == "train" and scale is not None and not (isinstance(scale, int) and all(scale < n for n in steps)):
-        said = f"is {as_yaml(scale)}; it must be a whole number, smaller than every stride"
-        yield Found("loaders.random_scale", said, "delete the line")
-    for phase in view.phase_names:
-        for place, kind in view.gaps(phase, is_hdf5=datasets.is_hdf5(loaders)):
-            fix = nested(place, "") if "[" not in place else "- {name: ToTensor, expand_dims: true}"
-            yield Found(place, f"is missing, empty, or not a {kind}", fix)
-        builder = view.get(f"loaders.{phase}.slice_builder.name")
-        if view.section(f"loaders.{phase}.slice_builder") and builder not in introspection.slice_builder_names():
-            key = f"loaders.{phase}.slice_builder.name"
-            yield Found(key, *unknown(builder, introspection.slice_builder_names(), key, "a slice builder of upstream"))
+        message = f"is {as_yaml(scale)}; it must be a whole number, smaller than every stride"
+        yield Found("loaders.random_scale", message, delete("loaders.random_scale"))
 
 
-@family.rule(
-    "P3D402",
-    "training-data-in-validation",
-    "error",
-    bad="""
-loaders:
-  train:
-    file_paths: [data/a.h5]
-  val:
-    file_paths: [data]
-""",
-    good="""
-loaders:
-  train:
-    file_paths: [data/train]
-  val:
-    file_paths: [data/val]
-""",
-)
+def _filled(view: View, phase: str, place: str) -> Fix:
+    """What a phase lacks, from its other lines or those of the other phase."""
+    value, key = view.get(place), place.removeprefix(f"loaders.{phase}.")
+    if key == "file_paths":
+        if isinstance(value, str) and value and (not view.opens_files or _exists(value)):
+            return write(place, [value])
+        return advise(f"list the HDF5 files of {phase}, or directories that hold them, below {place}")
+    if key == "slice_builder":
+        patches = [view.get(f"loaders.{name}.slice_builder.patch_shape") for name in view.phase_names]
+        patch = fitting(view, phase, next(filter(is_shape, patches), [32, 64, 64]))
+        return write(place, {"name": "SliceBuilder", "patch_shape": patch, "stride_shape": patch})
+    steps = transformer(view, phase)
+    if key == "transformer":
+        return write(place, steps)
+    kind, _, index = key.removeprefix("transformer.").removesuffix("]").partition("[")
+    if not index:
+        return write(place, steps[kind])
+    step = view.get(place.partition("[")[0])[int(index)]
+    return write(place, completed({"name": step})) if introspection.transform_class(step) else delete(place)
+
+
+@family.rule("P3D402", "error")
 def training_data_in_validation(view: View) -> Iterator[Found]:
-    """Upstream refuses the same path in both phases, but takes a directory that holds the file of the other phase, or
-    another spelling of its path. Then the score is that of voxels which the network has learnt by heart."""
-    for train in _paths(view, "train"):
-        for val in _paths(view, "val"):
-            if train == val or _holds(train, val) or _holds(val, train):
-                said = f"{val} is validated on, and {train} trained with"
-                yield Found("loaders.val.file_paths", said, "validate on data of its own")
-                return
+    """pytorch-3dunet refuses a path that is in both phases. It accepts a directory that holds the file of the other
+    phase, and the same file by another path. The score is then computed on voxels that the network has memorised.
+
+    Example:
+        loaders:
+          train:
+            file_paths: [data/a.h5]
+          val:
+            file_paths: [data]
+
+    Use instead:
+        loaders:
+          train:
+            file_paths: [data/train]
+          val:
+            file_paths: [data/val]
+    """
+    trained, validated = _paths(view, "train"), _paths(view, "val")
+    shared = {
+        index: (train, val) for train in trained.values() for index, val in validated.items() if _same(train, val)
+    }
+    if shared:
+        train, val = next(iter(shared.values()))
+        message = f"{val} is used for validation and {train} for training: they share voxels"
+        fix = advise(f"use other files for validation than {val}")
+        if len(shared) < len(view.get("loaders.val.file_paths")):
+            fix = delete(*(f"loaders.val.file_paths[{index}]" for index in shared))
+        yield Found("loaders.val.file_paths", message, fix)
+
+
+def _same(train: Path, val: Path) -> bool:
+    return train == val or _holds(train, val) or _holds(val, train)
 
 
 def _holds(directory: Path, file: Path) -> bool:
-    """Whether upstream finds a file in a directory: by the ending, and not in directories below."""
+    """Whether pytorch-3dunet finds a file in a directory: by its suffix, and not in subdirectories."""
     return file.parent == directory and file.suffix in (".h5", ".hdf", ".hdf5", ".hd5")
 
 
-def _paths(view: View, phase: str) -> list[Path]:
+def _paths(view: View, phase: str) -> dict[int, Path]:
+    """The paths of a phase by their index."""
     paths = view.get(f"loaders.{phase}.file_paths")
-    found = []
-    for path in paths if isinstance(paths, list) else []:
-        with suppress(OSError, ValueError):  # where it is none, another rule says so
-            found.append(Path(str(path)).resolve())
+    found = {}
+    for index, path in enumerate(paths if isinstance(paths, list) else []):
+        with suppress(OSError, ValueError):  # another rule finds what is not a path
+            found[index] = Path(str(path)).resolve()
     return found
 
 
-@family.rule(
-    "P3D403",
-    "file-unreadable",
-    "error",
-    modes=BOTH,
-    needs="files",
-    bad="""
-loaders:
-  train:
-    file_paths: [no/such/file.h5]
-""",
-    good="""
-loaders:
-  train:
-    file_paths: [train.h5]
-""",
-)
+@family.rule("P3D403", "error", modes=BOTH, needs="files")
 def file_unreadable(view: View) -> Iterator[Found]:
-    """A file that is not there, is damaged or cut short (as after a full disk or a broken copy), is no HDF5 file, or
-    a directory without HDF5 files. A training stops when it comes to it, or in an epoch; some versions skip such
-    files, with an error in the log. A prediction stops after the files before it, and one of an empty directory ends
-    with exit status 0 and writes nothing."""
+    """A file that does not exist, is damaged or truncated (after a full disk or an interrupted copy), is not HDF5, or
+    a directory without HDF5 files. A training stops when it opens the file, or in the middle of an epoch; some
+    versions skip such files, with an error in the log. A prediction stops after the files before it. With an empty
+    directory it writes nothing and ends with exit status 0.
+
+    Example:
+        loaders:
+          train:
+            file_paths: [no/such/file.h5]
+
+    Use instead:
+        loaders:
+          train:
+            file_paths: [train.h5]
+    """
     for name, phase in view.phases.items():
+        key = f"loaders.{name}.file_paths"
+        paths = view.get(key)
         if phase.failure is not None:
-            yield Found(f"loaders.{name}", f"upstream cannot read this: {phase.failure}", "mend or remove the file")
-        elif phase.is_hdf5 and not phase.files and isinstance(view.get(f"loaders.{name}.file_paths"), list):
-            yield Found(f"loaders.{name}.file_paths", "no HDF5 file there (.h5, .hdf, .hdf5 or .hd5)", "name the files")
+            advice = advise(f"repair the file, or remove it from {key}")
+            yield Found(f"loaders.{name}", f"pytorch-3dunet cannot read this: {phase.failure}", advice)
+        elif phase.is_hdf5 and not phase.files and isinstance(paths, list):
+            message = "there is no HDF5 file (.h5, .hdf, .hdf5 or .hd5)"
+            yield Found(key, message, advise(f"write the paths of the HDF5 files of {name}"))
         for file in phase.files:
             if file.error is not None:
-                yield Found(
-                    f"loaders.{name}.file_paths", f"{file.path}: {file.error}{beside(file.path)}", "mend the path"
-                )
+                other = similar(file.path)
+                do = "restore" if _exists(file.path) else "correct the path"
+                fix = advise(f"{do} {file.path}, or remove it from {key}")
+                if other and file.path in paths:
+                    fix = write(f"{key}[{paths.index(file.path)}]", other)
+                yield Found(key, f"{file.path}: {file.error}{did_you_mean(other)}", fix)
 
 
-def beside(path: str) -> str:
-    """The end of a sentence about a file that is not there: which one of a similar name is."""
+def similar(path: str) -> str | None:
+    """For a path where there is no file: that of a file with a similar name."""
     with suppress(OSError, ValueError):
-        if not Path(path).exists():
-            names = [other.name for other in Path(path).parent.iterdir()]
-            nearest = get_close_matches(Path(path).name, names, n=1, cutoff=0.7)
-            return f"; did you mean {nearest[0]}?" if nearest else ""
-    return ""
+        if not _exists(path):
+            names = [other.name for other in Path(path).parent.iterdir() if other.suffix == Path(path).suffix]
+            found = nearest(Path(path).name, names, cutoff=0.7)
+            return str(Path(path).with_name(found)) if found else None
+    return None
 
 
-@family.rule(
-    "P3D404",
-    "dataset-missing",
-    "error",
-    modes=BOTH,
-    needs="files",
-    bad="""
-loaders:
-  label_internal_path: distance
-""",
-    good="""
-loaders:
-  label_internal_path: label
-""",
-)
+def _exists(path: str) -> bool:
+    with suppress(OSError, ValueError):  # too long, or with a null byte
+        return Path(path).exists()
+    return False
+
+
+def did_you_mean(path: str | None) -> str:
+    return f"; did you mean {Path(path).name}?" if path else ""
+
+
+@family.rule("P3D404", "error", modes=BOTH, needs="files")
 def dataset_missing(view: View) -> Iterator[Found]:
-    """A file without the raw volume or the labels under the configured path. Upstream stops with a KeyError of h5py."""
+    """A file without a raw volume or labels under the configured path. pytorch-3dunet stops with a KeyError of h5py.
+
+    Example:
+        loaders:
+          label_internal_path: labels
+
+    Use instead:
+        loaders:
+          label_internal_path: label
+    """
     for phase in view.phases.values():
-        wanted = [("raw_internal_path", phase.raw_path, "raw")]
-        if view.mode == "train":
-            wanted.append(("label_internal_path", phase.label_path, "label"))
-        for file in phase.files:
-            for key, path, kind in wanted:
-                if file.error is None and getattr(file, kind) is None:
-                    yield _missing(f"loaders.{key}", str(path), file, phase)
+        readable = [file for file in phase.files if file.error is None]
+        for file in readable:
+            if file.raw is None:
+                yield _missing(view, "loaders.raw_internal_path", phase.raw_path, file, phase)
+        wanted = {"train": "loaders.label_internal_path"}.get(view.mode)
         if view.mode == "predict" and view.get("predictor.performance_metric") is not None:
-            for file in phase.files:
-                if file.error is None and file.label is None:
-                    yield _missing("predictor.gt_internal_path", phase.label_path, file, phase)
+            wanted = "predictor.gt_internal_path"
+        for file in readable if wanted else ():
+            if wanted and file.label is None:
+                yield _missing(view, wanted, phase.label_path, file, phase)
 
 
-def _missing(key: str, path: str, file: FileLayout, phase: Phase) -> Found:
-    # not the raw volume for the labels, nor the other way round
-    others = [name for name in file.datasets if name not in (phase.raw_path, phase.label_path)]
-    nearest = get_close_matches(path, others, n=1, cutoff=0.4)
+def _missing(view: View, key: str, path: str, file: FileLayout, phase: Phase) -> Found:
     if path in file.datasets:
-        return Found(key, f"the dataset {path!r} of {file.path} is empty, or a single number", "mend the file")
-    said = f"{file.path} has no dataset {path!r}; there is {', '.join(file.datasets) or 'none at all'}"
-    return Found(key, said, nested(key, nearest[0]) if nearest else "")
+        message = f"the dataset {path!r} of {file.path} is empty, or a single number"
+        return Found(key, message, advise(f"write a volume to {path} in {file.path}"))
+    message = f"{file.path} has no dataset {path!r}; there is {', '.join(file.datasets) or 'none at all'}"
+    # not the raw volume for the labels, nor the other way round; and in all files
+    files = [other for each in view.phases.values() for other in each.files if other.error is None]
+    common = set.intersection(*(set(other.datasets) for other in files)) - {phase.raw_path, phase.label_path}
+    meant = nearest(path, sorted(common))
+    advice = f"write a volume to {path} in {file.path}, or let {key} name a dataset that all files have"
+    return Found(key, message, write(key, meant) if meant else advise(advice))

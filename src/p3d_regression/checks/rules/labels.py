@@ -1,16 +1,20 @@
 """Rules about the values of labels and raw volumes. These read the volumes."""
 
+import math
 from collections.abc import Iterator
+
+import yaml
 
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.data import Phase
 from p3d_regression.checks.rule import BOTH, Family
+from p3d_regression.checks.rules import loss, metric
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
+from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
 from p3d_regression.interval import Interval
 from p3d_regression.labels.moments import Moments
-from p3d_regression.labels.psnr import PsnrLimit
-from p3d_regression.text import as_yaml
+from p3d_regression.scaling.spec import KEY as SCALING
 
 family = Family()
 
@@ -18,24 +22,32 @@ family = Family()
 _ROUNDING = 1e-6
 
 
-@family.rule(
-    "P3D501",
-    "output-cannot-reach-labels",
-    "error",
-    needs="volumes",
-    bad="""
-model:
-  final_activation: tanh
-""",
-    good="""
-model:
-  final_activation: none
-""",
-)
+def _channels(view: View) -> Iterator[tuple[str, Phase, int, Moments]]:
+    """Phase, its name, channel and values of all labels that were read."""
+    for name, phase in view.phases.items():
+        for channel, labels in enumerate(phase.statistics.channels if phase.statistics else []):
+            yield name, phase, channel, labels
+
+
+def _which(phase: Phase, channel: int) -> str:
+    return f" in channel {channel}" if phase.statistics and len(phase.statistics.channels) > 1 else ""
+
+
+@family.rule("P3D501", "error", needs="volumes")
 def output_cannot_reach_labels(view: View) -> Iterator[Found]:
-    """The model's last layer can only say values of its range. Where labels lie outside, loss or score cannot fall
-    below a floor, however long the training: for each voxel it is the loss of the value in the range that is next to
-    its label. The floor is computed from all labels, exactly; beside it the value of the best constant guess."""
+    """The output of the model is in the range of its last layer. Where labels are outside, the error of every voxel is
+    at least the distance from its label to that range, however long the training lasts. Loss and score fall as usual
+    and then stop at a floor. The floor is computed from all labels, exactly; the message also gives the value that
+    the best constant output reaches.
+
+    Example:
+        model:
+          final_activation: tanh
+
+    Use instead:
+        model:
+          final_activation: none
+    """
     for name, phase in view.phases.items():
         if phase.statistics is None or not view.is_regression:
             continue
@@ -44,14 +56,13 @@ def output_cannot_reach_labels(view: View) -> Iterator[Found]:
             ranges = view.predicting(view.seen_by_loss(name) if measured == view.loss else view.seen_by_score(name))
             if _outside(ranges, phase) and bound.floor is not None and bound.constant is not None:
                 verb = "rise above" if bound.higher_is_better else "fall below"
-                limits.append(
-                    f"{measured} cannot {verb} {bound.floor:.6g} (a constant guess reaches {bound.constant:.6g})"
-                )
+                best = f"the best constant output reaches {bound.constant:.6g}"
+                limits.append(f"{measured} cannot {verb} {bound.floor:.6g} ({best})")
                 seen = ranges
         if outside := _outside(seen, phase):
-            said = "; ".join(limits) or "some labels cannot be reached"
-            said += "" if phase.statistics.complete else " (on what was read so far)"
-            yield Found(f"model.{KEY}", f"on {name} {said}: {outside}", view.fitting_activation or _remedy(phase))
+            message = "; ".join(limits) or "some labels cannot be reached"
+            message += "" if phase.statistics.complete else " (on what was read so far)"
+            yield Found(f"model.{KEY}", f"on {name} {message}: {outside}", _reaching(view))
 
 
 def _outside(ranges: tuple[Interval, ...], phase: Phase) -> str | None:
@@ -68,65 +79,68 @@ def _outside(ranges: tuple[Interval, ...], phase: Phase) -> str | None:
     return None
 
 
-def _remedy(phase: Phase) -> str:
-    """The activation that can say these labels."""
-    assert phase.statistics is not None
-    names = ["softplus" if labels.low >= 0 else "none" for labels in phase.statistics.channels]
+def _reaching(view: View) -> Fix:
+    """The activation whose range holds the labels of all phases."""
+    least = [math.inf] * (view.out_channels or 1)
+    for _, _, channel, labels in _channels(view):
+        if channel < len(least) and labels.finite:
+            least[channel] = min(least[channel], labels.low)
+    names = ["softplus" if low >= 0 and SCALING not in view.model else "none" for low in least]
     value = names[0] if len(set(names)) == 1 else names
-    return f"model:\n  {KEY}: {as_yaml(value)}"
+    if view.fitting_activation and "none" not in names:
+        value = yaml.safe_load(view.fitting_activation)["model"][KEY]
+    # these mean another last layer, and are ignored where final_activation is there
+    others = ["final_sigmoid", *(["is_segmentation"] if view.model.get("is_segmentation") else [])]
+    fix = write(f"model.{KEY}", value) + delete(*(f"model.{key}" for key in others if key in view.model))
+    changed = View(fix.applied_to(view.config), view.mode, view.phases, opens_files=view.opens_files)
+    fix += _other_loss(view) if list(loss.output_outside_loss(changed)) else NO_FIX
+    if list(metric.output_outside_metric(changed)) and view.higher_is_better is False:
+        fix += write("eval_metric", {"name": "MSE"})
+    return fix
 
 
-@family.rule(
-    "P3D502",
-    "labels-not-finite",
-    "error",
-    needs="volumes",
-    bad="""
-loaders:
-  label_internal_path: label_with_nan
-""",
-    good="""
-loaders:
-  label_internal_path: label
-""",
-)
+@family.rule("P3D502", "error", needs="volumes")
 def labels_not_finite(view: View) -> Iterator[Found]:
-    """One NaN among the labels makes the loss of its batch NaN, and after that step every weight. The training goes
-    on to its end, exit status 0, and predicts NaN everywhere. Among the labels to validate with it makes every score
-    NaN, and no best checkpoint is kept."""
-    for name, phase in view.phases.items():
-        for index, labels in enumerate(phase.statistics.channels if phase.statistics else []):
-            if labels.nan or labels.inf:
-                channel = f" in channel {index}" if phase.statistics and len(phase.statistics.channels) > 1 else ""
-                fix = "replace them in the file, or crop the volume"
-                if labels.nan and not labels.inf and view.get("loss.ignore_index") is None:
-                    fix = "if these voxels have no label\nloss:\n  ignore_index: .nan"
-                yield Found(f"loaders.{name}", f"the labels hold {_count(labels)}{channel}", fix)
+    """One NaN among the labels makes the loss of its batch NaN, and after that step every weight. The training runs to
+    its end with exit status 0, and the model predicts NaN everywhere. A NaN among the validation labels makes every
+    score NaN, and no best checkpoint is kept.
+
+    Example:
+        loaders:
+          label_internal_path: label_with_nan
+
+    Use instead:
+        loaders:
+          label_internal_path: label
+    """
+    for name, phase, channel, labels in _channels(view):
+        if labels.nan or labels.inf:
+            fix = advise(f"replace them in the files of loaders.{name}.file_paths, or crop the volumes")
+            if not any(labels.inf for _, _, _, labels in _channels(view)) and view.get("loss.ignore_index") is None:
+                fix = write("loss.ignore_index", math.nan, note="if NaN marks voxels without a label")
+                fix += NO_FIX if view.uses_our_keys else write(f"model.{KEY}", "none")
+            yield Found(f"loaders.{name}", f"the labels hold {_count(labels)}{_which(phase, channel)}", fix)
 
 
-@family.rule(
-    "P3D503",
-    "raw-not-finite",
-    "error",
-    modes=BOTH,
-    needs="volumes",
-    bad="""
-loaders:
-  raw_internal_path: raw_with_nan
-""",
-    good="""
-loaders:
-  raw_internal_path: raw
-""",
-)
+@family.rule("P3D503", "error", modes=BOTH, needs="volumes")
 def raw_not_finite(view: View) -> Iterator[Found]:
     """NaN in a raw volume makes the statistics of Standardize NaN, then the whole patch, and in training all
-    weights."""
+    weights. No error is raised.
+
+    Example:
+        loaders:
+          raw_internal_path: raw_with_nan
+
+    Use instead:
+        loaders:
+          raw_internal_path: raw
+    """
     for name, phase in view.phases.items():
         for file in phase.files:
             if file.raw_moments and (file.raw_moments.nan or file.raw_moments.inf):
-                said = f"{file.path}: the raw volume holds {_count(file.raw_moments)}"
-                yield Found(f"loaders.{name}.file_paths", said, "replace them in the file, or crop the volume")
+                message = f"{file.path}: the raw volume holds {_count(file.raw_moments)}"
+                advice = advise(f"replace them in {phase.raw_path} of {file.path}, or crop the volume")
+                yield Found(f"loaders.{name}.file_paths", message, advice)
 
 
 def _count(moments: Moments) -> str:
@@ -134,210 +148,105 @@ def _count(moments: Moments) -> str:
     return f"{' and '.join(parts)} of {moments.count:.0f}"
 
 
-@family.rule(
-    "P3D504",
-    "psnr-range",
-    "error",
-    needs="volumes",
-    bad="""
-eval_metric:
-  name: PSNR
-""",
-    good="""
-eval_metric:
-  name: PSNR
-  data_range: 36.0
-""",
-)
-def psnr_range(view: View) -> Iterator[Found]:
-    """Upstream's PSNR does not know the range of your labels. It takes 1, or 2 in batches with a negative label, and
-    crashes at the first score if a label is outside -1..1. With `data_range`, which upstream alone ignores, it is this
-    project's PSNR, of the whole validation."""
-    if view.metric != "PSNR" or view.plan.metric:
-        return
-    for name, phase in view.phases.items():
-        for labels in phase.statistics.channels if phase.statistics else []:
-            if labels.finite and (labels.low < -1 or labels.high > 1):
-                said = f"the labels of {name} are in [{labels.low:.6g}, {labels.high:.6g}], outside -1..1: PSNR crashes"
-                yield Found("eval_metric.name", said, _with_range(labels))
-                return
-
-
-def _with_range(labels: Moments) -> str:
-    """Lines for a PSNR that knows the range."""
-    return f"eval_metric:\n  name: PSNR\n  data_range: {max(labels.high - labels.low, 1e-6):.4g}"
-
-
-@family.rule(
-    "P3D505",
-    "psnr-range-changes",
-    "warning",
-    needs="volumes",
-    bad="""
-eval_metric:
-  name: PSNR
-loaders:
-  label_internal_path: partly_negative
-""",
-    good="""
-eval_metric:
-  name: PSNR
-  data_range: 2.0
-loaders:
-  label_internal_path: partly_negative
-""",
-)
-def psnr_range_changes(view: View) -> Iterator[Found]:
-    """Where some batches hold negative labels and others do not, upstream's PSNR assumes a range of 2 in the first
-    and of 1 in the others: 6 dB more for the same error, depending on what a batch shows."""
-    for name, phase in view.phases.items():
-        limit = phase.limits.get("PSNR")
-        if isinstance(limit, PsnrLimit):
-            negative, batches = limit.batches_with_negative_labels
-            if 0 < negative < batches:
-                what = "batches" if name == "val" else "patches"
-                said = (
-                    f"{negative} of {batches} {what} of {name} hold negative labels: PSNR assumes two different ranges"
-                )
-                assert phase.statistics is not None
-                yield Found("eval_metric.name", said, _with_range(phase.statistics.channels[0]))
-
-
-@family.rule(
-    "P3D506",
-    "labels-outside-loss",
-    "error",
-    needs="volumes",
-    bad="""
-model:
-  final_activation: softplus
-loss:
-  name: PoissonNLLLoss
-  log_input: false
-loaders:
-  label_internal_path: partly_negative
-""",
-    good="""
-model:
-  final_activation: softplus
-loss:
-  name: PoissonNLLLoss
-  log_input: false
-loaders:
-  label_internal_path: positive
-""",
-)
+@family.rule("P3D506", "error", needs="volumes")
 def labels_outside_loss(view: View) -> Iterator[Found]:
-    """Some losses mean something for certain labels only: `PoissonNLLLoss` for counts, `BCELoss` for fractions. With
-    others they are numbers that get smaller for ever, and the training follows them."""
+    """Some losses are defined for certain labels only: `PoissonNLLLoss` for counts, `BCELoss` for fractions. With
+    other labels they have no minimum: the loss decreases without limit, and the predictions grow with it.
+
+    Example:
+        model:
+          final_activation: softplus
+        loss:
+          name: PoissonNLLLoss
+          log_input: false
+        loaders:
+          label_internal_path: partly_negative
+
+    Use instead:
+        model:
+          final_activation: softplus
+        loss:
+          name: PoissonNLLLoss
+          log_input: false
+        loaders:
+          label_internal_path: positive
+    """
     if view.plan.loss is None:
         return
     for name, phase in view.phases.items():
         channels = phase.statistics.channels if phase.statistics else []
-        for channel, sensible, loss in view.plan.loss.labels(len(channels)):
+        for channel, sensible, name_of_loss in view.plan.loss.labels(len(channels)):
             labels = channels[channel] if channel < len(channels) else Moments()
             if labels.finite and (labels.low < sensible.low or labels.high > sensible.high):
-                which = f" in channel {channel}" if len(channels) > 1 else ""
                 span = f"[{labels.low:.6g}, {labels.high:.6g}]"
-                said = f"the labels of {name}{which} are in {span}, {loss} is for {sensible}"
-                yield Found("loss.name", said, "loss:\n  name: HuberLoss")
+                message = (
+                    f"the labels of {name}{_which(phase, channel)} are in {span}, {name_of_loss} is for {sensible}"
+                )
+                yield Found("loss.name", message, _other_loss(view))
 
 
-@family.rule(
-    "P3D507",
-    "no-voxel-counts",
-    "error",
-    needs="volumes",
-    bad="""
-model:
-  final_activation: none
-loss:
-  name: MSELoss
-  ignore_index: 0
-loaders:
-  label_internal_path: zero
-""",
-    good="""
-model:
-  final_activation: none
-loss:
-  name: MSELoss
-  ignore_index: 0
-""",
-)
+def _other_loss(view: View) -> Fix:
+    """A loss for any labels and outputs, in place of one that is for some."""
+    kept = {key: view.get(f"loss.{key}") for key in ("ignore_index",) if key in view.section("loss")}
+    return write("loss", {"name": "HuberLoss", **kept})
+
+
+@family.rule("P3D507", "error", needs="volumes")
 def no_voxel_counts(view: View) -> Iterator[Found]:
-    """If `ignore_index` is the label of all voxels, nothing is learnt and no score is a number."""
-    for name, phase in view.phases.items():
-        statistics = phase.statistics
-        if view.plan.mask is None or statistics is None or not statistics.complete:
-            continue
-        for channel, labels in enumerate(statistics.channels):
-            if not labels.count:
-                which = f" in channel {channel}" if len(statistics.channels) > 1 else ""
-                said = f"every label of {name}{which} is {view.plan.mask}: no voxel counts"
-                yield Found("loss.ignore_index", said, "delete the line, or write the label of voxels without one")
+    """If all voxels have the label `ignore_index`, the network learns nothing and every score is NaN.
+
+    Example:
+        model:
+          final_activation: none
+        loss:
+          name: MSELoss
+          ignore_index: 0
+        loaders:
+          label_internal_path: zero
+
+    Use instead:
+        model:
+          final_activation: none
+        loss:
+          name: MSELoss
+          ignore_index: 0
+    """
+    mask = view.plan.mask
+    for name, phase, channel, labels in _channels(view) if mask else ():
+        if mask and phase.statistics and phase.statistics.complete and not labels.count:
+            message = f"every label of {name}{_which(phase, channel)} is {mask}: no voxel counts"
+            advice = advise(f"write labels to {phase.label_path} in the files of loaders.{name}.file_paths")
+            yield Found(
+                "loss.ignore_index", message, advice if math.isnan(mask.ignored) else delete("loss.ignore_index")
+            )
 
 
-@family.rule(
-    "P3D508",
-    "nothing-is-ignored",
-    "warning",
-    needs="volumes",
-    bad="""
-model:
-  final_activation: none
-loss:
-  name: MSELoss
-  ignore_index: 999
-""",
-    good="""
-model:
-  final_activation: none
-loss:
-  name: MSELoss
-""",
-)
+@family.rule("P3D508", "warning", needs="volumes")
 def nothing_is_ignored(view: View) -> Iterator[Found]:
-    """If no label has the value of `ignore_index`, the voxels that should not count have another one: a sign is missing
-    (999 for -999), or a label transform has changed them."""
-    if view.plan.mask is None or not view.phases:
+    """If no label has the value of `ignore_index`, the voxels that should not count have another value, and the network
+    learns it as a label: a sign is missing (999 for -999), or a label transform has changed the value.
+
+    Example:
+        model:
+          final_activation: none
+        loss:
+          name: MSELoss
+          ignore_index: 999
+
+    Use instead:
+        model:
+          final_activation: none
+        loss:
+          name: MSELoss
+    """
+    mask = view.plan.mask
+    if mask is None or not view.phases:
         return
     known = [phase.statistics for phase in view.phases.values() if phase.statistics and phase.statistics.complete]
     if len(known) == len(view.phases) and not any(statistics.ignored for statistics in known):
-        lows = [(labels.low, labels.high) for statistics in known for labels in statistics.channels]
-        span = f"[{min(low for low, _ in lows):.6g}, {max(high for _, high in lows):.6g}]"
-        said = f"no label is {view.plan.mask}: after their transforms they are in {span}"
-        yield Found("loss.ignore_index", said, "write the label of the voxels that do not count, or delete the line")
-
-
-@family.rule(
-    "P3D509",
-    "data-range-of-other-labels",
-    "warning",
-    needs="volumes",
-    bad="""
-eval_metric:
-  name: PSNR
-  data_range: 1.0
-trainer:
-  eval_score_higher_is_better: true
-""",
-    good="""
-eval_metric:
-  name: PSNR
-  data_range: 36.0
-trainer:
-  eval_score_higher_is_better: true
-""",
-)
-def data_range_of_other_labels(view: View) -> Iterator[Found]:
-    """`data_range` is the span of the values that labels can have. Another one shifts PSNR by a constant, and changes
-    what SSIM takes for similar. Half or twice the span of the labels that there are is taken for meant."""
-    given = view.plan.metric.arguments.get("data_range") if view.plan.metric else None
-    phase = view.phases.get("val")
-    if given is None or phase is None or phase.statistics is None:
-        return
-    spans = [labels.high - labels.low for labels in phase.statistics.channels if labels.finite]
-    if spans and max(spans) > 0 and not 0.5 <= given / max(spans) <= 2:
-        said = f"is {given:g}, the labels of val span {max(spans):.6g}"
-        yield Found("eval_metric.data_range", said, f"eval_metric:\n  data_range: {max(spans):.4g}")
+        low = min(labels.low for _, _, _, labels in _channels(view))
+        high = max(labels.high for _, _, _, labels in _channels(view))
+        message = f"no label is {mask}: after their transforms they are in [{low:.6g}, {high:.6g}]"
+        is_negated = -mask.ignored in (low, high)
+        fix = write("loss.ignore_index", -view.get("loss.ignore_index")) if is_negated else delete("loss.ignore_index")
+        yield Found("loss.ignore_index", message, fix)

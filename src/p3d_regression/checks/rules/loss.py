@@ -15,24 +15,21 @@ from p3d_regression.upstream import builders
 family = Family()
 
 
-@family.rule(
-    "P3D204",
-    "unknown-loss",
-    "error",
-    bad="""
-loss:
-  name: HubberLoss
-""",
-    good="""
-loss:
-  name: HuberLoss
-  delta: 2.0
-""",
-)
+@family.rule("P3D204", "error")
 def unknown_loss(view: View) -> Iterator[Found]:
     """A loss that neither upstream nor this project knows, one that lacks an option or cannot use its value, or one
     that does not fit the number of output channels. Upstream alone stops with a bare RuntimeError, KeyError or
-    TypeError; `p3d-regression losses` lists what there is."""
+    TypeError; `p3d-regression losses` lists what there is.
+
+    Example:
+        loss:
+          name: HubberLoss
+
+    Use instead:
+        loss:
+          name: HuberLoss
+          delta: 2.0
+    """
     section = view.section("loss")
     if section and view.plan_error is not None and view.plan_error.found.key.startswith("loss"):
         yield view.plan_error.found
@@ -48,24 +45,21 @@ def unknown_loss(view: View) -> Iterator[Found]:
         yield Found("loss", f"upstream cannot build {view.loss} of these options ({built.error})", "")
 
 
-@family.rule(
-    "P3D205",
-    "ignored-loss-option",
-    "warning",
-    bad="""
-loss:
-  name: MSELoss
-  weight: [1.0, 2.0]
-""",
-    good="""
-loss:
-  name: MSELoss
-""",
-)
+@family.rule("P3D205", "warning")
 def ignored_loss_option(view: View) -> Iterator[Found]:
     """Upstream hands its losses a few options only, and drops the others: `reduction`, and the `weight` of all
     regression losses. The training runs with another loss than the config says. Options that torch's own loss has, such
-    as `beta` of SmoothL1Loss, are used: this project builds the loss then."""
+    as `beta` of SmoothL1Loss, are used: this project builds the loss then.
+
+    Example:
+        loss:
+          name: MSELoss
+          weight: [1.0, 2.0]
+
+    Use instead:
+        loss:
+          name: MSELoss
+    """
     section = view.section("loss")
     built = builders.loss(section)
     if built.error is not None or view.plan.loss or view.plan_error is not None:
@@ -75,29 +69,26 @@ def ignored_loss_option(view: View) -> Iterator[Found]:
             yield Found(f"loss.{key}", f"upstream ignores this option of {view.loss}", "delete the line")
 
 
-@family.rule(
-    "P3D206",
-    "ignore-index-counts",
-    "warning",
-    bad="""
-model:
-  is_segmentation: false
-loss:
-  name: MSELoss
-  ignore_index: -1
-""",
-    good="""
-model:
-  final_activation: none
-loss:
-  name: MSELoss
-  ignore_index: -1
-""",
-)
+@family.rule("P3D206", "warning")
 def ignore_index_counts(view: View) -> Iterator[Found]:
     """With upstream's regression losses, voxels of this label get the loss 0 and are still counted in the mean: with
     half of them ignored the loss, and its gradient, is half of what it should be. The metric does not ignore them at
-    all: it compares the output with the label itself. In a config that uses this project, they count in neither."""
+    all: it compares the output with the label itself. In a config that uses this project, they count in neither.
+
+    Example:
+        model:
+          is_segmentation: false
+        loss:
+          name: MSELoss
+          ignore_index: -1
+
+    Use instead:
+        model:
+          final_activation: none
+        loss:
+          name: MSELoss
+          ignore_index: -1
+    """
     value = view.get("loss.ignore_index")
     if view.has_regression_loss and _is_number(value) and not (view.plan.loss or view.plan_error):
         yield Found(
@@ -107,25 +98,22 @@ def ignore_index_counts(view: View) -> Iterator[Found]:
         )
 
 
-@family.rule(
-    "P3D207",
-    "ignore-index-matches-nothing",
-    "error",
-    bad="""
-loss:
-  name: MSELoss
-  ignore_index: nan
-""",
-    good="""
-loss:
-  name: MSELoss
-  ignore_index: .nan
-""",
-)
+@family.rule("P3D207", "error")
 def ignore_index_matches_nothing(view: View) -> Iterator[Found]:
     """`ignore_index` is the label of the voxels that do not count: a number, or `.nan`. Anything else is no label, and
     YAML reads `nan` without the dot as a text. (Upstream alone, without this project, finds no voxel for `.nan`
-    either.)"""
+    either.)
+
+    Example:
+        loss:
+          name: MSELoss
+          ignore_index: nan
+
+    Use instead:
+        loss:
+          name: MSELoss
+          ignore_index: .nan
+    """
     value = view.get("loss.ignore_index")
     if value is not None and not _is_number(value):
         is_nan = str(value).strip().lower() in ("nan", "none", "null")
@@ -137,28 +125,25 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-@family.rule(
-    "P3D214",
-    "target-channel-dropped",
-    "error",
-    bad="""
-loss:
-  name: MSELoss
-  skip_last_target: true
-eval_metric:
-  name: MSE
-""",
-    good="""
-loss:
-  name: MSELoss
-eval_metric:
-  name: MSE
-""",
-)
+@family.rule("P3D214", "error")
 def target_channel_dropped(view: View) -> Iterator[Found]:
     """`skip_last_target` hides the last channel of the labels from the loss, not from the metric: MSE and PSNR compare
     all of them with the output, and stop the training at the first score. `squeeze_channel` takes the channel axis
-    from the labels, as cross-entropy needs it; a regression loss broadcasts them then."""
+    from the labels, as cross-entropy needs it; a regression loss broadcasts them then.
+
+    Example:
+        loss:
+          name: MSELoss
+          skip_last_target: true
+        eval_metric:
+          name: MSE
+
+    Use instead:
+        loss:
+          name: MSELoss
+        eval_metric:
+          name: MSE
+    """
     if view.has_regression_metric and view.get("loss.skip_last_target", False):
         said = f"{view.metric} compares all channels of the labels with the output, and stops at the first score"
         yield Found("loss.skip_last_target", said, "delete the line, and the channel from the labels")
@@ -169,27 +154,24 @@ def target_channel_dropped(view: View) -> Iterator[Found]:
         yield Found("loss.squeeze_channel", said, "delete the line")
 
 
-@family.rule(
-    "P3D216",
-    "output-outside-loss",
-    "error",
-    bad="""
-model:
-  final_activation: none
-loss:
-  name: BCELoss
-""",
-    good="""
-model:
-  final_activation: sigmoid
-loss:
-  name: BCELoss
-""",
-)
+@family.rule("P3D216", "error")
 def output_outside_loss(view: View) -> Iterator[Found]:
     """Some losses are for outputs of a certain range: `BCELoss` for fractions, a variance for values that are not
     negative. What lies outside stops the training at some iteration, or is cut off without a gradient that leads back.
-    The final activation has to keep the output inside."""
+    The final activation has to keep the output inside.
+
+    Example:
+        model:
+          final_activation: none
+        loss:
+          name: BCELoss
+
+    Use instead:
+        model:
+          final_activation: sigmoid
+        loss:
+          name: BCELoss
+    """
     if view.plan.loss is None or view.out_channels is None:
         return
     seen = view.seen_by_loss("train")
@@ -205,33 +187,30 @@ def output_outside_loss(view: View) -> Iterator[Found]:
             )
 
 
-@family.rule(
-    "P3D217",
-    "output-is-not-the-label",
-    "error",
-    bad="""
-model:
-  final_activation: none
-loss:
-  name: PoissonNLLLoss
-eval_metric:
-  name: R2Score
-""",
-    good="""
-model:
-  final_activation: exp
-loss:
-  name: PoissonNLLLoss
-  log_input: false
-eval_metric:
-  name: R2Score
-""",
-)
+@family.rule("P3D217", "error")
 def output_is_not_the_label(view: View) -> Iterator[Found]:
     """Some losses are for an output that is a function of what it predicts: `PoissonNLLLoss` for the logarithm of a
     rate, `BCEWithLogitsLoss` for what comes before a sigmoid. The metric compares that output with the labels: while
     the loss falls the score gets worse, and `best_checkpoint` is an early model. `predict3dunet` writes it, too. Let
-    the final activation make values like the labels, and choose the loss that is for them."""
+    the final activation make values like the labels, and choose the loss that is for them.
+
+    Example:
+        model:
+          final_activation: none
+        loss:
+          name: PoissonNLLLoss
+        eval_metric:
+          name: R2Score
+
+    Use instead:
+        model:
+          final_activation: exp
+        loss:
+          name: PoissonNLLLoss
+          log_input: false
+        eval_metric:
+          name: R2Score
+    """
     if not view.head.is_ours or not view.has_regression_metric or _sorts(view):
         return
     channels, final, described = view.out_channels or 1, view.final, view.plan.described
@@ -253,22 +232,19 @@ def _sorts(view: View) -> bool:
     return view.plan.metric is not None and view.plan.metric.component.name == "SpearmanCorrCoef"
 
 
-@family.rule(
-    "P3D218",
-    "cross-entropy-of-one-channel",
-    "error",
-    bad="""
-loss:
-  name: CrossEntropyLoss
-""",
-    good="""
-loss:
-  name: MSELoss
-""",
-)
+@family.rule("P3D218", "error")
 def cross_entropy_of_one_channel(view: View) -> Iterator[Found]:
     """Cross-entropy compares classes, one per output channel, through a softmax over them. Of one channel that is 1.0
-    everywhere: the loss is 0 from the start, and nothing is learnt."""
+    everywhere: the loss is 0 from the start, and nothing is learnt.
+
+    Example:
+        loss:
+          name: CrossEntropyLoss
+
+    Use instead:
+        loss:
+          name: MSELoss
+    """
     known = losses.known(view.loss)
     if known and known.compares == "classes" and view.out_channels == 1:
         said = "is for several classes; with one output channel it is 0 whatever the network says"

@@ -16,27 +16,24 @@ from p3d_regression.upstream.logs import training_config_beside
 family = Family()
 
 
-@family.rule(
-    "P3D202",
-    "score-direction",
-    "error",
-    bad="""
-eval_metric:
-  name: MSE
-trainer:
-  eval_score_higher_is_better: true
-""",
-    good="""
-eval_metric:
-  name: MSE
-trainer:
-  eval_score_higher_is_better: false
-""",
-)
+@family.rule("P3D202", "error")
 def score_direction(view: View) -> Iterator[Found]:
     """To upstream, `eval_score_higher_is_better` is true unless the config says otherwise. With an error as metric it
     then keeps the worst model as `best_checkpoint`, and nothing in the log looks wrong. In a config that uses this
-    project a missing line is set from the metric."""
+    project a missing line is set from the metric.
+
+    Example:
+        eval_metric:
+          name: MSE
+        trainer:
+          eval_score_higher_is_better: true
+
+    Use instead:
+        eval_metric:
+          name: MSE
+        trainer:
+          eval_score_higher_is_better: false
+    """
     better, is_said = view.higher_is_better, "eval_score_higher_is_better" in view.section("trainer")
     said = bool(view.get("trainer.eval_score_higher_is_better", True))
     if view.plan.is_ours and not is_said:
@@ -60,28 +57,25 @@ def score_direction(view: View) -> Iterator[Found]:
     )
 
 
-@family.rule(
-    "P3D203",
-    "scheduler-direction",
-    "error",
-    bad="""
-eval_metric:
-  name: MSE
-lr_scheduler:
-  name: ReduceLROnPlateau
-  mode: max
-""",
-    good="""
-eval_metric:
-  name: MSE
-lr_scheduler:
-  name: ReduceLROnPlateau
-  mode: min
-""",
-)
+@family.rule("P3D203", "error")
 def scheduler_direction(view: View) -> Iterator[Found]:
     """`ReduceLROnPlateau` is given the score of each validation. In the wrong mode it takes every improvement for none
-    and lowers the learning rate until upstream ends the training, below 1e-6, in the middle of its progress."""
+    and lowers the learning rate until upstream ends the training, below 1e-6, in the middle of its progress.
+
+    Example:
+        eval_metric:
+          name: MSE
+        lr_scheduler:
+          name: ReduceLROnPlateau
+          mode: max
+
+    Use instead:
+        eval_metric:
+          name: MSE
+        lr_scheduler:
+          name: ReduceLROnPlateau
+          mode: min
+    """
     better = view.higher_is_better
     if view.get("lr_scheduler.name") != "ReduceLROnPlateau" or better is None:
         return
@@ -96,22 +90,19 @@ def scheduler_direction(view: View) -> Iterator[Found]:
         )
 
 
-@family.rule(
-    "P3D208",
-    "unknown-metric",
-    "error",
-    bad="""
-eval_metric:
-  name: R2_Skore
-""",
-    good="""
-eval_metric:
-  name: R2Score
-""",
-)
+@family.rule("P3D208", "error")
 def unknown_metric(view: View) -> Iterator[Found]:
     """A metric that neither upstream nor this project knows, or one that lacks an option or cannot use its value.
-    Upstream alone stops with an AttributeError; `p3d-regression metrics` lists what there is."""
+    Upstream alone stops with an AttributeError; `p3d-regression metrics` lists what there is.
+
+    Example:
+        eval_metric:
+          name: R2_Skore
+
+    Use instead:
+        eval_metric:
+          name: R2Score
+    """
     section = view.section("eval_metric")
     if section and view.plan_error is not None and view.plan_error.found.key.startswith("eval_metric"):
         yield view.plan_error.found
@@ -124,23 +115,20 @@ def unknown_metric(view: View) -> Iterator[Found]:
         yield Found("eval_metric.name", *found)
 
 
-@family.rule(
-    "P3D209",
-    "ignored-metric-option",
-    "warning",
-    bad="""
-eval_metric:
-  name: MSE
-  data_range: 100
-""",
-    good="""
-eval_metric:
-  name: MSE
-""",
-)
+@family.rule("P3D209", "warning")
 def ignored_metric_option(view: View) -> Iterator[Found]:
     """Upstream's PSNR and MSE accept any option and use none. Options that torchmetrics' own metric has, such as the
-    `data_range` of PSNR, are used: this project computes the metric then."""
+    `data_range` of PSNR, are used: this project computes the metric then.
+
+    Example:
+        eval_metric:
+          name: MSE
+          data_range: 100
+
+    Use instead:
+        eval_metric:
+          name: MSE
+    """
     cls = introspection.metric_class(view.metric)
     if cls is None or not view.has_regression_metric or view.plan.metric:
         return
@@ -152,29 +140,26 @@ def ignored_metric_option(view: View) -> Iterator[Found]:
             yield Found(f"eval_metric.{key}", said + (hint if near else ""), fix if near else "delete the line")
 
 
-@family.rule(
-    "P3D219",
-    "resumed-with-another-metric",
-    "error",
-    bad="""
-eval_metric:
-  name: PSNR
-  data_range: 36.0
-trainer:
-  eval_score_higher_is_better: true
-  resume: resumed/last_checkpoint.pytorch
-""",
-    good="""
-eval_metric:
-  name: MSE
-trainer:
-  resume: resumed/last_checkpoint.pytorch
-""",
-)
+@family.rule("P3D219", "error")
 def resumed_with_another_metric(view: View) -> Iterator[Found]:
     """With `resume` the best score so far comes from the checkpoint. Scores of another metric are compared with it
     then: `best_checkpoint` is never written again, or at once by a worse model. Which metric it was says the copy of
-    the training config that upstream has left in `logs/` beside the checkpoint."""
+    the training config that upstream has left in `logs/` beside the checkpoint.
+
+    Example:
+        eval_metric:
+          name: PSNR
+          data_range: 36.0
+        trainer:
+          eval_score_higher_is_better: true
+          resume: resumed/last_checkpoint.pytorch
+
+    Use instead:
+        eval_metric:
+          name: MSE
+        trainer:
+          resume: resumed/last_checkpoint.pytorch
+    """
     path = (
         introspection.checkpoint_of(view.config, "train") if view.get("trainer.resume") and view.opens_files else None
     )
@@ -192,26 +177,23 @@ def _measured(view: View) -> str:
     return str(view.plan.metric or view.metric)
 
 
-@family.rule(
-    "P3D221",
-    "output-outside-metric",
-    "error",
-    bad="""
-model:
-  final_activation: none
-eval_metric:
-  name: MeanSquaredLogError
-""",
-    good="""
-model:
-  final_activation: softplus
-eval_metric:
-  name: MeanSquaredLogError
-""",
-)
+@family.rule("P3D221", "error")
 def output_outside_metric(view: View) -> Iterator[Found]:
     """Some metrics are numbers for certain predictions only, such as logarithms for those above 0. One voxel outside
-    makes the score NaN, and no best checkpoint is kept."""
+    makes the score NaN, and no best checkpoint is kept.
+
+    Example:
+        model:
+          final_activation: none
+        eval_metric:
+          name: MeanSquaredLogError
+
+    Use instead:
+        model:
+          final_activation: softplus
+        eval_metric:
+          name: MeanSquaredLogError
+    """
     if view.plan.metric is None:
         return
     wanted = view.plan.metric.component.outputs

@@ -9,7 +9,7 @@ from p3d_regression.checks.rule import BOTH, Family
 from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import NO_FIX, write
-from p3d_regression.keys import OURS, check_keys, check_sections
+from p3d_regression.keys import PLUGIN_KEYS, check_keys, check_sections
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
@@ -17,27 +17,23 @@ from p3d_regression.upstream import introspection
 family = Family()
 
 
-@family.rule(
-    "P3D101",
-    "softmax-on-one-channel",
-    "error",
-    modes=BOTH,
-    bad="""
-model:
-  out_channels: 1
-  final_sigmoid: false
-""",
-    good="""
-model:
-  out_channels: 1
-  final_activation: none
-""",
-)
+@family.rule("P3D101", "error", modes=BOTH)
 def softmax_on_one_channel(view: View) -> Iterator[Found]:
     """`final_sigmoid: false` does not mean "no final layer": upstream then puts a Softmax over the channels there. Over
     one channel that is exp(x) / exp(x), which is 1.0 in every voxel, whatever the network has learnt. Training and
     validation loss are computed before that layer (since pytorch-3dunet 1.9) and look perfect, while the score stands
-    still at one value and every prediction is 1.0."""
+    still at one value and every prediction is 1.0.
+
+    Example:
+        model:
+          out_channels: 1
+          final_sigmoid: false
+
+    Use instead:
+        model:
+          out_channels: 1
+          final_activation: none
+    """
     if not view.head.is_ours and KEY not in view.model and view.head.name == "softmax" and view.out_channels == 1:
         yield Found(
             "model.final_sigmoid",
@@ -46,27 +42,23 @@ def softmax_on_one_channel(view: View) -> Iterator[Found]:
         )
 
 
-@family.rule(
-    "P3D102",
-    "unknown-model-key",
-    "error",
-    modes=BOTH,
-    bad="""
-model:
-  fmaps: [8, 16]
-""",
-    good="""
-model:
-  f_maps: [8, 16]
-""",
-)
+@family.rule("P3D102", "error", modes=BOTH)
 def unknown_model_key(view: View) -> Iterator[Found]:
     """Upstream's model classes accept any keyword and ignore those that they do not know. A misspelled `f_maps` trains
-    the default network of 16 million parameters; `pool_kernel_size`, which only the base class has, changes nothing."""
+    the default network of 16 million parameters; `pool_kernel_size`, which only the base class has, changes nothing.
+
+    Example:
+        model:
+          fmaps: [8, 16]
+
+    Use instead:
+        model:
+          f_maps: [8, 16]
+    """
     cls = introspection.model_class(view.model.get("name"))
     if cls is None or not introspection.takes_anything(cls):
         return
-    known = [*introspection.arguments(cls), "name", *OURS]
+    known = [*introspection.arguments(cls), "name", *PLUGIN_KEYS]
     for key in view.model:
         if key in known or (isinstance(key, str) and _is_misspelled_key(key)):
             continue
@@ -87,24 +79,19 @@ def _is_misspelled_key(key: str) -> bool:
     return False
 
 
-@family.rule(
-    "P3D103",
-    "final-activation-not-understood",
-    "error",
-    modes=BOTH,
-    said_by_builder=True,
-    bad="""
-model:
-  final_activation: {softplus: {beta: 2}}
-""",
-    good="""
-model:
-  final_activation: {name: softplus, beta: 2}
-""",
-)
+@family.rule("P3D103", "error", modes=BOTH, raised_by_builder=True)
 def final_activation_not_understood(view: View) -> Iterator[Found]:
     """A value of `final_activation` that means nothing, arguments that make no sense, `softmax` on one channel, a
-    misspelled key, or the key outside the `model` section. Training stops with the same message."""
+    misspelled key, or the key outside the `model` section. Training stops with the same message.
+
+    Example:
+        model:
+          final_activation: {softplus: {beta: 2}}
+
+    Use instead:
+        model:
+          final_activation: {name: softplus, beta: 2}
+    """
     if view.final_error is not None:
         yield found_by(view.final_error)
     try:
@@ -121,26 +108,21 @@ def found_by(error: ConfigError) -> Found:
     return Found(key, message.removesuffix(" Example:").removesuffix(" Write:"), textwrap.dedent(lines))
 
 
-@family.rule(
-    "P3D104",
-    "contradicting-last-layer",
-    "warning",
-    modes=BOTH,
-    said_by_builder=True,
-    bad="""
-model:
-  final_activation: none
-  is_segmentation: true
-""",
-    good="""
-model:
-  final_activation: none
-  is_segmentation: false
-""",
-)
+@family.rule("P3D104", "warning", modes=BOTH, raised_by_builder=True)
 def contradicting_last_layer(view: View) -> Iterator[Found]:
     """`final_activation` decides; `is_segmentation` and `final_sigmoid` beside it are ignored. Where p3d-regression is
-    not installed it is the other way round, and the same config gives another model."""
+    not installed it is the other way round, and the same config gives another model.
+
+    Example:
+        model:
+          final_activation: none
+          is_segmentation: true
+
+    Use instead:
+        model:
+          final_activation: none
+          is_segmentation: false
+    """
     from p3d_regression.activations.final import contradiction
 
     is_scaled = SCALING in view.model
@@ -152,23 +134,19 @@ def contradicting_last_layer(view: View) -> Iterator[Found]:
         )
 
 
-@family.rule(
-    "P3D105",
-    "last-layer-key-not-boolean",
-    "error",
-    modes=BOTH,
-    bad="""
-model:
-  is_segmentation: "false"
-""",
-    good="""
-model:
-  is_segmentation: false
-""",
-)
+@family.rule("P3D105", "error", modes=BOTH)
 def last_layer_key_not_boolean(view: View) -> Iterator[Found]:
     """Upstream asks `if is_segmentation:`. A text is true, also `"false"`, and an empty value is false, without a
-    word."""
+    word.
+
+    Example:
+        model:
+          is_segmentation: "false"
+
+    Use instead:
+        model:
+          is_segmentation: false
+    """
     if KEY in view.model:
         return
     for name in ("is_segmentation", "final_sigmoid"):
@@ -186,27 +164,24 @@ def last_layer_key_not_boolean(view: View) -> Iterator[Found]:
             )
 
 
-@family.rule(
-    "P3D106",
-    "regression-behind-segmentation-layer",
-    "error",
-    bad="""
-model:
-  name: UNet3D
-loss:
-  name: MSELoss
-""",
-    good="""
-model:
-  final_activation: none
-loss:
-  name: MSELoss
-""",
-)
+@family.rule("P3D106", "error")
 def regression_behind_segmentation_layer(view: View) -> Iterator[Found]:
     """Unless told otherwise, upstream's models end in a Sigmoid. Since pytorch-3dunet 1.9 a regression loss is computed
     before it, so that the loss falls as it should, while score and predictions come after it and lie in 0..1. That
-    is wrong for labels inside 0..1 too: what is predicted is the sigmoid of what was fitted."""
+    is wrong for labels inside 0..1 too: what is predicted is the sigmoid of what was fitted.
+
+    Example:
+        model:
+          name: UNet3D
+        loss:
+          name: MSELoss
+
+    Use instead:
+        model:
+          final_activation: none
+        loss:
+          name: MSELoss
+    """
     if not view.is_regression or KEY in view.model or not view.head.is_segmentation:
         return
     which = view.loss if view.has_regression_loss else view.metric
@@ -219,26 +194,23 @@ def regression_behind_segmentation_layer(view: View) -> Iterator[Found]:
     )
 
 
-@family.rule(
-    "P3D107",
-    "activated-output-in-logits-loss",
-    "error",
-    bad="""
-model:
-  final_activation: sigmoid
-loss:
-  name: BCEWithLogitsLoss
-""",
-    good="""
-model:
-  final_activation: none
-loss:
-  name: BCEWithLogitsLoss
-""",
-)
+@family.rule("P3D107", "error")
 def activated_output_in_logits_loss(view: View) -> Iterator[Found]:
     """With `final_activation` the loss sees the activated output. A loss that applies a sigmoid or softmax of its own
-    then applies a second one: after a sigmoid it cannot become small, since the second one maps 0..1 to 0.5..0.73."""
+    then applies a second one: after a sigmoid it cannot become small, since the second one maps 0..1 to 0.5..0.73.
+
+    Example:
+        model:
+          final_activation: sigmoid
+        loss:
+          name: BCEWithLogitsLoss
+
+    Use instead:
+        model:
+          final_activation: none
+        loss:
+          name: BCEWithLogitsLoss
+    """
     final, described = view.final, view.plan.described
     for leaf, applied, own in described.own_functions(view.out_channels or 1) if described and final else []:
         if final is None or applied == "exp" or all(str(final.entry(channel)) == "none" for channel in own):
@@ -250,23 +222,19 @@ def activated_output_in_logits_loss(view: View) -> Iterator[Found]:
         yield Found(f"model.{KEY}", said, fix or write(f"model.{KEY}", "none"))
 
 
-@family.rule(
-    "P3D108",
-    "unknown-model",
-    "error",
-    modes=BOTH,
-    bad="""
-model:
-  name: UNet3d
-""",
-    good="""
-model:
-  name: UNet3D
-""",
-)
+@family.rule("P3D108", "error", modes=BOTH)
 def unknown_model(view: View) -> Iterator[Found]:
     """A model name that upstream does not know, or a model without channels. Upstream's own message for the first is
-    "Unsupported dataset class". `ResidualUNet2D` can be built, but the trainer feeds it volumes, and it crashes."""
+    "Unsupported dataset class". `ResidualUNet2D` can be built, but the trainer feeds it volumes, and it crashes.
+
+    Example:
+        model:
+          name: UNet3d
+
+    Use instead:
+        model:
+          name: UNet3D
+    """
     name = view.model.get("name")
     if introspection.model_class(name) is None:
         yield Found("model.name", *unknown(name, introspection.model_names(), "model.name", "a model of upstream"))

@@ -11,7 +11,7 @@ from p3d_regression.errors import ConfigError, Found
 from p3d_regression.labels.moments import Moments
 from p3d_regression.scaling.measured import numbers_of
 from p3d_regression.scaling.spec import IDENTITY, KEY, Numbers, Spec
-from p3d_regression.scaling.target import is_bounded_by_zero, settled
+from p3d_regression.scaling.target import is_bounded_by_zero, scaling_of
 from p3d_regression.text import as_yaml
 
 family = Family()
@@ -23,56 +23,47 @@ _FAR = 5.0
 _SMALL = 1 / 50
 
 
-@family.rule(
-    "P3D701",
-    "target-scaling-not-understood",
-    "error",
-    modes=BOTH,
-    said_by_builder=True,
-    bad="""
-model:
-  final_activation: sigmoid
-  target_scaling: standardize
-""",
-    good="""
-model:
-  final_activation: none
-  target_scaling: standardize
-""",
-)
+@family.rule("P3D701", "error", modes=BOTH, raised_by_builder=True)
 def target_scaling_not_understood(view: View) -> Iterator[Found]:
     """A value of `target_scaling` that means nothing, the key without `final_activation` beside it, or with one whose
     bounds it would move: what is between two values already has its units, and is written
-    `{name: bounded, low: ..., high: ...}`. Training stops with the same message."""
+    `{name: bounded, low: ..., high: ...}`. Training stops with the same message.
+
+    Example:
+        model:
+          final_activation: sigmoid
+          target_scaling: standardize
+
+    Use instead:
+        model:
+          final_activation: none
+          target_scaling: standardize
+    """
     if view.scaling_error is not None:
         yield found_by(view.scaling_error)
 
 
-@family.rule(
-    "P3D702",
-    "target-scaling-of-other-units",
-    "error",
-    said_by_builder=True,
-    bad="""
-model:
-  final_activation: none
-  target_scaling: standardize
-loss:
-  name: PoissonNLLLoss
-""",
-    good="""
-model:
-  final_activation: softplus
-  target_scaling: standardize
-loss:
-  name: PoissonNLLLoss
-  log_input: false
-""",
-)
+@family.rule("P3D702", "error", raised_by_builder=True)
 def target_scaling_of_other_units(view: View) -> Iterator[Found]:
     """`standardize` brings the output to the units of the labels. Where a loss takes the output for something else,
     such as a logit or the logarithm of a rate, these units are wrong. Numbers of your own, `{mean: ..., std: ...}`, are
-    taken as they are."""
+    taken as they are.
+
+    Example:
+        model:
+          final_activation: none
+          target_scaling: standardize
+        loss:
+          name: PoissonNLLLoss
+
+    Use instead:
+        model:
+          final_activation: softplus
+          target_scaling: standardize
+        loss:
+          name: PoissonNLLLoss
+          log_input: false
+    """
     if _will_be_measured(view) and view.out_channels and (reason := view.plan.units_differ(view.out_channels)):
         yield Found(f"model.{KEY}", f"{reason}: mean and std of the labels are not those of the output", _DELETE)
 
@@ -80,53 +71,45 @@ def target_scaling_of_other_units(view: View) -> Iterator[Found]:
 _DELETE = f"delete the line {KEY}"
 
 
-@family.rule(
-    "P3D703",
-    "target-scaling-cannot-be-measured",
-    "error",
-    needs="volumes",
-    bad="""
-model:
-  final_activation: none
-  target_scaling: standardize
-loaders:
-  label_internal_path: zero
-""",
-    good="""
-model:
-  final_activation: none
-  target_scaling: standardize
-""",
-)
+@family.rule("P3D703", "error", needs="volumes")
 def target_scaling_cannot_be_measured(view: View) -> Iterator[Found]:
     """Labels that are the same everywhere, that are masked everywhere, or that are not numbers have no standard
-    deviation to scale with. Training stops with the same message."""
+    deviation to scale with. Training stops with the same message.
+
+    Example:
+        model:
+          final_activation: none
+          target_scaling: standardize
+        loaders:
+          label_internal_path: zero
+
+    Use instead:
+        model:
+          final_activation: none
+          target_scaling: standardize
+    """
     labels = _labels(view)
     if _will_be_measured(view) and labels is not None and isinstance(measured := _measured(view, labels), ConfigError):
         yield found_by(measured)
 
 
-@family.rule(
-    "P3D704",
-    "labels-far-from-standard",
-    "warning",
-    needs="volumes",
-    bad="""
-model:
-  final_activation: none
-""",
-    good="""
-model:
-  final_activation: none
-  target_scaling: standardize
-""",
-)
+@family.rule("P3D704", "warning", needs="volumes")
 def labels_far_from_standard(view: View) -> Iterator[Found]:
     """A network starts with outputs around 0, of about the size 1, and learning rates are made for that. Labels with
     a mean or a standard deviation far from it make it learn that offset and that spread first: with upstream's learning
     rate of 0.0002, distances of 12 +- 13 mm are worse than a constant guess after 125 iterations, and a tenth of these
     are enough with `target_scaling`. Loss, scores and predictions stay in the units of the labels. Numbers of your own
-    that do not fit the labels are found as well."""
+    that do not fit the labels are found as well.
+
+    Example:
+        model:
+          final_activation: none
+
+    Use instead:
+        model:
+          final_activation: none
+          target_scaling: standardize
+    """
     labels = _labels(view)
     if labels is None or not view.is_regression or view.final_error or view.scaling_error or _is_measured(view):
         return
@@ -190,7 +173,7 @@ def _can_be_scaled(view: View, channel: int, measured: list[Numbers]) -> bool:
         return view.head.name == "none"
     only = Spec(tuple(None if i == channel else IDENTITY for i in range(len(measured))))
     try:
-        settled(only, view.final, measured)
+        scaling_of(only, view.final, measured)
     except ConfigError:
         return False
     return True

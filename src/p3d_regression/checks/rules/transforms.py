@@ -1,219 +1,26 @@
-"""Rules about what is done to raw volumes and labels on their way into the network."""
+"""Rules about the transforms of raw volumes and labels: their arguments, and whether both move the same voxels."""
 
-import math
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from p3d_regression.checks.rule import BOTH, Family
-from p3d_regression.checks.rules.model import unknown
+from p3d_regression.checks.rules.names import nearest, unknown
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
+from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import datasets, introspection
 
 family = Family()
 
-#: What upstream puts into the arguments of every transform.
+#: What pytorch-3dunet adds to the arguments of every transform.
 _OWN_ARGUMENTS = ("name", "random_state", "pmin", "pmax", "mean", "std")
 
+#: Values for arguments that have no default.
+_EXAMPLES = {"expand_dims": True, "spline_order": 3, "offsets": [1, 2], "xy_offsets": [1, 2], "z_offsets": [1, 2]}
 
-def _label(*steps: str) -> str:
-    """Lines of a config: the label transforms of training."""
-    lines = "".join(f"\n        - {step}" for step in steps)
-    return f"loaders:\n  train:\n    transformer:\n      label:{lines}"
-
-
-_GOOD_LABEL = _label("name: ToTensor\n          expand_dims: true")
-
-
-def _all_steps(view: View) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Phase, kind and step of every transform."""
-    for phase in view.phase_names:
-        for kind in ("raw", "label") if view.mode == "train" else ("raw",):
-            for index, step in enumerate(view.steps(phase, kind)):
-                yield f"loaders.{phase}.transformer.{kind}[{index}]", kind, step
-
-
-def _label_steps(view: View) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The label transforms of a regression."""
-    if view.mode == "train" and view.is_regression:
-        for key, kind, step in _all_steps(view):
-            if kind == "label":
-                yield key, step
-
-
-def _step(step: Mapping[str, Any], **changes: object) -> str:
-    """A transform with other arguments, ready to be pasted."""
-    return f"- {as_yaml({**step, **changes})}"
-
-
-@family.rule(
-    "P3D301",
-    "transform-not-understood",
-    "error",
-    modes=BOTH,
-    bad=_label("name: Totensor\n          expand_dims: true"),
-    good=_GOOD_LABEL,
-)
-def transform_not_understood(view: View) -> Iterator[Found]:
-    """A transform that upstream does not have, or one without an argument that it needs: `expand_dims` of ToTensor,
-    `spline_order` of ElasticDeformation. Upstream stops with an AttributeError or a TypeError."""
-    for key, _, step in _all_steps(view):
-        cls = introspection.transform_class(step.get("name"))
-        if cls is None:
-            message, fix = unknown(step.get("name"), introspection.transform_names(), "name", "a transform of upstream")
-            yield Found(key, message, f"- {fix}" if fix.startswith("name") else fix)
-            continue
-        given = {*step, *_OWN_ARGUMENTS}
-        for argument in introspection.required(cls):
-            # a misspelled one is another rule's
-            if argument not in given and not get_close_matches(argument, list(map(str, step)), n=1, cutoff=0.8):
-                example = {"expand_dims": True, "spline_order": 3}.get(argument, "...")
-                yield Found(key, f"{cls.__name__} needs the argument {argument}", _step(step, **{argument: example}))
-
-
-@family.rule(
-    "P3D302",
-    "ignored-transform-argument",
-    "error",
-    modes=BOTH,
-    bad=_label("name: RandomRotate\n          spline_order: 3", "name: ToTensor\n          expand_dims: true"),
-    good=_label("name: RandomRotate\n          order: 3", "name: ToTensor\n          expand_dims: true"),
-)
-def ignored_transform_argument(view: View) -> Iterator[Found]:
-    """Upstream's transforms accept any argument and ignore those that they do not know: `spline_order` belongs to
-    ElasticDeformation, `order` to RandomRotate."""
-    for key, _, step in _all_steps(view):
-        cls = introspection.transform_class(step.get("name"))
-        if cls is None:
-            continue
-        known = [name for name in introspection.arguments(cls) if name not in ("random_state", "kwargs")]
-        for argument in step:
-            if argument in _OWN_ARGUMENTS or argument in known:
-                continue
-            nearest = get_close_matches(str(argument), known, n=1, cutoff=0.5)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(known) or 'none'}"
-            fixed = {
-                (nearest[0] if nearest and k == argument else k): v for k, v in step.items() if nearest or k != argument
-            }
-            yield Found(f"{key}.{argument}", f"{cls.__name__} ignores this argument; {hint}", f"- {as_yaml(fixed)}")
-
-
-@family.rule(
-    "P3D303",
-    "labels-scaled-patch-by-patch",
-    "warning",
-    bad=_label("name: Normalize", "name: ToTensor\n          expand_dims: true"),
-    good=_label(
-        "name: Normalize\n          min_value: 0\n          max_value: 1000",
-        "name: ToTensor\n          expand_dims: true",
-    ),
-)
-def labels_scaled_patch_by_patch(view: View) -> Iterator[Found]:
-    """Without numbers of their own, Normalize, Standardize and `ToTensor: {normalize: true}` scale each patch by its
-    own values, and PercentileNormalizer always does. The same label then means something else in every patch, and
-    predictions cannot be scaled back. To learn labels in units of their own as fast as standardised ones, write
-    `target_scaling: standardize` in the section `model`: it scales all labels alike, and predictions back."""
-    by_raw = bool(view.get("loaders.global_normalization", False))
-    for key, step in _label_steps(view):
-        match step.get("name"):
-            case "Normalize" if step.get("min_value") is None or step.get("max_value") is None:
-                fix = _step(step, min_value=0, max_value=1000) + "  # with the bounds of your labels"
-            case "Standardize" if step.get("mean") is None and not by_raw:
-                fix = _step(step, mean=0.0, std=1.0) + "  # with the mean and std of your labels"
-            case "PercentileNormalizer":
-                fix = "- {name: Normalize, min_value: 0, max_value: 1000}  # with the bounds of your labels"
-            case "ToTensor" if step.get("normalize"):
-                fix = _step(step, normalize=False)
-            case _:
-                continue
-        yield Found(key, f"{step['name']} scales the labels of each patch by its own values", fix)
-
-
-@family.rule(
-    "P3D304",
-    "labels-standardised-by-raw",
-    "error",
-    bad="loaders:\n  global_normalization: true\n"
-    + _label("name: Standardize", "name: ToTensor\n          expand_dims: true")[9:],
-    good="loaders:\n  global_normalization: true\n"
-    + _label(
-        "name: Standardize\n          mean: 12.5\n          std: 30.0", "name: ToTensor\n          expand_dims: true"
-    )[9:],
-)
-def labels_standardised_by_raw(view: View) -> Iterator[Found]:
-    """With `global_normalization`, Standardize gets mean and standard deviation of the whole volume, and that is always
-    the raw volume, for the labels too. `target_scaling: standardize` in the section `model` takes those of the training
-    labels, and scales predictions back."""
-    if not view.get("loaders.global_normalization", False):
-        return
-    for key, step in _label_steps(view):
-        if step.get("name") == "Standardize" and step.get("mean") is None:
-            fix = _step(step, mean=0.0, std=1.0) + "  # with the mean and std of your labels"
-            yield Found(
-                key, "Standardize uses the mean and std of the raw volume (global_normalization) for the labels", fix
-            )
-
-
-@family.rule(
-    "P3D305",
-    "labels-changed",
-    "error",
-    bad=_label("name: RandomGammaCorrection", "name: ToTensor\n          expand_dims: true"),
-    good=_GOOD_LABEL,
-)
-def labels_changed(view: View) -> Iterator[Found]:
-    """RandomGammaCorrection rescales to 0..1 and RandomContrast clips to -1..1, both at random: now and then the
-    labels of a patch are other values altogether. Relabel numbers the values that it finds. The first two are meant
-    for raw volumes, the last for segmentation."""
-    for key, step in _label_steps(view):
-        if step.get("name") in ("RandomContrast", "RandomGammaCorrection", "Relabel"):
-            said = f"{step['name']} makes other values of the labels"
-            yield Found(key, said, "delete it from the label transforms")
-
-
-@family.rule(
-    "P3D306",
-    "labels-interpolated-nearest",
-    "warning",
-    bad=_label("name: RandomRotate", "name: ToTensor\n          expand_dims: true"),
-    good=_label("name: RandomRotate\n          order: 3", "name: ToTensor\n          expand_dims: true"),
-)
-def labels_interpolated_nearest(view: View) -> Iterator[Found]:
-    """RandomRotate moves labels to the nearest voxel unless told otherwise, and ElasticDeformation with
-    `spline_order: 0`, as class numbers need it. Continuous labels get steps: a distance map is off by 0.2 voxels in
-    the mean, and by up to 0.9. The RandomScaler behind `random_scale` cannot be told otherwise. With `ignore_index` it
-    is the right one: any other mixes labels with what is no label."""
-    for key, step in _label_steps(view):
-        argument = {"RandomRotate": "order", "ElasticDeformation": "spline_order"}.get(str(step.get("name")))
-        # ElasticDeformation has no default: without the argument upstream stops
-        if view.plan.mask is None and argument and step.get(argument, 0 if argument == "order" else None) == 0:
-            yield Found(
-                f"{key}.{argument}", f"{step['name']} moves labels to the nearest voxel", _step(step, **{argument: 3})
-            )
-    if view.is_regression and view.get("loaders.random_scale") is not None:
-        yield Found("loaders.random_scale", "the scaler moves labels to the nearest voxel, always", "delete the line")
-
-
-@family.rule(
-    "P3D307",
-    "labels-cast-to-integer",
-    "error",
-    needs="volumes",
-    bad=_label("name: ToTensor\n          expand_dims: true\n          dtype: int64"),
-    good=_GOOD_LABEL,
-)
-def labels_cast_to_integer(view: View) -> Iterator[Found]:
-    """An integer `dtype`, which segmentation configs have for cross-entropy, cuts everything behind the decimal point
-    off the labels, and a small one wraps large numbers. Labels that it can hold, such as counts, lose nothing, and
-    are not found."""
-    for key, step in _label_steps(view):
-        phase = view.phases.get(key.split(".")[1])
-        if phase is not None and phase.changed_by_cast and datasets.casts_to_integer(step):
-            fix = _step({k: v for k, v in step.items() if k != "dtype"})
-            yield Found(key, f"{step['dtype']} cannot hold the labels: they become other numbers", fix)
-
+_TO_TENSOR = {"name": "ToTensor", "expand_dims": True}
 
 #: Random transforms that move voxels, and their arguments that decide where to.
 _GEOMETRY = {
@@ -224,138 +31,248 @@ _GEOMETRY = {
     "CropToFixed": ("size", "centered"),
 }
 
+#: The argument of a transform that is the order of its interpolation.
+ORDERS = {"RandomRotate": "order", "ElasticDeformation": "spline_order"}
 
-@family.rule(
-    "P3D308",
-    "labels-moved-apart",
-    "error",
-    bad="""
-loaders:
-  train:
-    transformer:
-      raw:
-        - name: Standardize
-        - name: RandomFlip
-        - name: ToTensor
-          expand_dims: true
-      label:
-        - name: ToTensor
-          expand_dims: true
-""",
-    good="""
-loaders:
-  train:
-    transformer:
-      raw:
-        - name: Standardize
-        - name: RandomFlip
-        - name: ToTensor
-          expand_dims: true
-      label:
-        - name: RandomFlip
-        - name: ToTensor
-          expand_dims: true
-""",
-)
+
+def steps_of(view: View, phase: str, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Key and arguments of every transform of ``raw`` or ``label`` in a phase."""
+    steps = view.get(f"loaders.{phase}.transformer.{kind}")
+    for index, step in enumerate(steps if isinstance(steps, list) else ()):
+        if isinstance(step, Mapping):
+            yield f"loaders.{phase}.transformer.{kind}[{index}]", step
+
+
+def _all_steps(view: View) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for phase in view.phase_names:
+        for kind in ("raw", "label") if view.mode == "train" else ("raw",):
+            yield from steps_of(view, phase, kind)
+
+
+def deleted(steps: Iterable[tuple[str, Mapping[str, Any]]], key: str) -> Fix:
+    """Delete the transforms of the list that a key is of: one fix for all, since each deletion moves the others."""
+    return delete(*(place for place, _ in steps if place.partition("[")[0] == key.partition("[")[0]))
+
+
+def completed(step: Mapping[str, Any]) -> dict[str, Any]:
+    """A transform with the arguments that it needs."""
+    cls = introspection.transform_class(step.get("name"))
+    missing = [name for name in introspection.required(cls) if name not in {*step, *_OWN_ARGUMENTS}] if cls else []
+    return {**step, **{name: _EXAMPLES.get(name, 1) for name in missing}}
+
+
+def transformer(view: View, phase: str) -> dict[str, list[Mapping[str, Any]]]:
+    """Transforms that work in a phase, for each kind; they move the voxels as those of the other kind do."""
+    moves = {kind: list(_moves(view, phase, kind)) for kind in ("raw", "label")}
+    made: dict[str, list[Mapping[str, Any]]] = {"raw": [{"name": "Standardize"}, *moves["label"], _TO_TENSOR]}
+    if view.mode == "train":
+        made["label"] = [*(for_labels(view, step) for step in moves["raw"]), _TO_TENSOR]
+    return made
+
+
+def _moves(view: View, phase: str, kind: str) -> Iterator[Mapping[str, Any]]:
+    return (step for _, step in steps_of(view, phase, kind) if str(step.get("name")) in _GEOMETRY)
+
+
+def for_labels(view: View, step: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A transform of the raw volume as the labels need it: only continuous labels are interpolated."""
+    argument = ORDERS.get(str(step.get("name")))
+    is_continuous = view.is_regression and view.plan.mask is None
+    return {**step, argument: 3 if is_continuous else 0} if argument else step
+
+
+@family.rule("P3D301", "error", modes=BOTH)
+def transform_not_understood(view: View) -> Iterator[Found]:
+    """A transform that pytorch-3dunet does not have, or one without an argument that it needs: `expand_dims` of
+    ToTensor, `spline_order` of ElasticDeformation. pytorch-3dunet stops with an AttributeError or a TypeError.
+
+    Example:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: Totensor
+                  expand_dims: true
+
+    Use instead:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: ToTensor
+                  expand_dims: true
+    """
+    names = introspection.transform_names()
+    lost = [(key, step) for key, step in _all_steps(view) if not _class(step) and not nearest(step.get("name"), names)]
+    for key, step in _all_steps(view):
+        cls, name = _class(step), step.get("name")
+        if cls is None:
+            message, _ = unknown(name, names, key, "a transform of pytorch-3dunet", "ToTensor")
+            meant = nearest(name, names)
+            fix = write(key, completed({**step, "name": meant})) if meant else deleted(lost, key)
+            yield Found(key, message, fix)
+            continue
+        given = {*step, *_OWN_ARGUMENTS, *_spelled(cls, step)}  # another rule finds a misspelled one
+        for argument in introspection.required(cls):
+            if argument not in given:
+                yield Found(key, f"{cls.__name__} needs the argument {argument}", write(key, completed(step)))
+
+
+def _class(step: Mapping[str, Any]) -> type | None:
+    return introspection.transform_class(step.get("name"))
+
+
+@family.rule("P3D302", "error", modes=BOTH)
+def ignored_transform_argument(view: View) -> Iterator[Found]:
+    """The transforms of pytorch-3dunet accept any argument and ignore those that they do not know: `spline_order`
+    belongs to ElasticDeformation, `order` to RandomRotate.
+
+    Example:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: RandomRotate
+                  spline_order: 3
+                - name: ToTensor
+                  expand_dims: true
+
+    Use instead:
+        loaders:
+          train:
+            transformer:
+              label:
+                - name: RandomRotate
+                  order: 3
+                - name: ToTensor
+                  expand_dims: true
+    """
+    for key, step in _all_steps(view):
+        cls = _class(step)
+        spelled = _spelled(cls, step) if cls else step
+        for argument in step:
+            if cls and argument not in spelled:
+                meant, known = nearest(argument, _known(cls), 0.5), _known(cls)
+                hint = f"did you mean {meant}?" if meant else f"it takes {', '.join(known) or 'none'}"
+                message = f"{cls.__name__} ignores this argument; {hint}"
+                yield Found(f"{key}.{argument}", message, write(key, completed(spelled)))
+
+
+def _known(cls: type) -> list[str]:
+    return [name for name in introspection.arguments(cls) if name not in ("random_state", "kwargs")]
+
+
+def _spelled(cls: type, step: Mapping[str, Any]) -> dict[str, Any]:
+    """A transform with each argument under the name that was meant, without those that are ignored."""
+    known = [*_known(cls), *_OWN_ARGUMENTS]
+    right = {argument: value for argument, value in step.items() if argument in known}
+    meant = {nearest(a, _known(cls), 0.5): value for a, value in step.items() if a not in known}
+    return {**{name: value for name, value in meant.items() if name}, **right, "name": step.get("name")}
+
+
+@family.rule("P3D308", "error")
 def labels_moved_apart(view: View) -> Iterator[Found]:
-    """Transforms that flip, rotate, deform or crop draw the same random numbers for raw volume and labels, if they
-    stand in both lists, in the same order and with the same arguments. Otherwise the labels of a patch belong to
-    another place of it, and the network learns what is left: blur."""
+    """Transforms that flip, rotate, deform or crop draw the same random numbers for raw volume and labels only if both
+    lists have them in the same order and with the same arguments. Otherwise raw volume and labels are transformed
+    differently: the labels of a patch belong to other voxels. The training runs, and the network learns a blur.
+
+    Example:
+        loaders:
+          train:
+            transformer:
+              raw:
+                - name: Standardize
+                - name: RandomFlip
+                - name: ToTensor
+                  expand_dims: true
+              label:
+                - name: ToTensor
+                  expand_dims: true
+
+    Use instead:
+        loaders:
+          train:
+            transformer:
+              raw:
+                - name: Standardize
+                - name: RandomFlip
+                - name: ToTensor
+                  expand_dims: true
+              label:
+                - name: RandomFlip
+                - name: ToTensor
+                  expand_dims: true
+    """
     for phase in view.phase_names if view.mode == "train" else ():
-        raw, label = (
-            [_geometry(step) for step in view.steps(phase, kind) if str(step.get("name")) in _GEOMETRY]
-            for kind in ("raw", "label")
-        )
-        if raw != label:
-            said = [", ".join(as_yaml(step) for step in steps) or "none" for steps in (raw, label)]
-            yield Found(
-                f"loaders.{phase}.transformer",
-                f"raw volume and labels are moved differently: {said[0]} and {said[1]}",
-                f"label:  # among its other transforms\n  - {said[0].replace(', {', chr(10) + '  - {')}" if raw else "",
-            )
+        moves = {kind: [_geometry(step) for step in _moves(view, phase, kind)] for kind in ("raw", "label")}
+        if moves["raw"] != moves["label"]:
+            raw, label = (", ".join(map(as_yaml, steps)) or "none" for steps in moves.values())
+            others = [step for _, step in steps_of(view, phase, "label") if str(step.get("name")) not in _GEOMETRY]
+            moved = [for_labels(view, step) for step in _moves(view, phase, "raw")]
+            message = f"raw volume and labels are transformed differently: {raw} for the raw volume, {label} for labels"
+            fix = write(f"loaders.{phase}.transformer.label", [*moved, *others])
+            yield Found(f"loaders.{phase}.transformer", message, fix)
 
 
 def _geometry(step: Mapping[str, Any]) -> dict[str, Any]:
-    cls = introspection.transform_class(step["name"])
+    cls = _class(step)
     default = {name: introspection.default(cls, name) for name in _GEOMETRY[step["name"]]} if cls else {}
-    # what is at its default says nothing, whether it is written or not
+    # an argument at its default changes nothing, whether it is written or not
     given = {name: step[name] for name in default if name in step and step[name] != default[name]}
     return {"name": step["name"], **given}
 
 
-@family.rule(
-    "P3D309",
-    "transform-breaks",
-    "error",
-    modes=BOTH,
-    needs="volumes",
-    bad="""
-loaders:
-  train:
-    transformer:
-      raw:
-        - name: Standardize
-        - name: RandomContrast
-        - name: ToTensor
-          expand_dims: true
-""",
-    good="""
-loaders:
-  train:
-    transformer:
-      raw:
-        - name: Standardize
-        - name: RandomContrast
-          mean: 0.0
-        - name: ToTensor
-          expand_dims: true
-""",
-)
+@family.rule("P3D309", "error", modes=BOTH, needs="volumes")
 def transform_breaks(view: View) -> Iterator[Found]:
-    """All transforms are tried on the first patch of each phase, also those that upstream uses at random.
-    RandomContrast without `mean`, for example, is given None unless there is `global_normalization`, and breaks one
-    patch in ten: a training may get far before it stops."""
+    """All transforms are tried on the first patch of each phase, also those that pytorch-3dunet applies at random.
+    RandomContrast without `mean`, for example, is given None unless there is `global_normalization`, and fails in one
+    patch of ten: a training may run for hours before it stops.
+
+    Example:
+        loaders:
+          train:
+            transformer:
+              raw:
+                - name: Standardize
+                - name: RandomContrast
+                - name: ToTensor
+                  expand_dims: true
+
+    Use instead:
+        loaders:
+          train:
+            transformer:
+              raw:
+                - name: Standardize
+                - name: RandomContrast
+                  mean: 0.0
+                - name: ToTensor
+                  expand_dims: true
+    """
+    found = {finding.key for finding in transform_not_understood(view)}
     for name, phase in view.phases.items():
         for key, error in phase.broken_transforms:
-            yield Found(f"loaders.{name}.transformer.{key}", f"breaks on the first patch: {error}")
+            place = f"loaders.{name}.transformer.{key}"
+            if place not in found:
+                yield Found(place, f"fails on the first patch: {error}", _repaired(view, name, key))
 
 
-@family.rule(
-    "P3D310",
-    "mask-changed-by-transform",
-    "error",
-    bad="""
-model:
-  final_activation: none
-loss:
-  name: MSELoss
-  ignore_index: -100
-"""
-    + _label("name: RandomRotate\n          order: 3", "name: ToTensor\n          expand_dims: true").lstrip("\n"),
-    good="""
-model:
-  final_activation: none
-loss:
-  name: MSELoss
-  ignore_index: -100
-"""
-    + _label("name: RandomRotate\n          order: 0", "name: ToTensor\n          expand_dims: true").lstrip("\n"),
-)
-def mask_changed_by_transform(view: View) -> Iterator[Found]:
-    """Label transforms do not know of `ignore_index`. An interpolation mixes its value with the labels around, and a
-    normalisation makes another value of it: voxels that should not count are then trained on, with values that are
-    none. A NaN becomes that of many voxels, or of the whole patch."""
-    mask = view.plan.mask
-    if mask is None:
-        return
-    for key, step in _label_steps(view):
-        name = str(step.get("name"))
-        argument = {"RandomRotate": "order", "ElasticDeformation": "spline_order"}.get(name)
-        if argument and step.get(argument, 0) != 0:
-            said = f"{name} mixes voxels labelled {mask} with the labels around them"
-            yield Found(f"{key}.{argument}", said, _step(step, **{argument: 0}))
-        fixed = {"mean", "std"} <= step.keys() or {"min_value", "max_value"} <= step.keys()
-        keeps_nan = math.isnan(mask.ignored) and fixed
-        if name in ("Standardize", "Normalize", "PercentileNormalizer") and not keeps_nan:
-            said = f"{name} makes another value of {mask}, or NaN of the whole patch"
-            yield Found(key, said, "normalise the label volumes themselves, and delete it from the label transforms")
+def _repaired(view: View, phase: str, key: str) -> Fix:
+    """The first of some changes with which all transforms of a list survive the first patch."""
+    place, kind = f"loaders.{phase}.transformer.{key}", key.partition("[")[0]
+    steps = dict(steps_of(view, phase, kind))
+    tried = [write(where, {**steps[where], **_TO_TENSOR}) for where in list(steps)[-1:]]
+    tried.append(write(f"loaders.{phase}.transformer.{kind}[{len(steps)}]", _TO_TENSOR))
+    if place in steps:
+        step = steps[place]
+        defaults = completed({argument: step[argument] for argument in step if argument in ("name", "expand_dims")})
+        changed = [write(place, {**step, "mean": 0.0}), write(place, defaults)]
+        changed += [delete(place)] if step.get("name") != "ToTensor" else []
+        tried = [fix + more for more in (NO_FIX, tried[-1]) for fix in changed]
+    for fix in tried:
+        with suppress(Exception):  # whatever a transform raises
+            broken = datasets.broken_transforms(fix.applied_to(view.config)["loaders"], phase)
+            if not any(other.startswith(kind) for other, _ in broken):
+                return fix
+    files = ", ".join(file.path for file in view.phases[phase].files)
+    return advise(f"look at the values in {files}, or write another transform in place of {place}")

@@ -1,0 +1,81 @@
+"""The rules of the project with the two configs of their documentation, and the data that these name."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+import yaml
+
+from p3d_regression.activations.registry import resolve
+from p3d_regression.checks.rule import Rule
+from p3d_regression.checks.rules import CHAPTERS
+from p3d_regression.model import memory as checkpoint_memory
+from support.checks import merged
+from support.lab import prediction_config, training_config, write_config, write_volumes
+
+OWN = [rule for chapter in CHAPTERS.values() for rule in chapter]
+
+
+def write_rule_data(directory: Path) -> Path:
+    """Write volumes and checkpoints as the examples of the rules name them; return the directory."""
+    write_volumes(directory)
+    for name in ("train", "val"):
+        with h5py.File(directory / f"{name}.h5", "a") as file:
+            raw, label = file["raw"][()], file["label"][()]
+            file["half_label"] = label[:, ::2, ::2]
+            file["label_with_nan"] = np.where(raw > 0.99, np.nan, label)
+            file["raw_with_nan"] = np.where(raw > 0.99, np.nan, raw)
+            partly = np.abs(label) / 100
+            partly[:, :, :32] -= 0.5 if name == "train" else 0
+            file["partly_negative"] = partly
+            file["positive"] = np.abs(label)
+            file["zero"] = np.zeros_like(label)
+            file["padded_before"] = raw
+            file["raw_padded"] = np.pad(raw, 1)
+    model = torch.nn.Conv3d(1, 1, 1)
+    state = model.state_dict()
+    state._metadata[""][checkpoint_memory.METADATA_KEY] = checkpoint_memory.to_plain(
+        checkpoint_memory.Memory(resolve("none", 1))
+    )
+    torch.save({"model_state_dict": state}, directory / "trained_with_none.pytorch")
+    (directory / "resumed" / "logs" / "first").mkdir(parents=True)
+    trained = training_config(directory, {"name": "UNet3D"})
+    write_config(directory / "resumed" / "logs" / "first" / "train.yml", trained)
+    torch.save({"model_state_dict": model.state_dict()}, directory / "resumed" / "last_checkpoint.pytorch")
+    (directory / "checkpoints").mkdir()
+    torch.save({"model_state_dict": model.state_dict()}, directory / "checkpoints" / "best_checkpoint.pytorch")
+    return directory
+
+
+def config_of(rule: Rule, lines: str, data: Path) -> dict[str, Any]:
+    mode = rule.modes[0]
+    model = {"name": "UNet3D"}
+    base = training_config(data, model) if mode == "train" else prediction_config(data, model)
+    if mode == "predict":
+        base["model_path"] = str(data / "checkpoints" / "best_checkpoint.pytorch")
+    return _rooted(merged(base, yaml.safe_load(lines)), data)
+
+
+def write_example(rule: Rule, lines: str, data: Path, path: Path) -> Path:
+    """The config, and once more its example where that is about the text itself."""
+    write_config(path, config_of(rule, lines, data))
+    if rule.code == "P3D215":
+        config = config_of(rule, lines, data)
+        del config["optimizer"]
+        path.write_text(f"{yaml.safe_dump(config)}\n{lines}\n")
+    return path
+
+
+def _rooted(config: Any, data: Path) -> Any:
+    """The paths of the examples are those of the directory."""
+    match config:
+        case dict():
+            return {key: _rooted(value, data) for key, value in config.items()}
+        case list():
+            return [_rooted(value, data) for value in config]
+        case str() if re.fullmatch(r"[a-z_/]+\.(h5|pytorch)|data(/[a-z]+)?", config) and not config.startswith("/"):
+            return str(data / config)
+    return config
