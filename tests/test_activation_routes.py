@@ -218,26 +218,29 @@ for name in [name for name in sys.modules if name.startswith("pytorch3dunet")]:
 """
 
 
-@pytest.mark.parametrize(
-    "foreign",
-    [
-        pytest.param("import torch, typeguard\ntypeguard.install_import_hook('pytorch3dunet')", id="after torch"),
-        pytest.param("import typeguard\ntypeguard.install_import_hook('pytorch3dunet')\nimport torch", id="before"),
-        pytest.param(
-            """
+TYPEGUARD = "import typeguard\ntypeguard.install_import_hook('pytorch3dunet')\n"
+
+ANY_OTHER = """
 from importlib.machinery import PathFinder
 class Foreign:
     @staticmethod
     def find_spec(name, path, target=None):
         return PathFinder.find_spec(name, path, target) if name.startswith("pytorch3dunet") else None
 sys.meta_path.insert(0, Foreign)
-""",
-            id="any other",
-        ),
+"""
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        pytest.param(TYPEGUARD, id="typeguard before torch"),
+        pytest.param("import torch\n" + TYPEGUARD, id="typeguard after torch"),
+        pytest.param(ALL_BUT_UPSTREAM + TYPEGUARD, id="typeguard after everything"),
+        pytest.param(ALL_BUT_UPSTREAM + ANY_OTHER, id="any other after everything"),
     ],
 )
 def test_another_import_hook_hides_nothing(plugin: Environment, foreign: str) -> None:
-    plugin.check(ALL_BUT_UPSTREAM + foreign + "\n" + MODEL_FIRST + CHECK)
+    plugin.check(foreign + MODEL_FIRST + CHECK)
 
 
 def test_taken_off_the_meta_path_it_comes_back(plugin: Environment) -> None:
