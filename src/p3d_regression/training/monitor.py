@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from p3d_regression.errors import NonFiniteLossError, UnsupportedUpstreamError
-from p3d_regression.interval import REAL_LINE, UNIT, Interval
-from p3d_regression.model.unet import attached, is_attached
+from p3d_regression.model import last_layer
 from p3d_regression.training import batches, diagnosis, images, scaling
 from p3d_regression.training.plan import ELEMENTWISE, Plan
 from p3d_regression.upstream import builders
@@ -186,11 +185,11 @@ class _Session:
     def _look_at_validation(self, score: float) -> None:
         """Say once what is wrong with everything that was seen."""
         for channel, value in self.output_range.constants().items():
-            interval, name = self._last_layer(channel)
+            layer = last_layer.of_model(getattr(self.trainer.model, "module", self.trainer.model), channel)
             self._warn(
                 f"constant {channel}",
                 f"output channel {channel} was {value:g} in every voxel of the validation after iteration "
-                f"{self.trainer.num_iterations}. Probably {diagnosis.cause_of_constant(value, interval, name)}",
+                f"{self.trainer.num_iterations}. {diagnosis.cause_of_constant(value, layer)}",
             )
         # PSNR is infinite where nothing is wrong
         if np.isnan(score) or (np.isinf(score) and not (score > 0 and self.plan.higher_is_better)):
@@ -208,17 +207,6 @@ class _Session:
         if key not in self.reported:
             self.reported.add(key)
             console().warning(message)
-
-    def _last_layer(self, channel: int) -> tuple[Interval, str]:
-        """What the model's last layer can say in a channel, and its name."""
-        model = getattr(self.trainer.model, "module", self.trainer.model)
-        if is_attached(model):
-            final = attached(model)
-            return final.ranges[channel], str(final.entry(channel))
-        name = type(model.final_activation).__name__
-        if name == "Softmax" and model.final_conv.out_channels == 1:
-            return Interval(1.0, 1.0), name
-        return (UNIT if name in ("Sigmoid", "Softmax") else REAL_LINE), name
 
     def _log_stats(self, original: Callable[..., Any], phase: str, loss: float, score: Any) -> Any:
         if self.score is None:
