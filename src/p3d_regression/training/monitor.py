@@ -54,10 +54,10 @@ def watch(trainer: Any, plan: Plan) -> None:
             raise UnsupportedUpstreamError(f"{message}. See `p3d-regression doctor`.")
         console().warning(f"{message}; this training is not watched for NaN, constant output and wrong shapes")
         return
-    _Session(trainer, plan).start()
+    _Monitor(trainer, plan).start()
 
 
-class _Session:
+class _Monitor:
     """One training.
 
     Args:
@@ -72,6 +72,8 @@ class _Session:
         self.output_range = diagnosis.OutputRange()
         self.checkpointed = 0
         self.reported: set[str] = set()
+        #: The sum of the losses whose values pytorch-3dunet has not asked for.
+        self.unread: Tensor | None = None
         self.recorders = {name: batches.record(loader) for name, loader in trainer.loaders.items()}
         self.gradient_factor = scaling.gradient_factor(trainer, plan)
 
@@ -115,6 +117,7 @@ class _Session:
 
     def _validate(self, original: Callable[[], Any]) -> Any:
         self.phase, self.output_range = "val", diagnosis.OutputRange()
+        self._look_at_unread("a training iteration before")
         if self.score is not None:
             self.score.begin()
         try:
@@ -138,18 +141,41 @@ class _Session:
         if self.phase == "val":
             self.output_range.add(output)
         plain, predicted = loss.detach(), output.detach()
+        self.unread = plain if self.unread is None else self.unread + plain.float()
 
         def item() -> float:
-            # upstream asks for the number of every loss: where it does, a GPU is waited for anyway
+            # upstream asks for the value of every loss: where it does, a GPU is waited for anyway
             value: float = plain.item()
             if not np.isfinite(value):
                 self._stop(value, raw, labels, predicted, indices)
+            self.unread = None
             # upstream keeps the loss until the next batch is there, and this would keep the patches
             del loss.item
             return value
 
         loss.item = item
         return output, loss
+
+    def _look_at_unread(self, when: str) -> None:
+        """Where pytorch-3dunet reads losses by other means than ``item()``, look at them before anything is kept.
+
+        Raises:
+            NonFiniteLossError: one of them is NaN or infinite.
+        """
+        if self.unread is None:
+            return
+        total, self.unread = float(self.unread), None
+        if not np.isfinite(total):
+            raise NonFiniteLossError(
+                f"the loss is NaN or infinite in {when} {self.trainer.num_iterations}, and the weights may be so too; "
+                f"training stops. Check raw and labels: `p3d-regression check` finds NaN and infinite values in them. "
+                f"{self._kept()}"
+            )
+        self._warn(
+            "unread",
+            "this pytorch-3dunet does not read losses with item(): a NaN or infinite loss stops the training at the "
+            "next validation or log line, not at once, and the message does not name the batch",
+        )
 
     def _standardised(self, gradient: "Tensor") -> "Tensor":
         assert self.gradient_factor is not None
@@ -209,6 +235,7 @@ class _Session:
             console().warning(message)
 
     def _log_stats(self, original: Callable[..., Any], phase: str, loss: float, score: Any) -> Any:
+        self._look_at_unread("the validation after iteration" if phase == "val" else "a training iteration before")
         if self.score is None:
             return original(phase, loss, score)
         result = original(phase, loss, float(score))
