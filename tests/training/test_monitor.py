@@ -237,7 +237,7 @@ def test_an_unknown_trainer_is_an_error_where_it_is_needed(caplog: pytest.LogCap
     needed = plan_of({"loss": {"name": "HuberLoss"}, "eval_metric": {"name": "MSE"}}, model_is_ours=True)
     with pytest.raises(UnsupportedUpstreamError, match="has no _forward_pass, _log_stats, _log_images"):
         monitor.watch(Odd(), needed)
-    monitor.watch(Odd(), Plan(True, loss_name="MSELoss", metric_name="MSE"))
+    monitor.watch(Odd(), Plan(True, loss_section={"name": "MSELoss"}, metric_name="MSE"))
     assert "is not watched for NaN" in caplog.text
 
 

@@ -11,6 +11,7 @@ from p3d_regression.checks.rule import Mode
 from p3d_regression.errors import ConfigError
 from p3d_regression.interval import REAL_LINE, Interval
 from p3d_regression.keys import PLUGIN_KEYS
+from p3d_regression.losses import registry as losses
 from p3d_regression.model import memory as checkpoint_memory
 from p3d_regression.model.last_layer import LastLayer, last_layer
 from p3d_regression.scaling.spec import KEY as SCALING
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from p3d_regression.activations.final import FinalActivation
     from p3d_regression.checks.data import Phase
 
-#: Losses and metrics of upstream that compare continuous values voxel by voxel.
-REGRESSION_LOSSES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "WeightedSmoothL1Loss")
+#: Metrics of pytorch-3dunet that compare continuous values voxel by voxel.
 REGRESSION_METRICS = ("MSE", "PSNR")
 
 
@@ -188,7 +188,9 @@ class View:
     @property
     def plan(self) -> Plan:
         """Which parts of the training are this project's; where a loss or a metric is wrong, none."""
-        return Plan(self._model_is_ours) if isinstance(self._planned, ConfigError) else self._planned
+        if isinstance(self._planned, ConfigError):
+            return Plan(self._model_is_ours, loss_section=self.section("loss"))
+        return self._planned
 
     @property
     def plan_error(self) -> ConfigError | None:
@@ -212,7 +214,7 @@ class View:
         return f"model:\n  {KEY}: {as_yaml(names[0] if len(set(names)) == 1 else names)}"
 
     @property
-    def label_channels(self) -> int | None:
+    def predicted_label_channels(self) -> int | None:
         """How many channels of labels the output predicts; None if that is not known."""
         return None if self.out_channels is None else len(self.plan.predicted(self.out_channels))
 
@@ -244,7 +246,9 @@ class View:
 
     @property
     def has_regression_loss(self) -> bool:
-        return self.plan.loss is not None or self.loss in REGRESSION_LOSSES
+        # where the plan is an error, the name alone tells
+        known = losses.known(self.loss)
+        return self.plan.loss is not None or (known is not None and known.compares == "values")
 
     @property
     def has_regression_metric(self) -> bool:

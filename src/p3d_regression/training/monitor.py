@@ -13,7 +13,7 @@ import numpy as np
 from p3d_regression.errors import NonFiniteLossError, UnsupportedUpstreamError
 from p3d_regression.model import last_layer
 from p3d_regression.training import batches, diagnosis, images, scaling
-from p3d_regression.training.plan import ELEMENTWISE, Plan
+from p3d_regression.training.plan import Plan
 from p3d_regression.upstream import builders
 from p3d_regression.upstream.log import console, say
 
@@ -85,9 +85,8 @@ class _Monitor:
         return metric if isinstance(metric, Score) else None
 
     def start(self) -> None:
-        inner = builders.inner_loss(self.trainer.loss_criterion)
-        if type(inner).__name__ in ELEMENTWISE:
-            inner.register_forward_pre_hook(_compare_shapes)
+        if self.plan.loss is None and self.plan.compares_values:
+            builders.inner_loss(self.trainer.loss_criterion).register_forward_pre_hook(_compare_shapes)
         self._replace("train", self._train)
         self._replace("validate", self._validate)
         self._replace("_forward_pass", self._forward_pass)
