@@ -80,7 +80,7 @@ def test_a_loss_that_another_package_has_already_is_an_error_when_it_is_used(
     result = run(environment, code)
     assert "VoxelMean" in result.stdout
     assert "MeanAbsoluteError" in result.stdout
-    assert "the plugin greedy (greedy 1.0) is left out: TypeError: p3d_metrics returned 'nonsense'" in result.stderr
+    assert "the plugin greedy (greedy 1.0) is not loaded: TypeError: p3d_metrics returned 'nonsense'" in result.stderr
     assert "'HuberLoss' is claimed by torch.nn and greedy 1.0" in last_line(result)
 
 
@@ -207,7 +207,7 @@ def test_a_broken_plugin_costs_one_warning(environment: Environment, tmp_path: P
     write_plugin(tmp_path, "p3d_square", SQUARE)
     # even where warnings are errors
     result = run(environment.having(PYTHONWARNINGS="error::UserWarning"), "build('square'); build('none'); build('x')")
-    warning = f"p3d-regression: the plugin broken (broken 1.0) is left out: {reason}"
+    warning = f"p3d-regression: the plugin broken (broken 1.0) is not loaded: {reason}"
     assert result.stderr.count("p3d-regression: the plugin") == 1
     assert warning in result.stderr.replace("ValueError: ", "")
     # and what may have been its names say so

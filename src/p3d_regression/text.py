@@ -31,6 +31,12 @@ def number_in(value: object) -> int | float | None:
     return number
 
 
+def number_hint(value: object) -> str:
+    """The end of "is not a number" for a text that holds one; empty for any other value."""
+    number = number_in(value)
+    return "" if number is None else f" (YAML reads it as a text; write {as_yaml(number)})"
+
+
 def fold(name: str) -> str:
     """A name as it is compared: case, spaces, underscores and hyphens do not matter.
 

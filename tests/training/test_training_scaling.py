@@ -152,7 +152,9 @@ class TestCheckpoints:
         state = scaled().state_dict()
         state._metadata[""]["p3d_regression"]["output"]["clipping"] = 3
         state._metadata[""]["p3d_regression"]["version"] = "9.9"
-        with pytest.raises(CheckpointMismatchError, match=r"install p3d-regression 9\.9.*\(it holds clipping"):
+        with pytest.raises(
+            CheckpointMismatchError, match=r"\(it holds clipping, .*\)\. Fix: install p3d-regression 9\.9"
+        ):
             get_model(config()).load_state_dict(state)
 
     @pytest.mark.parametrize("model", [{}, {"final_activation": "none"}, {"is_segmentation": False}])
@@ -351,7 +353,11 @@ class TestMeasured:
         [
             (lambda label: 0 * label, {}, "train.h5) are 0 in every voxel"),
             (lambda label: 0 * label - 1, {"loss": {"ignore_index": -1}}, "no voxel of the labels of loaders.train"),
-            (lambda label: np.where(label > 20, np.nan, label), {}, "loss.ignore_index: .nan"),
+            (
+                lambda label: np.where(label > 20, np.nan, label),
+                {},
+                "ignore_index: .nan  # if these voxels have no label",
+            ),
             (
                 lambda label: np.stack([label, 0 * label + 7]),
                 {"model": {"out_channels": 2}},

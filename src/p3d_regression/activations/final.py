@@ -112,11 +112,14 @@ class FinalActivation:
         """Distributions, with versions, of the plugins that it needs."""
         return sorted({entry.plugin for entry in self.entries if entry.plugin})
 
+    @property
+    def short(self) -> Plain:
+        """The same without the arguments at their defaults."""
+        return self.entries[0].short if len(self.groups) == 1 else [entry.short for entry in self.entries]
+
     def __str__(self) -> str:
-        """As a config would say it, in one line."""
-        if len(self.groups) == 1:
-            return str(self.entries[0])
-        return shortened(as_yaml([entry.short for entry in self.entries]))
+        """As a config says it, in one line."""
+        return shortened(as_yaml(self.short))
 
     def describe(self) -> str:
         """In words, with ranges: one line, also for a hundred channels."""

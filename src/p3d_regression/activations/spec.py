@@ -66,7 +66,7 @@ def parse(value: object, channels: int | None = None) -> Spec:
     """
     if isinstance(value, str) and "," in value and "(" not in value:
         value = [name.strip() for name in value.strip("[] ").split(",")]
-        fix = _kept(PLACE, fitted(value, channels or len(value), "none"))
+        fix = rewritten(PLACE, fitted(value, channels or len(value), "none"))
         _refuse(PLACE, ", ".join(value), "is a text; a list of activations is written in brackets.", fix)
     if not isinstance(value, list | tuple):
         return Spec((_term(value, PLACE),), per_channel=False)
@@ -74,7 +74,7 @@ def parse(value: object, channels: int | None = None) -> Spec:
     if channels is not None and len(value) != channels:
         entries = "entry" if len(value) == 1 else "entries"
         why = f"has {len(value)} {entries}, model.out_channels is {channels}; a list has one entry per output channel."
-        _refuse(PLACE, value, why, _kept(PLACE, fitted(value, channels, "none")))
+        _refuse(PLACE, value, why, rewritten(PLACE, fitted(value, channels, "none")))
     if not value:
         _refuse(PLACE, value, "is an empty list; a list has one entry per output channel.")
     return Spec(tuple(_term(entry, f"{PLACE}[{i}]") for i, entry in enumerate(value)), per_channel=True)
@@ -106,7 +106,7 @@ def _term(value: object, place: str) -> Term:
     arguments = {key: argument for key, argument in value.items() if key != "name"}
     for key in arguments:
         if not isinstance(key, str):
-            fix = _kept(place, {key: part for key, part in value.items() if isinstance(key, str)})
+            fix = rewritten(place, {key: part for key, part in value.items() if isinstance(key, str)})
             why = f"has the key {reprlib.repr(key)}; the keys are name and the names of arguments."
             _refuse(place, value, why, fix)
     return Term("none" if name is None else name, place, arguments)
@@ -118,15 +118,15 @@ def _refuse_unnamed(value: Mapping[Any, object], place: str) -> NoReturn:
     for key, name in value.items():
         if isinstance(key, str) and fold(key) in ("name", "type", "activation", "kind"):
             why += f"; write name instead of {key}"
-            fix = _kept(place, {"name": name, **{other: part for other, part in value.items() if other != key}})
+            fix = rewritten(place, {"name": name, **{other: part for other, part in value.items() if other != key}})
             break
         if len(value) == 1 and isinstance(key, str) and (name is None or isinstance(name, Mapping)):
-            fix = _kept(place, {"name": key, **name} if name else key)
+            fix = rewritten(place, {"name": key, **name} if name else key)
     _refuse(place, value, f"{why}.", fix)
 
 
-def _kept(place: str, value: object) -> Fix | None:
-    """What the user has written in another form; None if it is no plain data, or too long to be meant."""
+def rewritten(place: str, value: object) -> Fix | None:
+    """What the user has written, in another form; None if it is not plain data, or too long for a line."""
     import yaml
 
     try:

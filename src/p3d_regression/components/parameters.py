@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat
 
-from p3d_regression.text import as_yaml, number_in
+from p3d_regression.text import number_hint
 
 Scalar = bool | int | float | str | None
 
@@ -69,9 +69,7 @@ class Parameter:
             return _finite(value)
         if isinstance(value, list) and list in kinds and value and all(map(_is_number, value)):
             return [number if isinstance(number, int) else _finite(number) for number in value]
-        number = number_in(value)
-        hint = "" if number is None else f" (YAML reads it as a text; write {as_yaml(number)})"
-        raise ValueError(f"is not {self.kind}{hint}")
+        raise ValueError(f"is not {self.kind}{number_hint(value)}")
 
     @property
     def row(self) -> dict[str, Any]:

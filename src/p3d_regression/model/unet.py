@@ -84,7 +84,7 @@ def set_target_scaling(model: "nn.Module", value: object) -> "nn.Module":
             it is ``"standardize"``, for which a training measures the labels.
         TypeError: ``model`` is not one of upstream's U-Nets.
     """
-    from p3d_regression.scaling.spec import EXAMPLE, parse
+    from p3d_regression.scaling.spec import parse
     from p3d_regression.scaling.target import scaling_of
 
     unet = inside(model)
@@ -97,7 +97,7 @@ def set_target_scaling(model: "nn.Module", value: object) -> "nn.Module":
     if spec.is_measured:
         raise ConfigError(
             f"model.{SCALING}: only a training measures labels. Write the numbers, {{'mean': ..., 'std': ...}}, or "
-            f"leave it to train3dunet. {EXAMPLE}"
+            "leave it to train3dunet."
         )
     note_scaling(unet, spec)
     set_scaling(unet, scaling_of(spec, attached(unet)))
