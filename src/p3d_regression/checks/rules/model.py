@@ -10,7 +10,7 @@ from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import NO_FIX, write
 from p3d_regression.keys import PLUGIN_KEYS, check_keys, check_sections
-from p3d_regression.scaling.spec import KEY as SCALING
+from p3d_regression.model.last_layer import contradiction
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
 
@@ -123,15 +123,8 @@ def contradicting_last_layer(view: View) -> Iterator[Found]:
           final_activation: none
           is_segmentation: false
     """
-    from p3d_regression.activations.final import contradiction
-
-    is_scaled = SCALING in view.model
-    if view.final is not None and (message := contradiction(view.model, view.final, is_scaled=is_scaled)):
-        yield Found(
-            f"model.{KEY}",
-            message,
-            _model_line("is_segmentation: false") if str(view.final) == "none" and not is_scaled else "delete the line",
-        )
+    if view.final is not None and (found := contradiction(view.model, view.final)):
+        yield found
 
 
 @family.rule("P3D105", "error", modes=BOTH)
