@@ -51,7 +51,7 @@ class TestEveryRule:
         report = check_file(str(path), [], [rule], with_data=True, progress=Silent())
         for finding in report.findings:
             found = finding.as_dict()
-            assert found.keys() == {"code", "name", "severity", "key", "message", "fix"}
+            assert found.keys() == {"code", "name", "severity", "key", "message", "fix", "changes"}
             assert re.fullmatch(r"[a-z_0-9.]+(\[\d+\][a-z_.]*)?", found["key"], re.IGNORECASE)
             assert found["message"]
             assert "\n" not in found["message"]
@@ -260,14 +260,18 @@ class TestOneFixIsEnough:
         config = training_config(data, {"name": "UNet3D", "final_activation": "none"})
         path = write_config(tmp_path / "config.yml", config | {"optimizer": {"name": "Adam", "lr": "1e-3"}})
         report = check_file(str(path), [], rules(), with_data=False, progress=Silent())
-        assert [str(finding.found.fix) for finding in report.findings] == ["optimizer:\n  learning_rate: 0.001\n  # delete lr"]
+        assert [str(finding.found.fix) for finding in report.findings] == [
+            "optimizer:\n  learning_rate: 0.001\n  # delete lr"
+        ]
 
     def test_a_misspelled_key_is_not_missing_as_well(self, data: Path, tmp_path: Path) -> None:
         config = training_config(data, {"name": "UNet3D", "final_activation": "none"})
         config["trainer"]["max_num_iteration"] = config["trainer"].pop("max_num_iterations")
         path = write_config(tmp_path / "config.yml", config)
         report = check_file(str(path), [], rules(), with_data=False, progress=Silent())
-        assert [str(finding.found.fix) for finding in report.findings] == ["trainer:\n  max_num_iterations: 4\n  # delete max_num_iteration"]
+        assert [str(finding.found.fix) for finding in report.findings] == [
+            "trainer:\n  max_num_iterations: 4\n  # delete max_num_iteration"
+        ]
 
     def test_a_misspelled_argument_is_not_missing_as_well(self, data: Path, tmp_path: Path) -> None:
         steps = {"raw": [{"name": "ToTensor", "expand_dim": True}]}

@@ -167,7 +167,7 @@ def _spelled(cls: type, step: Mapping[str, Any]) -> dict[str, Any]:
     known = [*_known(cls), *_OWN_ARGUMENTS]
     right = {argument: value for argument, value in step.items() if argument in known}
     meant = {nearest(a, _known(cls), 0.5): value for a, value in step.items() if a not in known}
-    return {**{name: value for name, value in meant.items() if name}, **right, "name": step.get("name")}
+    return {"name": step.get("name"), **{name: value for name, value in meant.items() if name}, **right}
 
 
 @family.rule("P3D308", "error")
