@@ -104,18 +104,18 @@ def unknown_metric(view: View) -> Iterator[Found]:
     if not view.section("eval_metric"):
         return
     if view.plan_error is not None:
-        if view.plan_error.found.section == "eval_metric":
-            yield view.plan_error.found
+        if (found := view.plan_error.found).section == "eval_metric":
+            yield Found(found.key, found.message, found.fix + _direction(view, found.fix))
     elif not view.plan.metric and introspection.metric_class(name) is None:
         kind = "a metric of pytorch-3dunet"
         message, fix = unknown(name, introspection.metric_names(), "eval_metric.name", kind, "MSE")
-        yield Found("eval_metric.name", message, fix + _direction(view, fix.changes[0].value))
+        yield Found("eval_metric.name", message, fix + _direction(view, fix))
 
 
-def _direction(view: View, metric: str) -> Fix:
+def _direction(view: View, fix: Fix) -> Fix:
     """The line of the trainer that has to go with another metric."""
-    better = introspection.higher_is_better(metric)
-    given = bool(view.get(_HIGHER, True))
+    fixed = View(fix.applied_to(view.config), view.mode, opens_files=False)
+    better, given = fixed.higher_is_better, bool(view.get(_HIGHER, True))
     return NO_FIX if better is None or better == given or not view.section("trainer") else write(_HIGHER, better)
 
 
@@ -207,5 +207,6 @@ def output_outside_metric(view: View) -> Iterator[Found]:
         return
     fix = view.activation_within([wanted] * (view.out_channels or 1))
     if not view.labels_are_in(wanted):
-        fix = write("eval_metric", {"name": "MSE"}) + _direction(view, "MSE")
+        fix = write("eval_metric", {"name": "MSE"})
+        fix += _direction(view, fix)
     yield Found(f"model.{KEY}", f"the output is in {outside}, but {metric} needs it in {wanted}", fix)
