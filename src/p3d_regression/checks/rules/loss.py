@@ -247,7 +247,7 @@ def output_is_not_the_label(view: View) -> Iterator[Found]:
         entries = [wanted if channel in own else final.entry(channel).short for channel in range(channels)]
         fix = write(f"model.{KEY}", wanted if len(own) == channels else entries)
         fix = sum((write(f"{leaf.place}.{key}", value) for key, value in changes.items()), fix)
-        if not view.labels_are_in(leaf.component.labels_of(leaf.arguments)):
+        if leaf.place == "loss" and not view.labels_are_in(leaf.component.labels_of(leaf.arguments)):
             fix = for_any_labels(view) + view.with_activation("none")
         yield Found(f"{leaf.place}.name", said, fix)
 
