@@ -11,10 +11,9 @@ from torch import nn
 from torch.nn.modules import activation as torchs
 
 from p3d_regression import ConfigError, plugins
-from p3d_regression.activations import builtin, modules, torch_nn
+from p3d_regression.activations import modules, torch_nn
 from p3d_regression.activations.activation import Activation
 from p3d_regression.activations.final import build
-from p3d_regression.activations.ranges import OF_TORCH_NN
 from p3d_regression.activations.registry import FAMILY, registry, resolve
 from p3d_regression.components.configured import Configured
 from p3d_regression.components.parameters import with_arguments
@@ -58,7 +57,7 @@ def mended(value: object, error: ConfigError) -> object:
 def test_every_usable_class_of_torch_is_known_by_its_own_name(name: str) -> None:
     final = resolve({"name": name, **dict.fromkeys(_required(name), 1)}, 2)
     assert isinstance(final.build(), getattr(nn, name))
-    assert name in OF_TORCH_NN, "ranges.py does not know it: it would be taken for unbounded"
+    assert name in torch_nn.KNOWN, "torch_nn.py does not know it: it would be taken for unbounded"
 
 
 def _required(name: str) -> list[str]:
@@ -104,7 +103,7 @@ def test_a_torch_that_grows_a_name_of_ours_changes_nothing(monkeypatch: pytest.M
 
     monkeypatch.setattr(torchs, "Exp", Exp, raising=False)
     monkeypatch.setattr(torchs, "__all__", ["Exp", "ReLU"])
-    own = {BUILT_IN: builtin.activations(), TORCH_NN: torch_nn.activations()}
+    own = {BUILT_IN: modules.activations(), TORCH_NN: torch_nn.activations()}
     anew = Registry(FAMILY, own, plugins.Plugins())
     assert anew.contested() == {}
     assert anew.configured("exp", {}, "here").component.build is modules.Exp

@@ -15,7 +15,7 @@ from p3d_regression.text import as_yaml, shortened
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-#: What a config may say, with nothing left to default: text, mapping, or list of these.
+#: A final activation in a config: a text, a mapping, or a list of these.
 Plain = str | dict[str, Argument] | list[str | dict[str, Argument]]
 
 
@@ -99,7 +99,7 @@ class FinalActivation:
 
     @property
     def plain(self) -> Plain:
-        """As plain data with every argument: what a checkpoint keeps. Where it is equal, so is the function."""
+        """As plain data with every argument, as in a checkpoint. Where it is equal, so is the function."""
         if len(self.groups) == 1:
             return self.entries[0].plain
         return [entry.plain for entry in self.entries]
@@ -139,7 +139,7 @@ class FinalActivation:
         """Build the module: shape (N, C, ...) to (N, C, ...).
 
         Raises:
-            ConfigError: the arguments make no sense together.
+            ConfigError: the arguments contradict each other.
         """
         from p3d_regression.activations.modules import PerChannel
 
@@ -148,12 +148,12 @@ class FinalActivation:
 
 
 def contradiction(model_config: Mapping[str, Any], final: FinalActivation, *, is_scaled: bool = False) -> str | None:
-    """What ``is_segmentation`` and ``final_sigmoid`` beside a final activation say to the contrary; None if nothing.
+    """A warning if ``is_segmentation`` and ``final_sigmoid`` contradict a final activation; None if they do not.
 
     Args:
         model_config: the section.
         final: the activation that it names.
-        is_scaled: whether there is a target scaling as well, which upstream has no words for.
+        is_scaled: whether there is a target scaling as well, for which pytorch-3dunet has no key.
     """
     segmentation = model_config.get("is_segmentation", True)
     upstreams = ("sigmoid" if model_config.get("final_sigmoid", True) else "softmax") if segmentation else "none"
@@ -162,7 +162,7 @@ def contradiction(model_config: Mapping[str, Any], final: FinalActivation, *, is
         return None
     # json.dumps writes true and false as YAML does, and keeps the quotes of a "false" that is a text
     ignored = " and ".join(f"{key}: {json.dumps(model_config[key], default=repr)}" for key in keys)
-    message = f"{final} decides the model's output, {ignored} beside it is ignored"
+    message = f"{final} decides the model's output, {ignored} is ignored"
     if final.plain == "none" and not is_scaled:
-        message += "; write is_segmentation: false, which means the same where p3d-regression is not installed"
+        message += "; write is_segmentation: false, which does the same where p3d-regression is not installed"
     return message
