@@ -270,6 +270,16 @@ def test_trying_them_out_takes_nothing_from_the_seed() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
+def test_one_that_breaks_its_promise_without_arguments_is_to_be_replaced() -> None:
+    entry = Configured(Activation("wide", nn.Identity, range=Interval(0.0), summary="for this test"), {}, "here")
+    with pytest.raises(ConfigError) as caught:
+        build(entry, 1)
+    assert str(caught.value) == (
+        "here: wide cannot be a final activation: it makes values from -8 to 8 and declares the range [0, inf). "
+        "Fix: write another final activation; `p3d-regression activations` lists all."
+    )
+
+
 def test_nor_does_a_plugins_that_draws_when_it_is_built() -> None:
     class Drawing(nn.Module):
         def __init__(self) -> None:

@@ -49,6 +49,7 @@ class Activation(Component):
     example: Mapping[str, Scalar] = field(default_factory=dict)
     hidden: Mapping[str, str] = field(default_factory=dict)
     noun: ClassVar[str] = "final activation"
+    command: ClassVar[str] = "activations"
     name_key: ClassVar[str] = ""
 
     def __post_init__(self) -> None:

@@ -15,7 +15,6 @@ from p3d_regression.plugins import singleton
 FAMILY = Family(
     Activation,
     hook="p3d_activations",
-    command="activations",
     example="none",
     fallback="For unbounded values write none.",
     synonyms={"clip": "bounded", "clamp": "bounded"},

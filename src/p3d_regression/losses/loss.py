@@ -50,6 +50,7 @@ class Loss(Component):
     example: Mapping[str, Argument] = field(default_factory=dict)
     hidden: Mapping[str, str] = field(default_factory=dict)
     noun: ClassVar[str] = "loss"
+    command: ClassVar[str] = "losses"
 
     def __post_init__(self) -> None:
         self._check()

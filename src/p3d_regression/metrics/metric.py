@@ -56,6 +56,7 @@ class Metric(Component):
     example: Mapping[str, Argument] = field(default_factory=dict)
     hidden: Mapping[str, str] = field(default_factory=dict)
     noun: ClassVar[str] = "metric"
+    command: ClassVar[str] = "metrics"
 
     def __post_init__(self) -> None:
         self._check()
