@@ -9,6 +9,7 @@ from torch import nn
 from p3d_regression import Interval, Loss
 from p3d_regression.components.component import Refused
 from p3d_regression.errors import ConfigError
+from p3d_regression.labels.floor import ABSOLUTE
 from p3d_regression.losses.build import build, resolve
 from p3d_regression.losses.registry import registry
 
@@ -123,6 +124,11 @@ class Cut(nn.Module):
         return (output - label)[:, :, :1] ** 2
 
 
+class Squared(nn.Module):
+    def forward(self, output: Any, label: Any) -> Any:
+        return (output - label) ** 2
+
+
 class Constant(nn.Module):
     def forward(self, output: Any, label: Any) -> Any:
         return label * 2
@@ -139,6 +145,7 @@ class Logarithm(nn.Module):
         (Loss("cut", Cut, summary=""), "needs a loss for each voxel"),
         (Loss("constant", Constant, summary=""), "has no gradient"),
         (Loss("logarithm", Logarithm, summary="", outputs=Interval(-1.0, 0.0)), "inside the ranges"),
+        (Loss("floor", Squared, summary="", voxel_loss=lambda arguments: ABSOLUTE), "voxel_loss is another function"),
         (Loss("whole", Logarithm, summary="", per_voxel=False), "not one number"),
     ],
 )

@@ -1,7 +1,5 @@
 """A final activation as a whole: looked up, with all arguments, for a given number of channels."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -145,24 +143,3 @@ class FinalActivation:
 
         built = [build(entry, n) for entry, n in self.groups]
         return built[0] if len(built) == 1 else PerChannel(built, [n for _, n in self.groups])
-
-
-def contradiction(model_config: Mapping[str, Any], final: FinalActivation, *, is_scaled: bool = False) -> str | None:
-    """A warning if ``is_segmentation`` and ``final_sigmoid`` contradict a final activation; None if they do not.
-
-    Args:
-        model_config: the section.
-        final: the activation that it names.
-        is_scaled: whether there is a target scaling as well, for which pytorch-3dunet has no key.
-    """
-    segmentation = model_config.get("is_segmentation", True)
-    upstreams = ("sigmoid" if model_config.get("final_sigmoid", True) else "softmax") if segmentation else "none"
-    keys = [key for key in ("is_segmentation", "final_sigmoid") if key in model_config]
-    if final.plain == upstreams or upstreams == "none" or not keys:
-        return None
-    # json.dumps writes true and false as YAML does, and keeps the quotes of a "false" that is a text
-    ignored = " and ".join(f"{key}: {json.dumps(model_config[key], default=repr)}" for key in keys)
-    message = f"{final} decides the model's output, {ignored} is ignored"
-    if final.plain == "none" and not is_scaled:
-        message += "; write is_segmentation: false, which does the same where p3d-regression is not installed"
-    return message

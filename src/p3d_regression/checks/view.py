@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import Mode
 from p3d_regression.errors import ConfigError
-from p3d_regression.interval import REAL_LINE, UNIT, Interval
+from p3d_regression.interval import REAL_LINE, Interval
 from p3d_regression.keys import PLUGIN_KEYS
+from p3d_regression.losses import registry as losses
 from p3d_regression.model import memory as checkpoint_memory
+from p3d_regression.model.last_layer import LastLayer, last_layer
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.scaling.spec import Spec, check_company, spec_of
 from p3d_regression.text import as_yaml
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
     from p3d_regression.activations.final import FinalActivation
     from p3d_regression.checks.data import Phase
 
-#: Losses and metrics of upstream that compare continuous values voxel by voxel.
-REGRESSION_LOSSES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "WeightedSmoothL1Loss")
+#: Metrics of pytorch-3dunet that compare continuous values voxel by voxel.
 REGRESSION_METRICS = ("MSE", "PSNR")
 
 
@@ -32,25 +33,6 @@ _FITTING = {(0.0, 1.0): "sigmoid", (0.0, math.inf): "softplus", (-math.inf, 0.0)
 
 #: A model with more could not be built, and its list of ranges would fill the memory.
 _MOST_CHANNELS = 2**16
-
-
-@dataclass(frozen=True)
-class Head:
-    """What stands between the last convolution and the model's output.
-
-    Attributes:
-        name: as a config would say it.
-        ranges: of the output, per channel.
-        is_ours: whether ``final_activation`` says so; else upstream's own keys do.
-    """
-
-    name: str
-    ranges: tuple[Interval, ...]
-    is_ours: bool
-
-    @property
-    def is_segmentation(self) -> bool:
-        return self.name in ("sigmoid", "softmax")
 
 
 @dataclass
@@ -206,30 +188,19 @@ class View:
     @property
     def plan(self) -> Plan:
         """Which parts of the training are this project's; where a loss or a metric is wrong, none."""
-        return Plan(self._model_is_ours) if isinstance(self._planned, ConfigError) else self._planned
+        if isinstance(self._planned, ConfigError):
+            return Plan(self._model_is_ours, loss_section=self.section("loss"))
+        return self._planned
 
     @property
     def plan_error(self) -> ConfigError | None:
         """Why a loss or a metric is wrong."""
         return self._planned if isinstance(self._planned, ConfigError) else None
 
-    def flag(self, name: str) -> bool:
-        """``is_segmentation`` or ``final_sigmoid``, as upstream's ``if`` takes it."""
-        cls = introspection.model_class(self.model.get("name"))
-        default = introspection.default(cls, name) if cls else None
-        return bool(self.model.get(name, True if default is None else default))
-
     @cached_property
-    def head(self) -> Head:
+    def head(self) -> LastLayer:
         """The model's last layer. Where ``final_activation`` is wrong: as if it were not there."""
-        channels = self.out_channels or 1
-        if self.final is not None:
-            return Head(str(self.final), self.final.ranges, is_ours=True)
-        if not self.flag("is_segmentation"):
-            return Head("none", (REAL_LINE,) * channels, is_ours=False)
-        if self.flag("final_sigmoid"):
-            return Head("sigmoid", (UNIT,) * channels, is_ours=False)
-        return Head("softmax", (UNIT if channels > 1 else Interval(1.0, 1.0),) * channels, is_ours=False)
+        return last_layer(self.model, self.out_channels or 1, self.final)
 
     @property
     def fitting_activation(self) -> str | None:
@@ -243,7 +214,7 @@ class View:
         return f"model:\n  {KEY}: {as_yaml(names[0] if len(set(names)) == 1 else names)}"
 
     @property
-    def label_channels(self) -> int | None:
+    def predicted_label_channels(self) -> int | None:
         """How many channels of labels the output predicts; None if that is not known."""
         return None if self.out_channels is None else len(self.plan.predicted(self.out_channels))
 
@@ -275,7 +246,9 @@ class View:
 
     @property
     def has_regression_loss(self) -> bool:
-        return self.plan.loss is not None or self.loss in REGRESSION_LOSSES
+        # where the plan is an error, the name alone tells
+        known = losses.known(self.loss)
+        return self.plan.loss is not None or (known is not None and known.compares == "values")
 
     @property
     def has_regression_metric(self) -> bool:

@@ -20,10 +20,8 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ExportError: it is none.
     """
-    import torch
-
     try:
-        state = torch.load(path, map_location="cpu")
+        state = introspection.load_checkpoint(path)
     except Exception as error:
         raise ExportError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error})") from error
     if not (isinstance(state, dict) and isinstance(state.get("model_state_dict"), Mapping)):

@@ -6,15 +6,9 @@ from typing import Any
 
 from p3d_regression.errors import ExportError
 from p3d_regression.keys import PLUGIN_KEYS
+from p3d_regression.model import last_layer
 from p3d_regression.model.memory import METADATA_KEY, Memory
 from p3d_regression.scaling.target import TargetScaling
-
-#: Final activation -> the lines of a model section that stand for it in plain upstream.
-_UPSTREAMS: dict[str, dict[str, bool]] = {
-    "none": {"is_segmentation": False},
-    "sigmoid": {"is_segmentation": True, "final_sigmoid": True},
-    "softmax": {"is_segmentation": True, "final_sigmoid": False},
-}
 
 _CONV = "final_conv"
 
@@ -30,7 +24,7 @@ def section_of(section: Mapping[str, Any], memory: Memory) -> dict[str, Any]:
         ExportError: plain upstream has no such final activation.
     """
     final = memory.final
-    if not (isinstance(final.plain, str) and final.plain in _UPSTREAMS):
+    if not (isinstance(final.plain, str) and final.plain in last_layer.UPSTREAM):
         what = "an activation per channel" if isinstance(final.plain, list) else f"the final activation {final}"
         raise ExportError(
             f"plain pytorch-3dunet cannot express {what}: it has none (is_segmentation: false), a Sigmoid and a "
@@ -38,7 +32,7 @@ def section_of(section: Mapping[str, Any], memory: Memory) -> dict[str, Any]:
             "--format pt2 for a file that needs neither; or install p3d-regression where the checkpoint is used."
         )
     kept = {k: v for k, v in section.items() if k not in (*PLUGIN_KEYS, "is_segmentation", "final_sigmoid")}
-    return {**kept, **_UPSTREAMS[final.plain]}
+    return {**kept, **last_layer.UPSTREAM[final.plain]}
 
 
 def weights_of(weights: Mapping[str, Any], memory: Memory) -> "OrderedDict[str, Any]":

@@ -1,4 +1,4 @@
-"""All losses that a config may name: the project's own, those of ``torch.nn``, upstream's, those of plugins."""
+"""All losses that a config may name: the project's own, those of ``torch.nn``, pytorch-3dunet's, those of plugins."""
 
 from typing import Any
 
@@ -35,12 +35,25 @@ class Losses(Registry[Loss]):
 @singleton
 def registry() -> Losses:
     """The registry of this process, made at the first call: plugins are loaded then."""
-    own: dict[str, list[Loss] | list[Loss | Refused]] = {
-        BUILT_IN: builtin.losses(),
-        TORCH_NN: torch_nn.losses(),
-        UPSTREAM: of_upstream.losses(),
-    }
+    own = {origin: [_usable(loss) for loss in losses] for origin, losses in _own().items()}
     return Losses(FAMILY, own, plugins.installed())
+
+
+def known(name: object) -> Loss | None:
+    """What is known of a loss of exactly this name that no plugin brings; maybe pytorch-3dunet alone can build it."""
+    losses = [loss for losses in _own().values() for loss in losses if isinstance(loss, Loss)]
+    return next((loss for loss in losses if loss.name == name), None)
+
+
+@singleton
+def _own() -> dict[str, list[Loss | Refused]]:
+    return {BUILT_IN: [*builtin.losses()], TORCH_NN: torch_nn.losses(), UPSTREAM: [*of_upstream.losses()]}
+
+
+def _usable(loss: Loss | Refused) -> Loss | Refused:
+    if isinstance(loss, Loss) and loss.compares == "classes":
+        return Refused(loss.name, "it compares classes, and does not have a loss for each voxel")
+    return loss
 
 
 def _composed(name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from p3d_regression.components.component import Component
 from p3d_regression.components.parameters import Argument
 from p3d_regression.interval import REAL_LINE, Interval
+from p3d_regression.labels.floor import VoxelLoss
 
 
 class Accumulating(Protocol):
@@ -39,6 +40,8 @@ class Metric(Component):
         aliases: other names for it.
         example: arguments for a table and for tests; needed where the constructor has arguments without default.
         hidden: arguments of the constructor that a config may not give -> why.
+        voxel_loss: from the arguments to the metric of one voxel as a function of numpy arrays, where the metric is the
+            mean of that, as for :class:`~p3d_regression.losses.loss.Loss`; None for other metrics.
 
     Raises:
         ValueError: an argument, the aliases or the example cannot be used.
@@ -55,6 +58,7 @@ class Metric(Component):
     aliases: tuple[str, ...] = ()
     example: Mapping[str, Argument] = field(default_factory=dict)
     hidden: Mapping[str, str] = field(default_factory=dict)
+    voxel_loss: Callable[[Mapping[str, Any]], VoxelLoss | None] | None = None
     noun: ClassVar[str] = "metric"
     command: ClassVar[str] = "metrics"
 

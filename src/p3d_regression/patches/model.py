@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from p3d_regression._patching import AnyFunction, Patch, replace_function, replace_method
 from p3d_regression.activations.spec import KEY
 from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
+from p3d_regression.fix import Fix
 from p3d_regression.keys import PLUGIN_KEYS, check_keys
+from p3d_regression.model.last_layer import contradiction
 from p3d_regression.model.loading import recall
 from p3d_regression.model.unet import attach, attach_scaling, attached, inside, set_final_activation
 from p3d_regression.patches import activation
@@ -156,10 +158,8 @@ def _recalling(original: AnyFunction, patch: Patch) -> AnyFunction:
 
 
 def _warn_of_contradiction(model_config: Mapping[str, Any], final: "FinalActivation") -> None:
-    from p3d_regression.activations.final import contradiction
-
-    contradicted = contradiction(model_config, final, is_scaled=scaling.KEY in model_config)
-    message = f"model.{KEY}: {contradicted}"
-    if contradicted and message not in _warned:
-        _warned.add(message)
-        console().warning(message)
+    found = contradiction(model_config, final)
+    if found and found.message not in _warned:
+        _warned.add(found.message)
+        assert isinstance(found.fix, Fix)
+        console().warning(f"{found.key}: {found.message} Fix: {found.fix.in_one_line}.")

@@ -109,11 +109,19 @@ def gradient_factor(trainer: Any, plan: Plan) -> float | None:
     memory = of_model(trainer)
     if memory is None or memory.scaling is None:
         return None
-    from p3d_regression.scaling.gradient import tried
+    from p3d_regression.scaling.gradient import gradient_size
 
     targets = plan.targets(memory.final.channels)
     more = int(plan.skips_last_target)
-    trial = tried(trainer.loss_criterion, memory.scaling, memory.final.ranges, targets, more_labels=more)
+    trial = gradient_size(
+        trainer.loss_criterion,
+        memory.scaling,
+        memory.final.ranges,
+        targets,
+        loss=plan.described,
+        mask=plan.mask,
+        more_labels=more,
+    )
     if trial is None:
         console().warning(
             "the size of the gradient with target_scaling could not be determined for this loss: learning rate and "

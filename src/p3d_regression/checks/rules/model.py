@@ -8,10 +8,10 @@ from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import BOTH, Family
 from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError, Found
+from p3d_regression.fix import NO_FIX, write
 from p3d_regression.keys import PLUGIN_KEYS, check_keys, check_sections
-from p3d_regression.scaling.spec import KEY as SCALING
+from p3d_regression.model.last_layer import contradiction
 from p3d_regression.text import as_yaml
-from p3d_regression.training.plan import WITH_LOGITS
 from p3d_regression.upstream import introspection
 
 family = Family()
@@ -123,15 +123,8 @@ def contradicting_last_layer(view: View) -> Iterator[Found]:
           final_activation: none
           is_segmentation: false
     """
-    from p3d_regression.activations.final import contradiction
-
-    is_scaled = SCALING in view.model
-    if view.final is not None and (message := contradiction(view.model, view.final, is_scaled=is_scaled)):
-        yield Found(
-            f"model.{KEY}",
-            message,
-            _model_line("is_segmentation: false") if str(view.final) == "none" and not is_scaled else "delete the line",
-        )
+    if view.final is not None and (found := contradiction(view.model, view.final)):
+        yield found
 
 
 @family.rule("P3D105", "error", modes=BOTH)
@@ -211,17 +204,15 @@ def activated_output_in_logits_loss(view: View) -> Iterator[Found]:
         loss:
           name: BCEWithLogitsLoss
     """
-    own = WITH_LOGITS.get(view.loss or "")
-    if view.loss in ("DiceLoss", "GeneralizedDiceLoss"):
-        own = str(view.get("loss.normalization", "sigmoid"))
-    if own in (None, "none") or view.final is None or str(view.final) == "none":
-        return
-    dice = view.loss in ("DiceLoss", "GeneralizedDiceLoss")
-    yield Found(
-        f"model.{KEY}",
-        f"{view.loss} applies a {own} to what {view.final} has made of the output",
-        "loss:\n  normalization: none" if dice else _model_line(f"{KEY}: none"),
-    )
+    final, described = view.final, view.plan.described
+    for leaf, loss, applied, own in described.own_functions(view.out_channels or 1) if described and final else []:
+        if final is None or applied == "exp" or all(str(final.entry(channel)) == "none" for channel in own):
+            continue
+        # an option of the loss, where it has one; else the activation has to go
+        options = {key: value for key, value in loss.instead.items() if key in loss.parameters}
+        fix = sum((write(f"{leaf.spec.place}.{key}", value) for key, value in options.items()), NO_FIX)
+        said = f"{leaf.spec.name} applies a {applied} to what {final} has made of the output"
+        yield Found(f"model.{KEY}", said, fix or write(f"model.{KEY}", "none"))
 
 
 @family.rule("P3D108", "error", modes=BOTH)

@@ -137,7 +137,7 @@ def _labels(view: View) -> list[Moments] | None:
     if phase is None or phase.statistics is None or not phase.statistics.complete:
         return None
     labels = phase.statistics.channels[: compared_label_channels(view, phase.statistics)]
-    return labels if len(labels) == view.label_channels else None
+    return labels if len(labels) == view.predicted_label_channels else None
 
 
 def _measured(view: View, labels: list[Moments]) -> list[Numbers] | ConfigError:
