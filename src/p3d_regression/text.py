@@ -4,6 +4,7 @@ import math
 import re
 import reprlib
 from contextlib import suppress
+from typing import Any
 
 
 def as_yaml(value: object) -> str:
@@ -29,6 +30,24 @@ def number_in(value: object) -> int | float | None:
     with suppress(ValueError):
         return int(str(value))
     return number
+
+
+def as_json(value: object) -> Any:
+    """Plain data of YAML as JSON has it: what JSON has no word for, such as ``.nan`` and dates, becomes a text.
+
+    >>> as_json({1: [float("nan"), 2.5]})
+    {'1': ['.nan', 2.5]}
+    """
+    match value:
+        case dict():
+            return {str(key): as_json(part) for key, part in value.items()}
+        case list() | tuple() | set():
+            return [as_json(part) for part in value]
+        case float() if not math.isfinite(value):
+            return as_yaml(value)
+        case None | bool() | int() | float() | str():
+            return value
+    return str(value)
 
 
 def number_hint(value: object) -> str:

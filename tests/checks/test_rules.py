@@ -51,7 +51,7 @@ class TestEveryRule:
         report = check_file(str(path), [], [rule], with_data=True, progress=Silent())
         for finding in report.findings:
             found = finding.as_dict()
-            assert found.keys() == {"code", "name", "severity", "key", "message", "fix"}
+            assert found.keys() == {"code", "name", "severity", "key", "message", "fix", "changes"}
             assert re.fullmatch(r"[a-z_0-9.]+(\[\d+\][a-z_.]*)?", found["key"], re.IGNORECASE)
             assert found["message"]
             assert "\n" not in found["message"]
@@ -276,8 +276,49 @@ class TestOneFixIsEnough:
     def test_a_misspelled_argument_is_not_missing_as_well(self, data: Path, tmp_path: Path) -> None:
         steps = {"raw": [{"name": "ToTensor", "expand_dim": True}]}
         found = self.findings(data, tmp_path, {"loaders": {"train": {"transformer": steps}}})
-        assert "- {name: ToTensor, expand_dims: true}" in found["P3D302"]
+        assert "- {name: ToTensor, expand_dims: true}  # in place of item 1" in found["P3D302"]
         assert "P3D301" not in found
+
+    def test_a_missing_transformer_is_one_finding(self, data: Path, tmp_path: Path) -> None:
+        found = self.findings(data, tmp_path, {"loaders": {"train": {"transformer": None}}})
+        assert found.keys() == {"P3D401"}
+        assert " ".join(found["P3D401"].split()) == (
+            "loaders: train: transformer: raw: - {name: Standardize} - {name: ToTensor, expand_dims: true} "
+            "label: - {name: ToTensor, expand_dims: true}"
+        )
+
+    @pytest.mark.parametrize(
+        ("key", "meant"),
+        [
+            ("validate_every", "validate_after_iters"),
+            ("val_every", "validate_after_iters"),
+            ("log_every", "log_after_iters"),
+            ("epochs", "max_num_epochs"),
+            ("max_epochs", "max_num_epochs"),
+            ("max_steps", "max_num_iterations"),
+        ],
+    )
+    def test_a_trainer_key_of_another_framework(self, key: str, meant: str, data: Path, tmp_path: Path) -> None:
+        config = training_config(data, SCALED)
+        config["trainer"].pop(meant, None)
+        config["trainer"][key] = 3
+        path = write_config(tmp_path / "config.yml", config)
+        report = check_file(str(path), [], rules(), with_data=False, progress=Silent())
+        (finding,) = report.findings
+        fix = finding.found.fix
+        assert str(fix) == f"trainer:\n  {meant}: 3\n  # delete {key}"
+        mended = fix.applied_to(config)
+        assert mended["trainer"][meant] == 3
+        assert key not in mended["trainer"]
+
+    def test_a_key_that_is_no_text_is_deleted(self, data: Path, tmp_path: Path) -> None:
+        for section, odd in (("trainer", 1), ("optimizer", None)):
+            config = training_config(data, SCALED)
+            config[section][odd] = 2
+            path = write_config(tmp_path / "config.yml", config)
+            report = check_file(str(path), [], rules(), with_data=False, progress=Silent())
+            (finding,) = report.findings
+            assert odd not in finding.found.fix.applied_to(config)[section]
 
     def test_a_patch_that_does_not_fit_is_not_the_files_fault(self, data: Path, tmp_path: Path) -> None:
         shapes = {"patch_shape": [32, 64, 64], "stride_shape": [32, 64, 64]}

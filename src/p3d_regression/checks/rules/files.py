@@ -1,12 +1,12 @@
 """Rules about the files that a config names."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from p3d_regression.checks.data import FileLayout, Phase, is_shape
 from p3d_regression.checks.rule import BOTH, Family
-from p3d_regression.checks.rules.names import nearest, unknown
+from p3d_regression.checks.rules.names import nearest, section, unknown
 from p3d_regression.checks.rules.shapes import fitting
 from p3d_regression.checks.rules.transforms import completed, transformer
 from p3d_regression.checks.view import View
@@ -38,14 +38,14 @@ def loaders_not_understood(view: View) -> Iterator[Found]:
     if introspection.dataset_class(name) is None:
         kind = "a dataset class of pytorch-3dunet"
         yield Found("loaders.dataset", *unknown(name, names, "loaders.dataset", kind, "StandardHDF5Dataset"))
-        return
+        name = nearest(name, names) or "StandardHDF5Dataset"
     yield from _wrong_numbers(view)
     for phase in view.phase_names:
         if not view.section(f"loaders.{phase}"):
             advice = advise(f"write file_paths, slice_builder and transformer of {phase} below loaders.{phase}")
             yield Found(f"loaders.{phase}", "this section is missing or empty", advice)
             continue
-        gaps = dict(view.gaps(phase, is_hdf5=datasets.is_hdf5(loaders)))
+        gaps = dict(view.gaps(phase, is_hdf5=datasets.is_hdf5({"dataset": name})))
         for place, kind in gaps.items():
             if place.rpartition(".")[0] not in gaps:  # what is missing with its section is not said again
                 yield Found(place, f"is missing, empty, or not a {kind}", _filled(view, phase, place))
@@ -79,15 +79,18 @@ def _filled(view: View, phase: str, place: str) -> Fix:
     if key == "slice_builder":
         patches = [view.get(f"loaders.{name}.slice_builder.patch_shape") for name in view.phase_names]
         patch = fitting(view, phase, next(filter(is_shape, patches), [32, 64, 64]))
-        return write(place, {"name": "SliceBuilder", "patch_shape": patch, "stride_shape": patch})
+        return section(place, {"name": "SliceBuilder", "patch_shape": patch, "stride_shape": patch})
     steps = transformer(view, phase)
     if key == "transformer":
-        return write(place, steps)
-    kind, _, index = key.removeprefix("transformer.").removesuffix("]").partition("[")
+        return section(place, steps)
+    place, _, index = place.partition("[")
+    kind = place.rpartition(".")[2]
     if not index:
         return write(place, steps[kind])
-    step = view.get(place.partition("[")[0])[int(index)]
-    return write(place, completed({"name": step})) if introspection.transform_class(step) else delete(place)
+    # all items together: each one that is deleted would move the others
+    items = [item for item in view.get(place) if isinstance(item, Mapping) or introspection.transform_class(item)]
+    good = [item if isinstance(item, Mapping) else completed({"name": item}) for item in items]
+    return write(place, good or steps[kind])
 
 
 @family.rule("P3D402", "error")

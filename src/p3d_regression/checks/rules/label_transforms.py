@@ -32,20 +32,16 @@ def labels_scaled_patch_by_patch(view: View) -> Iterator[Found]:
           train:
             transformer:
               label:
-                - name: Normalize
-                - name: ToTensor
-                  expand_dims: true
+                - {name: Normalize}
+                - {name: ToTensor, expand_dims: true}
 
     Use instead:
         loaders:
           train:
             transformer:
               label:
-                - name: Normalize
-                  min_value: 0
-                  max_value: 1000
-                - name: ToTensor
-                  expand_dims: true
+                - {name: Normalize, min_value: 0, max_value: 1000}
+                - {name: ToTensor, expand_dims: true}
     """
     by_raw = bool(view.get("loaders.global_normalization", False))
     for key, step in _label_steps(view, "Normalize", "Standardize", "PercentileNormalizer", "ToTensor"):
@@ -85,9 +81,8 @@ def labels_standardised_by_raw(view: View) -> Iterator[Found]:
           train:
             transformer:
               label:
-                - name: Standardize
-                - name: ToTensor
-                  expand_dims: true
+                - {name: Standardize}
+                - {name: ToTensor, expand_dims: true}
 
     Use instead:
         loaders:
@@ -95,11 +90,8 @@ def labels_standardised_by_raw(view: View) -> Iterator[Found]:
           train:
             transformer:
               label:
-                - name: Standardize
-                  mean: 12.5
-                  std: 30.0
-                - name: ToTensor
-                  expand_dims: true
+                - {name: Standardize, mean: 12.5, std: 30.0}
+                - {name: ToTensor, expand_dims: true}
     """
     for key, step in _label_steps(view, "Standardize") if view.get("loaders.global_normalization", False) else ():
         if step.get("mean") is None:
@@ -118,17 +110,15 @@ def labels_changed(view: View) -> Iterator[Found]:
           train:
             transformer:
               label:
-                - name: RandomGammaCorrection
-                - name: ToTensor
-                  expand_dims: true
+                - {name: RandomGammaCorrection}
+                - {name: ToTensor, expand_dims: true}
 
     Use instead:
         loaders:
           train:
             transformer:
               label:
-                - name: ToTensor
-                  expand_dims: true
+                - {name: ToTensor, expand_dims: true}
     """
     changing = list(_label_steps(view, "RandomContrast", "RandomGammaCorrection", "Relabel"))
     for key, step in changing:
@@ -147,19 +137,16 @@ def labels_interpolated_nearest(view: View) -> Iterator[Found]:
           train:
             transformer:
               label:
-                - name: RandomRotate
-                - name: ToTensor
-                  expand_dims: true
+                - {name: RandomRotate}
+                - {name: ToTensor, expand_dims: true}
 
     Use instead:
         loaders:
           train:
             transformer:
               label:
-                - name: RandomRotate
-                  order: 3
-                - name: ToTensor
-                  expand_dims: true
+                - {name: RandomRotate, order: 3}
+                - {name: ToTensor, expand_dims: true}
     """
     for key, step in _label_steps(view, *ORDERS) if view.plan.mask is None else ():
         argument = ORDERS[step["name"]]
@@ -183,17 +170,14 @@ def labels_cast_to_integer(view: View) -> Iterator[Found]:
           train:
             transformer:
               label:
-                - name: ToTensor
-                  expand_dims: true
-                  dtype: int64
+                - {name: ToTensor, expand_dims: true, dtype: int64}
 
     Use instead:
         loaders:
           train:
             transformer:
               label:
-                - name: ToTensor
-                  expand_dims: true
+                - {name: ToTensor, expand_dims: true}
     """
     for key, step in _label_steps(view, "ToTensor"):
         phase = view.phases.get(key.split(".")[1])
@@ -219,10 +203,8 @@ def mask_changed_by_transform(view: View) -> Iterator[Found]:
           train:
             transformer:
               label:
-                - name: RandomRotate
-                  order: 3
-                - name: ToTensor
-                  expand_dims: true
+                - {name: RandomRotate, order: 3}
+                - {name: ToTensor, expand_dims: true}
 
     Use instead:
         model:
@@ -234,10 +216,8 @@ def mask_changed_by_transform(view: View) -> Iterator[Found]:
           train:
             transformer:
               label:
-                - name: RandomRotate
-                  order: 0
-                - name: ToTensor
-                  expand_dims: true
+                - {name: RandomRotate, order: 0}
+                - {name: ToTensor, expand_dims: true}
     """
     mask = view.plan.mask
     if mask is None:

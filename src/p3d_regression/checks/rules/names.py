@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from p3d_regression.fix import Fix, delete, write
+from p3d_regression.fix import NO_FIX, Fix, delete, write
 from p3d_regression.text import as_yaml, fold
 
 #: Words of other frameworks' options, and pytorch-3dunet's words for them.
@@ -41,15 +41,20 @@ def unknown(name: object, names: list[str], key: str, kind: str, example: str) -
     return f"{said}; {f'did you mean {meant}?' if meant else listed}", write(key, meant or example)
 
 
-def renamed(place: str, section: Mapping[Any, Any], key: object, name: str | None, value: Any = None) -> Fix:
+def section(place: str, lines: Mapping[str, Any]) -> Fix:
+    """Write a section that is missing, each of its lines on its own."""
+    return sum((write(f"{place}.{key}", value) for key, value in lines.items()), NO_FIX)
+
+
+def renamed(place: str, lines: Mapping[Any, Any], key: object, name: str | None, value: Any = None) -> Fix:
     """Move the value of a key to the name that was meant; delete the key where there is none, or it has a value."""
-    if name is None or name in section:
-        return removed(place, section, key)
-    return write(f"{place}.{name}", section[key] if value is None else value) + removed(place, section, key)
+    if name is None or name in lines:
+        return removed(place, lines, key)
+    return write(f"{place}.{name}", lines[key] if value is None else value) + removed(place, lines, key)
 
 
-def removed(place: str, section: Mapping[Any, Any], key: object) -> Fix:
+def removed(place: str, lines: Mapping[Any, Any], key: object) -> Fix:
     """Delete a key, also one that is no text, such as 1 or null, or that has a dot in it."""
     if isinstance(key, str) and re.fullmatch(r"[^.\[\]]+", key):
         return delete(f"{place}.{key}")
-    return write(place, {other: value for other, value in section.items() if other is not key})
+    return write(place, {other: value for other, value in lines.items() if other is not key})

@@ -98,7 +98,7 @@ def _against_training_config(view: View) -> Iterator[Found]:
             fix += write(f"model.{key}", trained.model[key])
         elif key in view.model:
             fix += delete(f"model.{key}")
-    message = f"the last layer was {trained.head.name} in the training ({path}), here it is {view.head.name}"
+    message = f"the model was trained with the last layer {trained.head.name} ({path}), here it is {view.head.name}"
     yield Found("model.is_segmentation", message, fix)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import BOTH, Check, Family
 from p3d_regression.checks.rules import loss, metric, model, prediction, training
-from p3d_regression.checks.rules.names import nearest
+from p3d_regression.checks.rules.names import nearest, section
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
@@ -98,7 +98,7 @@ def _in_agreement(view: View, name: str, lines: dict[str, Any]) -> Fix:
     makes_regression = name in ("loss", "eval_metric") and not view.is_regression
     if makes_regression and view.model and KEY not in view.model and view.head.is_segmentation:
         more += write(f"model.{KEY}", "none")
-    return write(name, lines, note="for example" if not view.get(name) else "") + more
+    return section(name, lines) + more
 
 
 @family.rule("P3D215", "error", modes=BOTH)
@@ -115,7 +115,7 @@ def key_given_twice(view: View) -> Iterator[Found]:
         optimizer:
           learning_rate: 0.0001
     """
-    for key, line in view.twice:
+    for key, line in view.duplicate_keys:
         message = f"is given again in line {line}; only this one is read, the value before it is ignored"
         yield Found(key, message, advise(f"delete one of the two {key}, or merge them"))
 

@@ -142,8 +142,7 @@ def label_channels(view: View) -> Iterator[Found]:
           train:
             transformer:
               label:
-                - name: ToTensor
-                  expand_dims: false
+                - {name: ToTensor, expand_dims: false}
 
     Use instead:
         loss:
@@ -153,8 +152,7 @@ def label_channels(view: View) -> Iterator[Found]:
           train:
             transformer:
               label:
-                - name: ToTensor
-                  expand_dims: true
+                - {name: ToTensor, expand_dims: true}
     """
     if not view.has_regression_loss or view.out_channels is None:
         return

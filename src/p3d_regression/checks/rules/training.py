@@ -81,8 +81,9 @@ def ignored_optimizer_option(view: View) -> Iterator[Found]:
           learning_rate: 0.0002
     """
     section = view.section("optimizer")
-    for key in builders.optimizer(section).unread if section else ():
-        if key == "name":
+    unread = builders.optimizer(section).unread if section else []
+    for key in section:
+        if key == "name" or str(key) not in unread:
             continue
         meant = nearest(key, _OPTIONS)
         if meant in section or (meant and _is_unread(section, key, meant)):
@@ -92,7 +93,7 @@ def ignored_optimizer_option(view: View) -> Iterator[Found]:
         yield Found(f"optimizer.{key}", f"pytorch-3dunet ignores this option{hint}", fix)
 
 
-def _is_unread(section: Mapping[Any, Any], key: str, meant: str) -> bool:
+def _is_unread(section: Mapping[Any, Any], key: object, meant: str) -> bool:
     """Whether this optimizer cannot use the option that was meant."""
     built = builders.optimizer({**section, meant: _as_number(section[key])})
     return built.error is not None or meant in built.unread

@@ -91,16 +91,14 @@ def transform_not_understood(view: View) -> Iterator[Found]:
           train:
             transformer:
               label:
-                - name: Totensor
-                  expand_dims: true
+                - {name: Totensor, expand_dims: true}
 
     Use instead:
         loaders:
           train:
             transformer:
               label:
-                - name: ToTensor
-                  expand_dims: true
+                - {name: ToTensor, expand_dims: true}
     """
     names = introspection.transform_names()
     lost = [(key, step) for key, step in _all_steps(view) if not _class(step) and not nearest(step.get("name"), names)]
@@ -132,20 +130,16 @@ def ignored_transform_argument(view: View) -> Iterator[Found]:
           train:
             transformer:
               label:
-                - name: RandomRotate
-                  spline_order: 3
-                - name: ToTensor
-                  expand_dims: true
+                - {name: RandomRotate, spline_order: 3}
+                - {name: ToTensor, expand_dims: true}
 
     Use instead:
         loaders:
           train:
             transformer:
               label:
-                - name: RandomRotate
-                  order: 3
-                - name: ToTensor
-                  expand_dims: true
+                - {name: RandomRotate, order: 3}
+                - {name: ToTensor, expand_dims: true}
     """
     for key, step in _all_steps(view):
         cls = _class(step)
@@ -164,10 +158,13 @@ def _known(cls: type) -> list[str]:
 
 def _spelled(cls: type, step: Mapping[str, Any]) -> dict[str, Any]:
     """A transform with each argument under the name that was meant, without those that are ignored."""
-    known = [*_known(cls), *_OWN_ARGUMENTS]
-    right = {argument: value for argument, value in step.items() if argument in known}
-    meant = {nearest(a, _known(cls), 0.5): value for a, value in step.items() if a not in known}
-    return {**{name: value for name, value in meant.items() if name}, **right, "name": step.get("name")}
+    spelled = {}
+    for argument, value in step.items():
+        is_known = argument in (*_known(cls), *_OWN_ARGUMENTS)
+        meant = argument if is_known else nearest(argument, _known(cls), 0.5)
+        if meant and (is_known or meant not in step):
+            spelled[meant] = value
+    return spelled
 
 
 @family.rule("P3D308", "error")
@@ -181,33 +178,30 @@ def labels_moved_apart(view: View) -> Iterator[Found]:
           train:
             transformer:
               raw:
-                - name: Standardize
-                - name: RandomFlip
-                - name: ToTensor
-                  expand_dims: true
+                - {name: Standardize}
+                - {name: RandomFlip}
+                - {name: ToTensor, expand_dims: true}
               label:
-                - name: ToTensor
-                  expand_dims: true
+                - {name: ToTensor, expand_dims: true}
 
     Use instead:
         loaders:
           train:
             transformer:
               raw:
-                - name: Standardize
-                - name: RandomFlip
-                - name: ToTensor
-                  expand_dims: true
+                - {name: Standardize}
+                - {name: RandomFlip}
+                - {name: ToTensor, expand_dims: true}
               label:
-                - name: RandomFlip
-                - name: ToTensor
-                  expand_dims: true
+                - {name: RandomFlip}
+                - {name: ToTensor, expand_dims: true}
     """
     for phase in view.phase_names if view.mode == "train" else ():
         moves = {kind: [_geometry(step) for step in _moves(view, phase, kind)] for kind in ("raw", "label")}
         if moves["raw"] != moves["label"]:
             raw, label = (", ".join(map(as_yaml, steps)) or "none" for steps in moves.values())
-            others = [step for _, step in steps_of(view, phase, "label") if str(step.get("name")) not in _GEOMETRY]
+            steps = [step for _, step in steps_of(view, phase, "label")]
+            others = [completed(step) for step in steps if str(step.get("name")) not in _GEOMETRY]
             moved = [for_labels(view, step) for step in _moves(view, phase, "raw")]
             message = f"raw volume and labels are transformed differently: {raw} for the raw volume, {label} for labels"
             fix = write(f"loaders.{phase}.transformer.label", [*moved, *others])
@@ -233,21 +227,18 @@ def transform_breaks(view: View) -> Iterator[Found]:
           train:
             transformer:
               raw:
-                - name: Standardize
-                - name: RandomContrast
-                - name: ToTensor
-                  expand_dims: true
+                - {name: Standardize}
+                - {name: RandomContrast}
+                - {name: ToTensor, expand_dims: true}
 
     Use instead:
         loaders:
           train:
             transformer:
               raw:
-                - name: Standardize
-                - name: RandomContrast
-                  mean: 0.0
-                - name: ToTensor
-                  expand_dims: true
+                - {name: Standardize}
+                - {name: RandomContrast, mean: 0.0}
+                - {name: ToTensor, expand_dims: true}
     """
     found = {finding.key for finding in transform_not_understood(view)}
     for name, phase in view.phases.items():
