@@ -9,7 +9,7 @@ from p3d_regression.checks.view import MOST_CHANNELS, View
 from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import NO_FIX, write
 from p3d_regression.interval import UNIT
-from p3d_regression.keys import PLUGIN_KEYS, check_keys, check_sections
+from p3d_regression.keys import PLUGIN_KEYS, check_keys, check_sections, misspelled
 from p3d_regression.losses.loss import PLAIN
 from p3d_regression.model.last_layer import contradiction
 from p3d_regression.text import as_yaml
@@ -62,21 +62,12 @@ def unknown_model_key(view: View) -> Iterator[Found]:
         return
     known = [*introspection.arguments(cls), "name", *PLUGIN_KEYS]
     for key in view.model:
-        if key in known or (isinstance(key, str) and _is_misspelled_key(key)):
+        if key in known or misspelled(key):  # another rule finds a misspelled one
             continue
         meant = nearest(key, known)
         hint = f"did you mean {meant}?" if meant else f"it takes {', '.join(known)}"
         fix = renamed("model", view.model, key, meant)
         yield Found(f"model.{key}", f"{cls.__name__} ignores this key; {hint}", fix)
-
-
-def _is_misspelled_key(key: str) -> bool:
-    """Whether building the model refuses it, which another rule reports."""
-    try:
-        check_keys({key: None})
-    except ConfigError:
-        return True
-    return False
 
 
 @family.rule("P3D103", "error", modes=BOTH, raised_by_builder=True)
