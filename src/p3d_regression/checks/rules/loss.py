@@ -34,9 +34,11 @@ def unknown_loss(view: View) -> Iterator[Found]:
     """
     section, error = view.section("loss"), view.plan_error
     is_reported = not _is_label(view.get("loss.ignore_index"))  # as ignore-index-matches-nothing
+    if not section:
+        return
     if error is not None and error.found.section == "loss" and not (is_reported and "ignore_index" in error.found.key):
         yield error.found
-    if not section or error is not None or view.plan.loss:
+    if error is not None or view.plan.loss:
         return
     if not isinstance(section.get("name"), str):
         names, kind = builders.loss_names(), "a loss of pytorch-3dunet"
@@ -235,22 +237,22 @@ def output_is_not_the_label(view: View) -> Iterator[Found]:
     if not view.head.is_ours or not view.has_regression_metric or _sorts(view):
         return
     channels, final, described = view.out_channels or 1, view.final, view.plan.described
-    for leaf, loss, applied, own in described.own_functions(channels) if described and final else []:
-        if final is None or not loss.instead:
+    for leaf, applied, own in described.own_functions(channels) if described and final else []:
+        if final is None or not leaf.component.instead:
             continue
         what = "the logarithm of the labels" if applied == "exp" else f"what comes before a {applied}"
-        said = f"for {leaf.spec.name} the output is {what}, and {view.metric} compares it with the labels"
-        changes = dict(loss.instead)
+        said = f"for {leaf.component.name} the output is {what}, and {view.metric} compares it with the labels"
+        changes = dict(leaf.component.instead)
         wanted = changes.pop("final_activation", applied)
         entries = [wanted if channel in own else final.entry(channel).short for channel in range(channels)]
         fix = write(f"model.{KEY}", wanted if len(own) == channels else entries)
-        fix = sum((write(f"{leaf.spec.place}.{key}", value) for key, value in changes.items()), fix)
-        yield Found(f"{leaf.spec.place}.name", said, fix)
+        fix = sum((write(f"{leaf.place}.{key}", value) for key, value in changes.items()), fix)
+        yield Found(f"{leaf.place}.name", said, fix)
 
 
 def _sorts(view: View) -> bool:
     """Whether the metric looks at the order of values alone."""
-    return view.plan.metric is not None and view.plan.metric.metric.name == "SpearmanCorrCoef"
+    return view.plan.metric is not None and view.plan.metric.component.name == "SpearmanCorrCoef"
 
 
 @family.rule("P3D218", "error")

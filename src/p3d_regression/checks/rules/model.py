@@ -185,18 +185,18 @@ def activated_output_in_logits_loss(view: View) -> Iterator[Found]:
           name: BCELoss
     """
     final, described = view.final, view.plan.described
-    for leaf, loss, applied, own in described.own_functions(view.out_channels or 1) if described and final else []:
+    for leaf, applied, own in described.own_functions(view.out_channels or 1) if described and final else []:
         if final is None or applied == "exp" or all(str(final.entry(channel)) == "none" for channel in own):
             continue
         # an option of the loss, where it has one; else the activation has to go
-        options = {key: value for key, value in loss.instead.items() if key in loss.parameters}
-        fix = sum((write(f"{leaf.spec.place}.{key}", value) for key, value in options.items()), NO_FIX)
+        options = {key: value for key, value in leaf.component.instead.items() if key in leaf.component.parameters}
+        fix = sum((write(f"{leaf.place}.{key}", value) for key, value in options.items()), NO_FIX)
         if not options and (view.has_regression_metric or str(final) == applied):
             # the metric, too, is to be given what the labels are
             is_fraction = applied == "sigmoid" and view.labels_are_in(UNIT)
             fix = view.with_activation("sigmoid" if is_fraction else "none")
-            fix += write(f"{leaf.spec.place}.name", loss.instead["name"] if is_fraction else PLAIN)
-        said = f"{leaf.spec.name} applies a {applied} to the output of {final}"
+            fix += write(f"{leaf.place}.name", leaf.component.instead.get("name", PLAIN) if is_fraction else PLAIN)
+        said = f"{leaf.component.name} applies a {applied} to the output of {final}"
         yield Found(f"model.{KEY}", said, fix or view.with_activation("none"))
 
 
