@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from p3d_regression.errors import ConfigError
-from p3d_regression.training.direction import settled
+from p3d_regression.training.direction import with_direction
 from p3d_regression.training.plan import Plan, plan_of
 
 NAN = math.nan
@@ -116,7 +116,7 @@ def test_what_cannot_work_is_an_error(loss: dict[str, Any], metric: dict[str, An
 class TestDirection:
     def test_what_is_missing_is_set_and_the_config_left_alone(self) -> None:
         config = {"trainer": {"checkpoint_dir": "x"}, "lr_scheduler": {"name": "ReduceLROnPlateau"}}
-        changed, lines = settled(config, Plan(True, metric_name="MSE"))
+        changed, lines = with_direction(config, Plan(True, metric_name="MSE"))
         assert lines == ["trainer.eval_score_higher_is_better: false", "lr_scheduler.mode: min"]
         assert changed["trainer"] == {"checkpoint_dir": "x", "eval_score_higher_is_better": False}
         assert changed["lr_scheduler"] == {"name": "ReduceLROnPlateau", "mode": "min"}
@@ -124,13 +124,13 @@ class TestDirection:
 
     def test_what_is_there_stays(self) -> None:
         config = {"trainer": {"eval_score_higher_is_better": True}, "lr_scheduler": {"name": "StepLR"}}
-        assert settled(config, Plan(True, metric_name="MSE")) == (config, [])
+        assert with_direction(config, Plan(True, metric_name="MSE")) == (config, [])
 
     def test_a_metric_without_direction_needs_the_line(self) -> None:
         with pytest.raises(ConfigError, match="eval_score_higher_is_better: true  # or false"):
-            settled({"trainer": {}}, Plan(True, metric_name="Unheard"))
+            with_direction({"trainer": {}}, Plan(True, metric_name="Unheard"))
         config = {"trainer": {"eval_score_higher_is_better": False}, "lr_scheduler": {"name": "ReduceLROnPlateau"}}
-        assert settled(config, Plan(True, metric_name="Unheard"))[1] == ["lr_scheduler.mode: min"]
+        assert with_direction(config, Plan(True, metric_name="Unheard"))[1] == ["lr_scheduler.mode: min"]
 
 
 def test_upstreams_builders_by_hand() -> None:

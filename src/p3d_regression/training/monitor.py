@@ -1,6 +1,6 @@
-"""Upstream's trainer, watched: what this project adds to a training that uses it, on one object and no other.
+"""The trainer of pytorch-3dunet, watched: what this project adds to a training, on one object and no other.
 
-The trainer's methods are replaced on the instance; each calls upstream's own.
+The trainer's methods are replaced on the instance; each calls the original one.
 """
 
 from collections.abc import Callable
@@ -61,7 +61,7 @@ class _Monitor:
     """One training.
 
     Args:
-        trainer: upstream's.
+        trainer: that of pytorch-3dunet.
         plan: what is this project's in it.
     """
 
@@ -122,7 +122,7 @@ class _Monitor:
             self.score.begin()
         try:
             score = original()
-            # upstream compares it, gives it to the scheduler and keeps it in checkpoints
+            # pytorch-3dunet compares it, gives it to the scheduler and keeps it in checkpoints
             found = float(score)
             self._look_at_validation(found)
             self.checkpointed = self.trainer.num_iterations
@@ -144,12 +144,12 @@ class _Monitor:
         self.unread = plain if self.unread is None else self.unread + plain.float()
 
         def item() -> float:
-            # upstream asks for the value of every loss: where it does, a GPU is waited for anyway
+            # pytorch-3dunet asks for the value of every loss: where it does, a GPU is waited for anyway
             value: float = plain.item()
             if not np.isfinite(value):
                 self._stop(value, raw, labels, predicted, indices)
             self.unread = None
-            # upstream keeps the loss until the next batch is there, and this would keep the patches
+            # pytorch-3dunet keeps the loss until the next batch is there, and this would keep the patches
             del loss.item
             return value
 
@@ -265,7 +265,7 @@ class _Monitor:
 
 
 def _array(values: Any) -> Any:
-    """Upstream gives arrays since 1.7 or so, tensors before."""
+    """pytorch-3dunet gives arrays since 1.7 or so, tensors before."""
     return values if isinstance(values, np.ndarray) else values.detach().cpu().numpy()
 
 
