@@ -13,7 +13,7 @@ from p3d_regression.model.unet import (
     attached,
     detach,
     forget_compiled,
-    has_ours,
+    has_activation,
     is_unet,
     memory_of,
     set_scaling,
@@ -34,11 +34,11 @@ def before_loading(unet: Any, state_dict: Mapping[str, Any], prefix: str, metada
     channels = getattr(getattr(unet, "final_conv", None), "out_channels", None)
     if not is_unet(unet) or channels is None or not _brings_a_head(state_dict, prefix, channels):
         return
-    silent = not has_ours(unet) or hasattr(unet, REPLACED)
+    silent = not has_activation(unet) or hasattr(unet, REPLACED)
     memory = checkpoint_memory.remembered(metadata, channels)
     if not silent and not metadata and not hasattr(unet, CONFIGURED):
         console().warning(_NO_METADATA)
-    if silent and memory is None and has_ours(unet):
+    if silent and memory is None and has_activation(unet):
         _give_back(unet)
         say("this checkpoint holds no final activation: the model has pytorch-3dunet's own again")
     elif silent and memory is not None:

@@ -190,7 +190,8 @@ def forget_compiled() -> None:
         torch.compiler.reset()
 
 
-def has_ours(unet: Any) -> bool:
+def has_activation(unet: Any) -> bool:
+    """Whether the last convolution of a U-Net still has the final activation that :func:`attach` has put on it."""
     return KEY in unet.final_conv._modules
 
 
@@ -207,13 +208,13 @@ def _apply(conv: Any, inputs: Any, output: "Tensor") -> "Tensor":
 def _refuse_without(unet: Any, inputs: Any) -> None:
     """Refuse to compute after other code has replaced the final activation or the layer that it is on."""
     # nothing but the two comparisons is done in each step, and traced by torch.compile and torch.export
-    if not has_ours(unet) or unet.final_activation is not None:
+    if not has_activation(unet) or unet.final_activation is not None:
         _refuse(unet)
 
 
 def _refuse(unet: Any) -> NoReturn:
     name, value = type(unet).__name__, as_yaml(attached(unet).plain)
-    if has_ours(unet):
+    if has_activation(unet):
         what = f"{name}.final_activation was assigned after the final activation {value} was set: both would apply."
     else:
         what = f"{name}.final_conv was replaced, and the final activation {value} was lost with the old one."
@@ -221,7 +222,7 @@ def _refuse(unet: Any) -> NoReturn:
 
 
 def _remember(unet: Any, state_dict: Any, prefix: str, metadata: dict[str, Any]) -> None:
-    if has_ours(unet) and unet.final_activation is None and not is_unmeasured(unet):
+    if has_activation(unet) and unet.final_activation is None and not is_unmeasured(unet):
         metadata[checkpoint_memory.STAMP] = copy.deepcopy(getattr(unet, _MEMORY))
 
 

@@ -48,7 +48,7 @@ def watch(trainer: Any, plan: Plan) -> None:
     has_loss = plan.loss is None or isinstance(getattr(trainer, "loss_criterion", None), Criterion)
     has_metric = plan.metric is None or isinstance(getattr(trainer, "eval_criterion", None), Score)
     if lacking or not (has_loss and has_metric):
-        what = f"its trainer has no {', '.join(lacking)}" if lacking else "it builds losses or metrics past the plugin"
+        what = f"its trainer has no {', '.join(lacking)}" if lacking else "it does not use the patched builders"
         message = f"p3d-regression does not support the trainer of this pytorch3dunet: {what}"
         if plan.loss or plan.metric or scaling.of_model(trainer):
             raise UnsupportedUpstreamError(f"{message}. See `p3d-regression doctor`.")
@@ -195,7 +195,7 @@ class _Monitor:
         tensors = {"raw": raw, "labels": labels, "output": output}
         lines = "\n".join(f"  {name:<7} {diagnosis.statistics(values)}" for name, values in tensors.items())
         raise NonFiniteLossError(
-            f"the loss is {loss} in {when} {trainer.num_iterations}; training stops before it gets into the weights.\n"
+            f"the loss is {loss} in {when} {trainer.num_iterations}; training stops before the weights change.\n"
             f"  batch:\n{files}\n{lines}\n"
             f"{diagnosis.cause_of_no_number(raw, labels, output, masks_nan=bool(masks_nan))}\n{self._kept()}"
         )
@@ -206,7 +206,7 @@ class _Monitor:
         if not kept:
             return "No checkpoint has been written yet."
         when = f", last written after iteration {self.checkpointed}" if self.checkpointed else ""
-        return f"Kept in {directory}: {' and '.join(kept)}{when}."
+        return f"Checkpoints in {directory}: {' and '.join(kept)}{when}."
 
     def _look_at_validation(self, score: float) -> None:
         """Say once what is wrong with everything that was seen."""
@@ -225,8 +225,8 @@ class _Monitor:
             self._warn(
                 "score",
                 f"{self.plan.metric or self.plan.metric_name} is {score}{where} over the whole validation after "
-                f"iteration {self.trainer.num_iterations}: no best_checkpoint is kept for it. Labels or output may be "
-                "constant, or no voxel counts.",
+                f"iteration {self.trainer.num_iterations}: no best_checkpoint is written for it. Labels or output may "
+                "be constant, or no voxel counts.",
             )
 
     def _warn(self, key: str, message: str) -> None:
