@@ -205,7 +205,7 @@ class TestUpstreamsOptions:
         code, (report,) = check(plugin, path, "--loaders.test.file_paths", "a.h5")
         assert code == 2
         (failure,) = report["failures"]
-        assert "upstream refuses --loaders.test.file_paths a.h5: Invalid config key" in failure
+        assert "pytorch-3dunet rejects --loaders.test.file_paths a.h5: Invalid config key" in failure
 
 
 class TestPrediction:

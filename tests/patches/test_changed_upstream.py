@@ -78,8 +78,8 @@ def test_from_python_the_key_is_a_clear_error_too(changed, change: str) -> None:
 @pytest.mark.parametrize(
     ("change", "detail"),
     [
-        ("builder with another signature", "upstream takes (name, model_config), expected (model_config)"),
-        ("builder renamed", "upstream has no such function"),
+        ("builder with another signature", "pytorch-3dunet takes (name, model_config), expected (model_config)"),
+        ("builder renamed", "pytorch-3dunet has no such function"),
         ("model module moved", "No module named 'pytorch3dunet.unet3d.model'"),
     ],
 )
