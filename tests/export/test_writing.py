@@ -3,8 +3,6 @@
 import errno
 import json
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,24 +10,13 @@ import torch
 
 from p3d_regression.export import run as export_run
 from support.checkpoints import Trained
+from support.disk import small_disk
 from support.environments import Environment
 
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Trained:
     return Trained(tmp_path, final_activation="none", target_scaling={"mean": 5, "std": 2})
-
-
-@pytest.fixture
-def nearly_full(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 kB."""
-    directory = tmp_path / "disk"
-    directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", directory]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a file system needs more rights")
-    yield directory
-    subprocess.run(["umount", directory], check=True)
 
 
 @pytest.fixture(params=["unnamed", "hidden"])
@@ -99,12 +86,13 @@ def test_a_full_disk_is_one_clear_error(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_so_is_a_real_one(trained: Trained, nearly_full: Path, way: str) -> None:
-    out = nearly_full / "plain.pytorch"
-    result = trained.export(out)
-    assert result.exit_code == 1
-    assert result.stderr == f"Error: {out} cannot be written: no space left on device; nothing was written\n"
-    assert list(nearly_full.iterdir()) == []
+def test_so_is_a_real_one(trained: Trained, tmp_path: Path, way: str) -> None:
+    with small_disk(tmp_path / "disk", "16k") as disk:
+        out = disk / "plain.pytorch"
+        result = trained.export(out)
+        assert result.exit_code == 1
+        assert result.stderr == f"Error: {out} cannot be written: no space left on device; nothing was written\n"
+        assert list(disk.iterdir()) == []
 
 
 #: Kills exports in child processes while they write; without reading and comparing, which write nothing.

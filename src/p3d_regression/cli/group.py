@@ -23,11 +23,7 @@ class Group(click.Group):
         command = next(iter(sys.argv[1:] if args is None else args), "")
         before = signal.signal(signal.SIGTERM, _stop)
         try:
-            try:
-                return super().main(args, *rest, **more)
-            finally:
-                if sys.stdout is not None:
-                    sys.stdout.flush()
+            return super().main(args, *rest, **more)
         except OSError as error:
             # a failing file has a name; what a training cannot write is not output of this command
             if error.filename is not None or command == "run":
@@ -53,6 +49,6 @@ def _report(error: OSError) -> None:
 
 
 def _discard(stream: TextIO) -> None:
-    """Or the interpreter tries to write the rest at its end, with another exit status."""
+    """Drop the rest of a buffer: the interpreter would try to write it at its end, and exit with another status."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
