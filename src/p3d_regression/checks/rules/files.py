@@ -1,6 +1,6 @@
 """Rules about the files that a config names."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from p3d_regression.checks.data import FileLayout, Phase, is_shape
 from p3d_regression.checks.rule import BOTH, Family
 from p3d_regression.checks.rules.names import nearest, section, unknown
 from p3d_regression.checks.rules.shapes import fitting
-from p3d_regression.checks.rules.transforms import completed, transformer
+from p3d_regression.checks.rules.transforms import transformer, usable
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import Fix, advise, delete, write
@@ -84,13 +84,7 @@ def _filled(view: View, phase: str, place: str) -> Fix:
     if key == "transformer":
         return section(place, steps)
     place, _, index = place.partition("[")
-    kind = place.rpartition(".")[2]
-    if not index:
-        return write(place, steps[kind])
-    # all items together: each one that is deleted would move the others
-    items = [item for item in view.get(place) if isinstance(item, Mapping) or introspection.transform_class(item)]
-    good = [item if isinstance(item, Mapping) else completed({"name": item}) for item in items]
-    return write(place, good or steps[kind])
+    return usable(view, place) if index else write(place, steps[place.rpartition(".")[2]])
 
 
 @family.rule("P3D402", "error")
