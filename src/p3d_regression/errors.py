@@ -1,28 +1,34 @@
 """The errors a user can meet. Those about a config name the key, the value, what is allowed and a fix."""
 
+import re
 import textwrap
 from dataclasses import dataclass
 
-from p3d_regression.fix import DELETE, NO_FIX, Fix
+from p3d_regression.fix import DELETE, NO_FIX, Fix, advise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Found:
     """What is wrong with a config.
 
     Attributes:
         key: where in the config, with dots, such as ``model.final_sigmoid``; empty if it is the whole config.
         message: what is wrong, with the user's value, and what is allowed; one or two sentences.
-        fix: what to do about it. A text of a plugin is shown as it is.
+        fix: what to do about it. A plugin may give lines of text, which are shown as they are.
     """
 
     key: str
     message: str
-    fix: Fix | str = NO_FIX
+    fix: Fix
 
-    def __post_init__(self) -> None:
-        if isinstance(self.fix, str):
-            object.__setattr__(self, "fix", Fix(advice=self.fix))
+    def __init__(self, key: str, message: str, fix: Fix | str = NO_FIX) -> None:
+        for name, value in (("key", key), ("message", message), ("fix", advise(fix) if isinstance(fix, str) else fix)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def section(self) -> str:
+        """The section of the config that the key is in, such as ``model``."""
+        return re.split(r"[.\[]", self.key, maxsplit=1)[0]
 
 
 class ConfigError(ValueError):
@@ -32,18 +38,27 @@ class ConfigError(ValueError):
         found: what is wrong and what to do about it.
     """
 
-    def __init__(self, key: str, message: str | None = None, fix: Fix = NO_FIX) -> None:
+    def __init__(self, key: str, message: str | None = None, fix: Fix | str = NO_FIX) -> None:
         if message is None:  # LEGACY: key, message and fix in one text
-            key, message = "", key
+            key, message, fix = _parts(key)
         super().__init__(key, message, fix)
         self.found = Found(key, message, fix)
 
     def __str__(self) -> str:
         key, message, fix = self.found.key, self.found.message, self.found.fix
         start = f"{key}: {message}" if key else message
-        if isinstance(fix, Fix) and any(change.value is not DELETE for change in fix.changes):
+        if any(change.value is not DELETE for change in fix.changes):
             return f"{start} Write:\n{textwrap.indent(str(fix), '  ')}"
         return f"{start} Fix: {fix}." if fix else start
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """LEGACY."""
+    sentences, _, lines = text.partition("\n")
+    key, separator, message = sentences.partition(": ")
+    if not separator or " " in key:
+        return "", text, ""
+    return key, message.removesuffix(" Example:").removesuffix(" Write:"), textwrap.dedent(lines)
 
 
 class CheckpointMismatchError(ConfigError):

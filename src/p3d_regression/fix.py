@@ -3,11 +3,12 @@
 import copy
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from p3d_regression.text import as_yaml
+from p3d_regression.text import as_json, as_yaml
 
 
 class _Delete(Enum):
@@ -35,6 +36,10 @@ class Change:
     key: str
     value: Any = DELETE
     note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"key": self.key} | ({"delete": True} if self.value is DELETE else {"value": as_json(self.value)})
 
     @property
     def path(self) -> tuple[str | int, ...]:
@@ -68,8 +73,8 @@ class Fix:
     def in_one_line(self) -> str:
         """The same for a log."""
         tree = _tree(change for change in self.changes if change.value is not DELETE)
-        written = as_yaml(_plain(tree)).removeprefix("{").removesuffix("}") if tree else ""
-        return " ".join("; ".join(filter(None, [written, _deletions(self.changes), self.advice])).split())
+        written = as_yaml(_plain(tree))[1:-1] if tree else ""
+        return " ".join("; ".join(filter(None, [written, _deletions(self.changes), _folded(self.advice)])).split())
 
     def applied_to(self, config: Any) -> Any:
         """Return a copy of a config with the changes in it."""
@@ -78,10 +83,7 @@ class Fix:
         return changed
 
     def apply_to(self, config: Any) -> None:
-        """Make the changes in a config: nested dicts and lists, or those of ruamel.yaml, which are such.
-
-        What is no section on the way to a key is replaced by one.
-        """
+        """Make the changes in a config of dicts and lists. What is no section on the way to a key becomes one."""
         # items of a list from the last one on, so that a deleted one does not shift the others
         for change in sorted(self.changes, key=lambda c: [-p for p in c.path if isinstance(p, int)]):
             _apply(config, change)
@@ -104,6 +106,17 @@ def delete(*keys: str) -> Fix:
 def advise(sentence: str) -> Fix:
     """Say what to do where no change to the config helps."""
     return Fix(advice=sentence)
+
+
+def _folded(advice: str) -> str:
+    """Lines of YAML, as a plugin may give them, in one line of YAML."""
+    if "\n" in advice:
+        import yaml
+
+        with suppress(yaml.YAMLError):
+            lines = yaml.safe_load(advice)
+            return as_yaml(lines)[1:-1] if isinstance(lines, dict) else advice
+    return advice
 
 
 def _apply(config: Any, change: Change) -> None:

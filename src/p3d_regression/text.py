@@ -2,6 +2,7 @@
 
 import math
 import reprlib
+from typing import Any
 
 
 def as_yaml(value: object) -> str:
@@ -10,6 +11,24 @@ def as_yaml(value: object) -> str:
 
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
     return text.removesuffix("...\n").strip()
+
+
+def as_json(value: object) -> Any:
+    """Plain data of YAML as JSON has it: what JSON has no word for, such as ``.nan`` and dates, becomes a text.
+
+    >>> as_json({1: [float("nan"), 2.5]})
+    {'1': ['.nan', 2.5]}
+    """
+    match value:
+        case dict():
+            return {str(key): as_json(part) for key, part in value.items()}
+        case list() | tuple() | set():
+            return [as_json(part) for part in value]
+        case float() if not math.isfinite(value):
+            return as_yaml(value)
+        case None | bool() | int() | float() | str():
+            return value
+    return str(value)
 
 
 def fold(name: str) -> str:

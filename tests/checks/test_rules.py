@@ -51,7 +51,7 @@ class TestEveryRule:
         report = check_file(str(path), [], [rule], with_data=True, progress=Silent())
         for finding in report.findings:
             found = finding.as_dict()
-            assert found.keys() == {"code", "name", "severity", "key", "message", "fix"}
+            assert found.keys() == {"code", "name", "severity", "key", "message", "fix", "changes"}
             assert re.fullmatch(r"[a-z_0-9.]+(\[\d+\][a-z_.]*)?", found["key"], re.IGNORECASE)
             assert found["message"]
             assert "\n" not in found["message"]

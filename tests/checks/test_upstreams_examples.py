@@ -200,7 +200,11 @@ EXAMPLES = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("examples")
+    return write_example_data(tmp_path_factory.mktemp("examples"))
+
+
+def write_example_data(directory: Path) -> Path:
+    """Write volumes and pictures as the examples name them; return the directory."""
     rng = np.random.default_rng(0)
     for name in ("train", "val"):
         (directory / name).mkdir()

@@ -40,7 +40,7 @@ def check_at_start(config: Any, mode: Mode) -> None:
         logger.debug("checks", exc_info=True)
         _say(f"the config could not be checked ({type(error).__name__}: {error})")
         return
-    stops = setting == "error" or (setting != "warn" and view.uses_our_keys)
+    stops = setting == "error" or (setting != "warn" and view.uses_plugin)
     errors = [finding for finding in findings if stops and finding.rule.severity == "error"]
     for finding in findings:
         if finding not in errors:

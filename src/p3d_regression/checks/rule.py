@@ -7,20 +7,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import yaml
-
 from p3d_regression.errors import Found
-from p3d_regression.fix import Fix
-from p3d_regression.text import as_yaml
 
 Severity = Literal["error", "warning"]
 Mode = Literal["train", "predict"]
 
-#: For which configs a rule is meant, where it is not training configs alone.
+#: The configs that a rule is for, if not for training configs alone.
 BOTH: tuple[Mode, ...] = ("train", "predict")
 PREDICT: tuple[Mode, ...] = ("predict",)
 
-#: What a rule looks at: the config alone; files that it names, without reading volumes; or the volumes.
+#: What a rule reads: the config alone; files that it names, but no volumes; or the volumes.
 Needs = Literal["config", "files", "volumes"]
 
 
@@ -35,14 +31,15 @@ class Rule:
     Attributes:
         code: stable, letters and three digits; ``P3D`` is this project's own.
         name: in words with hyphens.
-        severity: ``error`` if what comes out would be wrong or nothing would come out, else ``warning``.
+        severity: ``error`` if the result would be wrong or missing, else ``warning``.
         check: returns what it finds in a config.
-        why: what happens in upstream, and why nobody notices; Markdown.
+        why: what pytorch-3dunet does, and why nobody notices; Markdown.
         bad: lines of a config that it finds.
-        good: the same lines, mended.
-        modes: for which configs it is meant.
+        good: what to write instead.
+        modes: the configs that it is for.
         needs: what it reads.
-        raised_by_builder: whether the training itself says so, so that it is not said twice when one starts.
+        raised_by_builder: whether building the model or the training raises the same error, so that the checks at the
+            start leave the rule out.
     """
 
     code: str
@@ -74,7 +71,17 @@ class Finding:
     rule: Rule
     found: Found
 
-    def as_dict(self) -> dict[str, str]:
+    @property
+    def is_error(self) -> bool:
+        return self.rule.severity == "error"
+
+    @property
+    def message(self) -> str:
+        """In one line, whatever a config has put into it."""
+        return " ".join(self.found.message.split())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: ``fix`` is the text for people, ``changes`` the same as data."""
         return {
             "code": self.rule.code,
             "name": self.rule.name,
@@ -82,30 +89,13 @@ class Finding:
             "key": self.found.key,
             "message": self.message,
             "fix": str(self.found.fix),
+            "changes": [change.as_dict() for change in self.found.fix.changes],
         }
 
     def __str__(self) -> str:
         """In one line, for a log."""
-        fix = f". Fix: {_in_one_line(self.found.fix)}" if self.found.fix else ""
+        fix = f". Fix: {self.found.fix.in_one_line}" if self.found.fix else ""
         return f"{self.rule.code} {self.rule.name}: {self.found.key}: {self.message}{fix}"
-
-    @property
-    def message(self) -> str:
-        """In one line, whatever a config has put into it."""
-        return " ".join(self.found.message.split())
-
-
-def _in_one_line(fix: Fix | str) -> str:
-    """Lines of YAML as YAML in one line; a sentence as it is."""
-    if isinstance(fix, Fix) and fix.changes:
-        return fix.in_one_line
-    lines = str(fix)
-    try:
-        value = yaml.safe_load(lines)
-    except yaml.YAMLError:
-        return " ".join(lines.split())
-    text = as_yaml(value).removeprefix("{").removesuffix("}") if isinstance(value, dict) else lines
-    return " ".join(text.split())
 
 
 class Family:

@@ -66,8 +66,8 @@ def check_file(
     report = Report(path)
     try:
         config = read(path, overrides)
-        twice = tuple(_given_twice(yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)))
-        report.view = View(config, mode_of(config), opens_files=with_data, twice=twice)
+        duplicates = tuple(_duplicate_keys(yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)))
+        report.view = View(config, mode_of(config), opens_files=with_data, duplicate_keys=duplicates)
     except ConfigError as error:
         report.failures.append(str(error))
         return report
@@ -134,7 +134,7 @@ def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return commands.overridden(path, overrides) if overrides else config
 
 
-def _given_twice(node: Any, place: str = "") -> Iterator[tuple[str, int]]:
+def _duplicate_keys(node: Any, place: str = "") -> Iterator[tuple[str, int]]:
     """Keys of a YAML mapping that come a second time, and the line of that."""
     if not isinstance(node, yaml.MappingNode):
         return
@@ -144,7 +144,7 @@ def _given_twice(node: Any, place: str = "") -> Iterator[tuple[str, int]]:
         if name in seen:
             yield name, key.start_mark.line + 1
         seen.add(name)
-        yield from _given_twice(value, f"{name}.")
+        yield from _duplicate_keys(value, f"{name}.")
 
 
 def mode_of(config: Mapping[str, Any]) -> Mode:

@@ -1,7 +1,7 @@
 """A config as the rules see it: read without trusting it, with what follows from it."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import Mode
 from p3d_regression.errors import ConfigError
+from p3d_regression.fix import Fix, delete, write
 from p3d_regression.interval import REAL_LINE, UNIT, Interval
 from p3d_regression.keys import OURS
-from p3d_regression.model import memory as checkpoint_memory
+from p3d_regression.model import memory
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.scaling.spec import Spec, check_company, spec_of
-from p3d_regression.text import as_yaml
 from p3d_regression.training.plan import Plan, plan_of
 from p3d_regression.upstream import introspection
 
@@ -27,11 +27,8 @@ REGRESSION_LOSSES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "Weighted
 REGRESSION_METRICS = ("MSE", "PSNR")
 
 
-#: Final activations for outputs within these bounds.
-_FITTING = {(0.0, 1.0): "sigmoid", (0.0, math.inf): "softplus", (-math.inf, 0.0): "log_softmax"}
-
 #: A model with more could not be built, and its list of ranges would fill the memory.
-_MOST_CHANNELS = 2**16
+MOST_CHANNELS = 2**16
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class View:
         mode: which of the two commands it is for.
         phases: what was found in the files of each phase, by name; empty where they were not looked at.
         opens_files: whether the checkpoint may be asked what it remembers.
-        twice: keys that the file gives a second time, and the line of it.
+        duplicate_keys: keys that the file gives a second time, and the line of it.
         interrupted: whether somebody has stopped the reading of volumes.
     """
 
@@ -71,7 +68,7 @@ class View:
     phases: "dict[str, Phase]" = field(default_factory=dict)
     interrupted: bool = False
     opens_files: bool = True
-    twice: tuple[tuple[str, int], ...] = ()
+    duplicate_keys: tuple[tuple[str, int], ...] = ()
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value at a dotted key; the default where anything on the way is missing or no mapping."""
@@ -93,19 +90,31 @@ class View:
         return [step for step in steps if isinstance(step, Mapping)] if isinstance(steps, list) else []
 
     def gaps(self, phase: str, *, is_hdf5: bool) -> Iterator[tuple[str, str]]:
-        """Keys of a phase that upstream needs and that are missing or of another kind; which kind it has to be."""
-        kinds: dict[str, type] = {"file_paths": list, "transformer": dict, "transformer.raw": list}
-        kinds |= {"transformer.label": list} if self.mode == "train" else {}
-        kinds |= {"slice_builder": dict} if is_hdf5 else {}
+        """Keys of a phase that pytorch-3dunet needs and that are missing or of another kind, and the kind they need.
+
+        Of a section that is missing altogether, not what should be in it.
+        """
+        kinds: dict[str, type] = {"": dict, ".file_paths": list, ".transformer": dict, ".transformer.raw": list}
+        kinds |= {".transformer.label": list} if self.mode == "train" else {}
+        kinds |= {".slice_builder": dict} if is_hdf5 else {}
         for key, kind in kinds.items():
-            place = f"loaders.{phase}.{key}"
-            value: Any = self.get(place)
-            if not isinstance(value, kind) or (not value and key in ("file_paths", "slice_builder")):
+            place = f"loaders.{phase}{key}"
+            value = self.get(place)
+            may_be_empty = key.startswith(".transformer.")
+            if not self.section(place.rpartition(".")[0]):
+                continue
+            if not isinstance(value, kind) or not (value or may_be_empty):
                 yield place, "list" if kind is list else "mapping"
-            elif isinstance(value, list) and key.startswith("transformer."):
-                yield from (
-                    (f"{place}[{i}]", "mapping") for i, step in enumerate(value) if not isinstance(step, Mapping)
-                )
+            elif may_be_empty:
+                for index, step in enumerate(self.get(place)):
+                    if not isinstance(step, Mapping):
+                        yield f"{place}[{index}]", "mapping"
+
+    def labels_are_in(self, interval: Interval) -> bool:
+        """Whether no label that was read is outside; also where none was."""
+        read = [phase.statistics for phase in self.phases.values() if phase.statistics]
+        labels = [moments for statistics in read for moments in statistics.channels if moments.finite]
+        return all(interval.low <= moments.low and moments.high <= interval.high for moments in labels)
 
     @property
     def phase_names(self) -> tuple[str, ...]:
@@ -120,7 +129,7 @@ class View:
         channels = self.model.get("out_channels")
         if not isinstance(channels, int) or isinstance(channels, bool):
             return None
-        return channels if 0 < channels <= _MOST_CHANNELS else None
+        return channels if 0 < channels <= MOST_CHANNELS else None
 
     @cached_property
     def checkpoint_metadata(self) -> Mapping[str, Any] | None:
@@ -134,17 +143,17 @@ class View:
             return None  # a rule says why
 
     @cached_property
-    def kept(self) -> checkpoint_memory.Memory | None:
+    def checkpoint_memory(self) -> memory.Memory | None:
         """What the weights that are going to be loaded were trained with; None where that is not known."""
         try:
-            return checkpoint_memory.remembered(self.checkpoint_metadata or {}, self.out_channels or 1)
+            return memory.remembered(self.checkpoint_metadata or {}, self.out_channels or 1)
         except ConfigError:
             return None  # a rule says so
 
     @cached_property
     def _resolved(self) -> "FinalActivation | ConfigError | None":
         if KEY not in self.model:
-            return self.kept.final if self.kept else None
+            return self.checkpoint_memory.final if self.checkpoint_memory else None
         from p3d_regression.activations.registry import resolve
 
         try:
@@ -177,8 +186,8 @@ class View:
     @property
     def scaling(self) -> "Spec | None":
         """What ``target_scaling`` says, or a checkpoint brings in its place; None if it is absent or wrong."""
-        if SCALING not in self.model and self.kept and self.kept.scaling:
-            return Spec(self.kept.scaling.numbers)
+        if SCALING not in self.model and self.checkpoint_memory and self.checkpoint_memory.scaling:
+            return Spec(self.checkpoint_memory.scaling.numbers)
         return None if isinstance(self._scaling, ConfigError) else self._scaling
 
     @property
@@ -186,7 +195,7 @@ class View:
         return self._scaling if isinstance(self._scaling, ConfigError) else None
 
     @property
-    def uses_our_keys(self) -> bool:
+    def uses_plugin(self) -> bool:
         """Whether the config uses a key, a loss or a metric of this project, or a checkpoint brings one."""
         return self._model_is_ours or self.plan.is_ours or self.plan_error is not None
 
@@ -232,15 +241,32 @@ class View:
         return Head("softmax", (UNIT if channels > 1 else Interval(1.0, 1.0),) * channels, is_ours=False)
 
     @property
-    def fitting_activation(self) -> str | None:
-        """Lines with activations for the outputs that the loss is for; None if it is for any."""
+    def fitting_activation(self) -> Fix | None:
+        """Write activations for the outputs that the loss is for; None if it is for any."""
         if self.plan.loss is None or self.out_channels is None:
             return None
         needed = {channel: interval for channel, interval, _ in self.plan.loss.needs(self.out_channels)}
-        names = [_FITTING.get((interval.low, interval.high), "none") for _, interval in sorted(needed.items())]
-        if set(names) <= {"none"}:
+        if set(needed.values()) <= {REAL_LINE}:
             return None
-        return f"model:\n  {KEY}: {as_yaml(names[0] if len(set(names)) == 1 else names)}"
+        return self.activation_within([interval for _, interval in sorted(needed.items())])
+
+    def activation_within(self, intervals: Sequence[Interval]) -> Fix:
+        """Write activations that keep each output channel in an interval."""
+        values = [_activation_within(interval) for interval in intervals]
+        if any(value != values[0] for value in values):
+            return self.with_activation(values)
+        over_channels = len(values) > 1 and values[0] == "logsigmoid"
+        return self.with_activation("log_softmax" if over_channels else values[0])
+
+    def with_activation(self, value: object) -> Fix:
+        """Write a final activation, and delete what pytorch-3dunet would read in its place."""
+        return self.without_other_last_layers + write(f"model.{KEY}", value)
+
+    @property
+    def without_other_last_layers(self) -> Fix:
+        """Delete the keys of pytorch-3dunet that ask for a Sigmoid or a Softmax."""
+        names = ("is_segmentation", "final_sigmoid") if self.flag("is_segmentation") else ()
+        return delete(*(f"model.{name}" for name in names if name in self.model))
 
     @property
     def label_channels(self) -> int | None:
@@ -292,3 +318,22 @@ class View:
     def higher_is_better(self) -> bool | None:
         """Of the metric; None if it is not known."""
         return self.plan.higher_is_better if self.plan.metric else introspection.higher_is_better(self.metric)
+
+
+#: Final activations for outputs within these bounds.
+_FITTING = {
+    (0.0, 1.0): "sigmoid",
+    (0.0, math.inf): "softplus",
+    (-math.inf, 0.0): "logsigmoid",
+    (-math.inf, math.inf): "none",
+}
+
+
+def _activation_within(interval: Interval) -> str | dict[str, object]:
+    """A final activation for outputs in an interval, as a config has it."""
+    low, high = interval.low, interval.high
+    if (low, high) in _FITTING:
+        return _FITTING[low, high]
+    if math.isinf(low):
+        return {"name": "upper_bounded", "high": high}
+    return {"name": "lower_bounded", "low": low} if math.isinf(high) else {"name": "bounded", "low": low, "high": high}

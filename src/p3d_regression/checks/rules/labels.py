@@ -3,8 +3,6 @@
 import math
 from collections.abc import Iterator
 
-import yaml
-
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.data import Phase
 from p3d_regression.checks.rule import BOTH, Family
@@ -49,7 +47,7 @@ def output_cannot_reach_labels(view: View) -> Iterator[Found]:
           final_activation: none
     """
     for name, phase in view.phases.items():
-        if phase.statistics is None or not view.is_regression:
+        if phase.statistics is None or not view.is_regression or not view.model:
             continue
         limits, seen = [], view.predicting(view.head.ranges)
         for measured, bound in phase.bounds().items():
@@ -86,14 +84,10 @@ def _reaching(view: View) -> Fix:
         if channel < len(least) and labels.finite:
             least[channel] = min(least[channel], labels.low)
     names = ["softplus" if low >= 0 and SCALING not in view.model else "none" for low in least]
-    value = names[0] if len(set(names)) == 1 else names
-    if view.fitting_activation and "none" not in names:
-        value = yaml.safe_load(view.fitting_activation)["model"][KEY]
-    # these mean another last layer, and are ignored where final_activation is there
-    others = ["final_sigmoid", *(["is_segmentation"] if view.model.get("is_segmentation") else [])]
-    fix = write(f"model.{KEY}", value) + delete(*(f"model.{key}" for key in others if key in view.model))
+    fitting = view.fitting_activation if "none" not in names else None
+    fix = fitting or view.with_activation(names[0] if len(set(names)) == 1 else names)
     changed = View(fix.applied_to(view.config), view.mode, view.phases, opens_files=view.opens_files)
-    fix += _other_loss(view) if list(loss.output_outside_loss(changed)) else NO_FIX
+    fix += loss.for_any_labels(view) if list(loss.output_outside_loss(changed)) else NO_FIX
     if list(metric.output_outside_metric(changed)) and view.higher_is_better is False:
         fix += write("eval_metric", {"name": "MSE"})
     return fix
@@ -118,7 +112,7 @@ def labels_not_finite(view: View) -> Iterator[Found]:
             fix = advise(f"replace them in the files of loaders.{name}.file_paths, or crop the volumes")
             if not any(labels.inf for _, _, _, labels in _channels(view)) and view.get("loss.ignore_index") is None:
                 fix = write("loss.ignore_index", math.nan, note="if NaN marks voxels without a label")
-                fix += NO_FIX if view.uses_our_keys else write(f"model.{KEY}", "none")
+                fix += NO_FIX if view.uses_plugin else write(f"model.{KEY}", "none")
             yield Found(f"loaders.{name}", f"the labels hold {_count(labels)}{_which(phase, channel)}", fix)
 
 
@@ -182,13 +176,7 @@ def labels_outside_loss(view: View) -> Iterator[Found]:
                 message = (
                     f"the labels of {name}{_which(phase, channel)} are in {span}, {name_of_loss} is for {sensible}"
                 )
-                yield Found("loss.name", message, _other_loss(view))
-
-
-def _other_loss(view: View) -> Fix:
-    """A loss for any labels and outputs, in place of one that is for some."""
-    kept = {key: view.get(f"loss.{key}") for key in ("ignore_index",) if key in view.section("loss")}
-    return write("loss", {"name": "HuberLoss", **kept})
+                yield Found("loss.name", message, loss.for_any_labels(view))
 
 
 @family.rule("P3D507", "error", needs="volumes")

@@ -1,12 +1,14 @@
 """Rules about the ``loss`` section."""
 
+import math
 from collections.abc import Iterator
 
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import Family
-from p3d_regression.checks.rules.model import found_by, unknown
+from p3d_regression.checks.rules.names import removed, unknown
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
+from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import builders
 
@@ -15,9 +17,9 @@ family = Family()
 
 @family.rule("P3D204", "error")
 def unknown_loss(view: View) -> Iterator[Found]:
-    """A loss that neither upstream nor this project knows, one that lacks an option or cannot use its value, or one
-    that does not fit the number of output channels. Upstream alone stops with a bare RuntimeError, KeyError or
-    TypeError; `p3d-regression losses` lists what there is.
+    """A loss that neither pytorch-3dunet nor this project knows, one that lacks an option or cannot use its value, or
+    one that does not fit the number of output channels. pytorch-3dunet alone stops with a bare RuntimeError, KeyError
+    or TypeError; `p3d-regression losses` lists all losses.
 
     Example:
         loss:
@@ -28,26 +30,27 @@ def unknown_loss(view: View) -> Iterator[Found]:
           name: HuberLoss
           delta: 2.0
     """
-    section = view.section("loss")
-    if view.plan_error is not None and str(view.plan_error).startswith("loss"):
-        yield found_by(view.plan_error)
-    if not section or view.plan_error is not None or view.plan.loss:
+    section, error = view.section("loss"), view.plan_error
+    is_reported = not _is_label(view.get("loss.ignore_index"))  # as ignore-index-matches-nothing
+    if error is not None and error.found.section == "loss" and not (is_reported and "ignore_index" in error.found.key):
+        yield error.found
+    if not section or error is not None or view.plan.loss:
         return
     if not isinstance(section.get("name"), str):
-        yield Found(
-            "loss.name", *unknown(section.get("name"), builders.loss_names(), "loss.name", "a loss of upstream")
-        )
+        names, kind = builders.loss_names(), "a loss of pytorch-3dunet"
+        yield Found("loss.name", *unknown(section.get("name"), names, "loss.name", kind, "MSELoss"))
         return
     built = builders.loss(section)
     if built.error is not None:
-        yield Found("loss", f"upstream cannot build {view.loss} of these options ({built.error})", "")
+        said = f"pytorch-3dunet cannot build {view.loss} with these options ({built.error})"
+        yield Found("loss", said, advise(f"write options that {view.loss} takes, or another loss"))
 
 
 @family.rule("P3D205", "warning")
 def ignored_loss_option(view: View) -> Iterator[Found]:
-    """Upstream hands its losses a few options only, and drops the others: `reduction`, and the `weight` of all
-    regression losses. The training runs with another loss than the config says. Options that torch's own loss has, such
-    as `beta` of SmoothL1Loss, are used: this project builds the loss then.
+    """pytorch-3dunet passes only a few options to its losses and drops the others: `reduction`, and the `weight` of all
+    regression losses. The training then uses another loss than the config says. Options of torch's own loss, such as
+    `beta` of SmoothL1Loss, work, because then this project builds the loss.
 
     Example:
         loss:
@@ -64,14 +67,15 @@ def ignored_loss_option(view: View) -> Iterator[Found]:
         return
     for key in [*built.unread, *builders.swallowed_weights(section)]:
         if section.get(key) is not None:
-            yield Found(f"loss.{key}", f"upstream ignores this option of {view.loss}", "delete the line")
+            said = f"pytorch-3dunet ignores this option of {view.loss}"
+            yield Found(f"loss.{key}", said, removed("loss", section, key))
 
 
 @family.rule("P3D206", "warning")
 def ignore_index_counts(view: View) -> Iterator[Found]:
-    """With upstream's regression losses, voxels of this label get the loss 0 and are still counted in the mean: with
-    half of them ignored the loss, and its gradient, is half of what it should be. The metric does not ignore them at
-    all: it compares the output with the label itself. In a config that uses this project, they count in neither.
+    """In the regression losses of pytorch-3dunet, voxels with this label get the loss 0 but still count in the mean:
+    if half of them are ignored, the loss and its gradient are half of what they should be. The metric does not ignore
+    them at all: it compares the output with the label `ignore_index`. With `final_activation` they count in neither.
 
     Example:
         model:
@@ -89,17 +93,15 @@ def ignore_index_counts(view: View) -> Iterator[Found]:
     """
     value = view.get("loss.ignore_index")
     if view.has_regression_loss and _is_number(value) and not (view.plan.loss or view.plan_error):
-        yield Found(
-            "loss.ignore_index",
-            f"{view.loss} averages over ignored voxels too, and {view.metric} compares them with {as_yaml(value)}",
-            "model:\n  final_activation: none",
-        )
+        metric = view.metric or "the metric"
+        said = f"{view.loss} averages over ignored voxels too, and {metric} compares them with {as_yaml(value)}"
+        yield Found("loss.ignore_index", said, view.with_activation("none"))
 
 
 @family.rule("P3D207", "error")
 def ignore_index_matches_nothing(view: View) -> Iterator[Found]:
-    """`ignore_index` is the label of the voxels that do not count: a number, or `.nan`. Anything else is no label, and
-    YAML reads `nan` without the dot as a text. (Upstream alone, without this project, finds no voxel for `.nan`
+    """`ignore_index` is the label of the voxels that do not count: a number, or `.nan`. YAML reads `nan` without the
+    dot as a text, which is the label of no voxel. (pytorch-3dunet without this project finds no voxel for `.nan`
     either.)
 
     Example:
@@ -113,21 +115,35 @@ def ignore_index_matches_nothing(view: View) -> Iterator[Found]:
           ignore_index: .nan
     """
     value = view.get("loss.ignore_index")
-    if value is not None and not _is_number(value):
-        is_nan = str(value).strip().lower() in ("nan", "none", "null")
-        fix = f"loss:\n  ignore_index: {'.nan' if is_nan else 0}"
-        yield Found("loss.ignore_index", f"{as_yaml(value)} is not a number", fix)
+    if not _is_label(value):
+        yield Found("loss.ignore_index", f"{as_yaml(value)} is not a number", _as_label(value))
+
+
+def _as_label(value: object) -> Fix:
+    """What an ``ignore_index`` that is no number was meant to be."""
+    text = str(value).strip().lower().removeprefix(".")
+    if text in ("none", "null", "~"):
+        return delete("loss.ignore_index")
+    try:
+        return write("loss.ignore_index", float(text) if text == "nan" else int(str(value)))
+    except ValueError:
+        return write("loss.ignore_index", math.nan, "or the label of the voxels that do not count")
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_label(value: object) -> bool:
+    """Whether an ``ignore_index`` is a number or absent."""
+    return value is None or _is_number(value)
+
+
 @family.rule("P3D214", "error")
 def target_channel_dropped(view: View) -> Iterator[Found]:
-    """`skip_last_target` hides the last channel of the labels from the loss, not from the metric: MSE and PSNR compare
-    all of them with the output, and stop the training at the first score. `squeeze_channel` takes the channel axis
-    from the labels, as cross-entropy needs it; a regression loss broadcasts them then.
+    """`skip_last_target` hides the last channel of the labels from the loss, but not from the metric: MSE and PSNR
+    compare all channels with the output, and stop the training at the first score. `squeeze_channel` removes the
+    channel axis of the labels, as cross-entropy needs it; a regression loss then broadcasts them.
 
     Example:
         loss:
@@ -142,21 +158,22 @@ def target_channel_dropped(view: View) -> Iterator[Found]:
         eval_metric:
           name: MSE
     """
-    if view.has_regression_metric and view.get("loss.skip_last_target", False):
+    # pytorch-3dunet reads squeeze_channel only together with skip_last_target
+    skips = view.get("loss.skip_last_target", False)
+    if view.has_regression_metric and skips:
         said = f"{view.metric} compares all channels of the labels with the output, and stops at the first score"
-        yield Found("loss.skip_last_target", said, "delete the line, and the channel from the labels")
-    # upstream looks at squeeze_channel only beside it
-    squeezes = view.get("loss.skip_last_target", False) and view.get("loss.squeeze_channel", False)
-    if view.has_regression_loss and squeezes:
-        said = "takes the channel axis from the labels, which are broadcast then"
-        yield Found("loss.squeeze_channel", said, "delete the line")
+        fix = delete("loss.skip_last_target") + advise("and delete the last channel of the labels in the files")
+        yield Found("loss.skip_last_target", said, fix)
+    if view.has_regression_loss and skips and view.get("loss.squeeze_channel", False):
+        said = f"removes the channel axis of the labels; {view.loss} then broadcasts them"
+        yield Found("loss.squeeze_channel", said, delete("loss.squeeze_channel"))
 
 
 @family.rule("P3D216", "error")
 def output_outside_loss(view: View) -> Iterator[Found]:
-    """Some losses are for outputs of a certain range: `BCELoss` for fractions, a variance for values that are not
-    negative. What lies outside stops the training at some iteration, or is cut off without a gradient that leads back.
-    The final activation has to keep the output inside.
+    """Some losses need outputs in a certain range: `BCELoss` fractions, a variance non-negative values. An output
+    outside the range stops the training at some iteration, or is clipped without a gradient that leads back. The final
+    activation has to keep the output inside.
 
     Example:
         model:
@@ -176,21 +193,25 @@ def output_outside_loss(view: View) -> Iterator[Found]:
     for channel, needed, loss in view.plan.loss.needs(view.out_channels):
         if channel < len(seen) and not (seen[channel].low >= needed.low and seen[channel].high <= needed.high):
             which = f"output channel {channel}" if len(seen) > 1 else "the output"
-            # upstream's own last layer comes after its loss
-            where = "" if view.head.is_ours or seen == view.head.ranges else ", before upstream's last layer,"
-            yield Found(
-                f"model.{KEY}",
-                f"{which}{where} is in {seen[channel]}, {loss} is for {needed}",
-                view.fitting_activation or "",
-            )
+            # pytorch-3dunet applies its own last layer after the loss
+            where = "" if view.head.is_ours or seen == view.head.ranges else ", before the last layer,"
+            said = f"{which}{where} is in {seen[channel]}, but {loss} needs it in {needed}"
+            fits = view.labels_are_in(needed) and view.fitting_activation
+            yield Found(f"model.{KEY}", said, fits or for_any_labels(view))
+
+
+def for_any_labels(view: View) -> Fix:
+    """Write a loss that any label and any output can be given, with the user's ``ignore_index``."""
+    masked = {key: value for key, value in view.section("loss").items() if key == "ignore_index"}
+    return write("loss", {"name": "HuberLoss", **masked})
 
 
 @family.rule("P3D217", "error")
 def output_is_not_the_label(view: View) -> Iterator[Found]:
-    """Some losses are for an output that is a function of what it predicts: `PoissonNLLLoss` for the logarithm of a
-    rate, `BCEWithLogitsLoss` for what comes before a sigmoid. The metric compares that output with the labels: while
-    the loss falls the score gets worse, and `best_checkpoint` is an early model. `predict3dunet` writes it, too. Let
-    the final activation make values like the labels, and choose the loss that is for them.
+    """Some losses take an output that is a function of the predicted value: `PoissonNLLLoss` the logarithm of a rate,
+    `BCEWithLogitsLoss` the input of a sigmoid. The metric compares that output with the labels: while the loss falls,
+    the score gets worse, and `best_checkpoint` is an early model. `predict3dunet` also writes that output. Choose a
+    final activation whose output is in the units of the labels, and the loss for such an output.
 
     Example:
         model:
@@ -249,8 +270,8 @@ _OTHERS: dict[str, tuple[str, object, str, str]] = {
 
 @family.rule("P3D218", "error")
 def cross_entropy_of_one_channel(view: View) -> Iterator[Found]:
-    """Cross-entropy compares classes, one per output channel, through a softmax over them. Of one channel that is 1.0
-    everywhere: the loss is 0 from the start, and nothing is learnt.
+    """Cross-entropy compares classes, one per output channel, after a softmax over the channels. For a single channel
+    that is 1.0 everywhere: the loss is 0 from the start, and nothing is learnt.
 
     Example:
         loss:
@@ -261,5 +282,7 @@ def cross_entropy_of_one_channel(view: View) -> Iterator[Found]:
           name: MSELoss
     """
     if view.loss in ("CrossEntropyLoss", "WeightedCrossEntropyLoss") and view.out_channels == 1:
-        said = "is for several classes; with one output channel it is 0 whatever the network says"
-        yield Found("loss.name", said, "loss:\n  name: MSELoss  # for continuous labels; BCEWithLogitsLoss for a mask")
+        said = "is for several classes; with one output channel it is 0 for every output"
+        fix = write("loss.name", "MSELoss", "for continuous labels; BCEWithLogitsLoss for a mask")
+        # MSELoss compares continuous values, and must not be given a Sigmoid's or a Softmax's output
+        yield Found("loss.name", said, fix + (view.with_activation("none") if view.head.is_segmentation else NO_FIX))

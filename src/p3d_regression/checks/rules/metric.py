@@ -1,14 +1,14 @@
-"""Rules about the ``eval_metric`` section, and whether its direction is the one that the trainer is told."""
+"""Rules about the ``eval_metric`` section, and whether trainer and scheduler use its direction."""
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import Family
-from p3d_regression.checks.rules.model import found_by, unknown
+from p3d_regression.checks.rules.names import nearest, renamed, unknown
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
+from p3d_regression.fix import NO_FIX, Fix, advise, write
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
 from p3d_regression.upstream.logs import training_config_beside
@@ -18,9 +18,9 @@ family = Family()
 
 @family.rule("P3D202", "error")
 def score_direction(view: View) -> Iterator[Found]:
-    """To upstream, `eval_score_higher_is_better` is true unless the config says otherwise. With an error as metric it
-    then keeps the worst model as `best_checkpoint`, and nothing in the log looks wrong. In a config that uses this
-    project a missing line is set from the metric.
+    """In pytorch-3dunet `eval_score_higher_is_better` is true by default. If the metric is an error, the worst model is
+    then kept as `best_checkpoint`, and nothing in the log looks wrong. In a config that uses this project, a missing
+    line is set from the metric.
 
     Example:
         eval_metric:
@@ -34,33 +34,33 @@ def score_direction(view: View) -> Iterator[Found]:
         trainer:
           eval_score_higher_is_better: false
     """
-    better, is_said = view.higher_is_better, "eval_score_higher_is_better" in view.section("trainer")
-    said = bool(view.get("trainer.eval_score_higher_is_better", True))
-    if view.plan.is_ours and not is_said:
+    if not view.section("trainer"):
+        return
+    better, is_given = view.higher_is_better, _HIGHER.rpartition(".")[2] in view.section("trainer")
+    value = view.get(_HIGHER, True)
+    if view.plan.is_ours and not is_given:
         if better is None and view.metric and view.plan_error is None:
-            yield Found(
-                "trainer.eval_score_higher_is_better",
-                f"is missing, and {view.metric} does not say whether higher is better",
-                "trainer:\n  eval_score_higher_is_better: true  # or false",
-            )
+            said = f"is missing, and it is not known whether higher values of {view.metric} are better"
+            yield Found(_HIGHER, said, write(_HIGHER, True, "or false"))
         return
-    if better is None or said == better:
+    if better is None or bool(value) == better:
         return
-    how = "is" if is_said else "is missing, which means"
-    if isinstance(view.get("trainer.eval_score_higher_is_better"), str):
-        how = f"is the text {view.get('trainer.eval_score_higher_is_better')!r}, which upstream takes for"
-    what = "an error: lower is better" if said else "a score: higher is better"
-    yield Found(
-        "trainer.eval_score_higher_is_better",
-        f"{how} {str(said).lower()}, but {view.metric} is {what}; best_checkpoint would be the worst model",
-        f"trainer:\n  eval_score_higher_is_better: {str(better).lower()}",
-    )
+    taken = str(bool(value)).lower()
+    how = f"is {taken}" if is_given else f"is missing, and {taken} by default"
+    if isinstance(value, str):
+        how = f"is the text {value!r}, which pytorch-3dunet takes for {taken}"
+    what = "an error: lower is better" if value else "a score: higher is better"
+    said = f"{how}, but {view.metric} is {what}; best_checkpoint would be the worst model"
+    yield Found(_HIGHER, said, write(_HIGHER, better))
+
+
+_HIGHER = "trainer.eval_score_higher_is_better"
 
 
 @family.rule("P3D203", "error")
 def scheduler_direction(view: View) -> Iterator[Found]:
-    """`ReduceLROnPlateau` is given the score of each validation. In the wrong mode it takes every improvement for none
-    and lowers the learning rate until upstream ends the training, below 1e-6, in the middle of its progress.
+    """`ReduceLROnPlateau` is given the score of each validation. In the wrong mode it does not notice improvements and
+    lowers the learning rate until pytorch-3dunet ends the training, below 1e-6, although the model still improves.
 
     Example:
         eval_metric:
@@ -81,19 +81,16 @@ def scheduler_direction(view: View) -> Iterator[Found]:
         return
     mode, wanted = view.get("lr_scheduler.mode", "min"), "max" if better else "min"
     if mode != wanted and not (view.plan.is_ours and "mode" not in view.section("lr_scheduler")):
-        how = "is" if "mode" in view.section("lr_scheduler") else "is missing, which means"
+        how = "is" if "mode" in view.section("lr_scheduler") else "is missing, and by default"
         what = "grows" if better else "falls"
-        yield Found(
-            "lr_scheduler.mode",
-            f"{how} {as_yaml(mode)}, but {view.metric} {what} as the model gets better",
-            f"lr_scheduler:\n  mode: {wanted}",
-        )
+        said = f"{how} {as_yaml(mode)}, but {view.metric} {what} as the model gets better"
+        yield Found("lr_scheduler.mode", said, write("lr_scheduler.mode", wanted))
 
 
 @family.rule("P3D208", "error")
 def unknown_metric(view: View) -> Iterator[Found]:
-    """A metric that neither upstream nor this project knows, or one that lacks an option or cannot use its value.
-    Upstream alone stops with an AttributeError; `p3d-regression metrics` lists what there is.
+    """A metric that neither pytorch-3dunet nor this project knows, or one that lacks an option or cannot use its value.
+    pytorch-3dunet alone stops with an AttributeError; `p3d-regression metrics` lists all metrics.
 
     Example:
         eval_metric:
@@ -103,21 +100,27 @@ def unknown_metric(view: View) -> Iterator[Found]:
         eval_metric:
           name: R2Score
     """
-    if view.plan_error is not None and str(view.plan_error).startswith("eval_metric"):
-        yield found_by(view.plan_error)
-    elif view.plan_error is not None or view.plan.metric:
-        return
-    elif view.section("eval_metric") and introspection.metric_class(view.get("eval_metric.name")) is None:
-        found = unknown(
-            view.get("eval_metric.name"), introspection.metric_names(), "eval_metric.name", "a metric of upstream"
-        )
-        yield Found("eval_metric.name", *found)
+    name = view.get("eval_metric.name")
+    if view.plan_error is not None:
+        if view.plan_error.found.section == "eval_metric":
+            yield view.plan_error.found
+    elif not view.plan.metric and view.section("eval_metric") and introspection.metric_class(name) is None:
+        kind = "a metric of pytorch-3dunet"
+        message, fix = unknown(name, introspection.metric_names(), "eval_metric.name", kind, "MSE")
+        yield Found("eval_metric.name", message, fix + _direction(view, fix.changes[0].value))
+
+
+def _direction(view: View, metric: str) -> Fix:
+    """The line of the trainer that has to go with another metric."""
+    better = introspection.higher_is_better(metric)
+    given = bool(view.get(_HIGHER, True))
+    return NO_FIX if better is None or better == given or not view.section("trainer") else write(_HIGHER, better)
 
 
 @family.rule("P3D209", "warning")
 def ignored_metric_option(view: View) -> Iterator[Found]:
-    """Upstream's PSNR and MSE accept any option and use none. Options that torchmetrics' own metric has, such as the
-    `data_range` of PSNR, are used: this project computes the metric then.
+    """PSNR and MSE of pytorch-3dunet accept any option and use none. Options of torchmetrics' own metric, such as the
+    `data_range` of PSNR, work, because then this project computes the metric.
 
     Example:
         eval_metric:
@@ -128,22 +131,22 @@ def ignored_metric_option(view: View) -> Iterator[Found]:
         eval_metric:
           name: MSE
     """
-    cls = introspection.metric_class(view.metric)
+    section, cls = view.section("eval_metric"), introspection.metric_class(view.metric)
     if cls is None or not view.has_regression_metric or view.plan.metric:
         return
-    for key, value in view.section("eval_metric").items():
+    for key, value in section.items():
         if key != "name" and key not in introspection.arguments(cls) and value is not None:
-            near = view.metric == "PSNR" and get_close_matches(str(key), ["data_range"], n=1)
-            hint, fix = "; did you mean data_range?", f"eval_metric:\n  name: PSNR\n  data_range: {as_yaml(value)}"
-            said = f"upstream's {view.metric} ignores this option"
-            yield Found(f"eval_metric.{key}", said + (hint if near else ""), fix if near else "delete the line")
+            meant = nearest(key, ["data_range"]) if view.metric == "PSNR" and isinstance(value, int | float) else None
+            said = f"pytorch-3dunet's {view.metric} ignores this option"
+            said += f"; did you mean {meant}?" if meant else ""
+            yield Found(f"eval_metric.{key}", said, renamed("eval_metric", section, key, meant))
 
 
 @family.rule("P3D219", "error")
 def resumed_with_another_metric(view: View) -> Iterator[Found]:
-    """With `resume` the best score so far comes from the checkpoint. Scores of another metric are compared with it
-    then: `best_checkpoint` is never written again, or at once by a worse model. Which metric it was says the copy of
-    the training config that upstream has left in `logs/` beside the checkpoint.
+    """With `resume` the best score so far comes from the checkpoint. If the metric has changed, its scores are compared
+    with those of the old one: `best_checkpoint` is never written again, or at once with a worse model. The old metric
+    is read from the copy of the training config that pytorch-3dunet writes to `logs/` in the checkpoint's directory.
 
     Example:
         eval_metric:
@@ -167,8 +170,8 @@ def resumed_with_another_metric(view: View) -> Iterator[Found]:
         return
     before = View(found[1], "train", opens_files=False)
     if before.metric and _measured(before) != _measured(view):
-        said = f"is {_measured(view)}; the checkpoint's best score is of {_measured(before)} (says {found[0]})"
-        fix = "name the checkpoint as trainer.pre_trained, which starts a training anew, or take the same metric"
+        said = f"is {_measured(view)}, but the best score in the checkpoint is of {_measured(before)} ({found[0]})"
+        fix = advise(f"write {_measured(before)} as the metric, or trainer.pre_trained in place of trainer.resume")
         yield Found("eval_metric.name", said, fix)
 
 
@@ -178,7 +181,7 @@ def _measured(view: View) -> str:
 
 @family.rule("P3D221", "error")
 def output_outside_metric(view: View) -> Iterator[Found]:
-    """Some metrics are numbers for certain predictions only, such as logarithms for those above 0. One voxel outside
+    """Some metrics are defined for certain predictions only, such as a logarithm for positive ones. One voxel outside
     makes the score NaN, and no best checkpoint is kept.
 
     Example:
@@ -195,9 +198,12 @@ def output_outside_metric(view: View) -> Iterator[Found]:
     """
     if view.plan.metric is None:
         return
-    wanted = view.plan.metric.metric.outputs
-    for interval in view.predicting(view.seen_by_score("val")):
-        if not (interval.low >= wanted.low and interval.high <= wanted.high):
-            said = f"the output is in {interval}, {view.plan.metric} is for {wanted}"
-            yield Found(f"model.{KEY}", said, f"model:\n  {KEY}: softplus")
-            return
+    metric, wanted = view.plan.metric, view.plan.metric.metric.outputs
+    ranges = view.predicting(view.seen_by_score("val"))
+    outside = next((i for i in ranges if not (i.low >= wanted.low and i.high <= wanted.high)), None)
+    if outside is None:
+        return
+    fix = view.activation_within([wanted] * (view.out_channels or 1))
+    if not view.labels_are_in(wanted):
+        fix = write("eval_metric", {"name": "MSE"}) + _direction(view, "MSE")
+    yield Found(f"model.{KEY}", f"the output is in {outside}, but {metric} needs it in {wanted}", fix)

@@ -1,13 +1,14 @@
-"""Rules about the ``model`` section: the last layer, and keys that upstream swallows."""
+"""Rules about the ``model`` section: the last layer, and keys that pytorch-3dunet ignores."""
 
-import textwrap
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import BOTH, Family
-from p3d_regression.checks.view import View
+from p3d_regression.checks.rules.names import nearest, renamed, unknown
+from p3d_regression.checks.view import MOST_CHANNELS, View
 from p3d_regression.errors import ConfigError, Found
+from p3d_regression.fix import write
+from p3d_regression.interval import UNIT
 from p3d_regression.keys import OURS, check_keys, check_sections
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.text import as_yaml
@@ -19,10 +20,10 @@ family = Family()
 
 @family.rule("P3D101", "error", modes=BOTH)
 def softmax_on_one_channel(view: View) -> Iterator[Found]:
-    """`final_sigmoid: false` does not mean "no final layer": upstream then puts a Softmax over the channels there. Over
-    one channel that is exp(x) / exp(x), which is 1.0 in every voxel, whatever the network has learnt. Training and
-    validation loss are computed before that layer (since pytorch-3dunet 1.9) and look perfect, while the score stands
-    still at one value and every prediction is 1.0.
+    """`final_sigmoid: false` does not mean "no final layer": pytorch-3dunet then applies a Softmax over the output
+    channels. Over one channel that is exp(x) / exp(x), which is 1.0 in every voxel, whatever the network has learnt.
+    Training and validation loss are computed before that layer (since pytorch-3dunet 1.9) and look perfect, while the
+    score never changes and every prediction is 1.0.
 
     Example:
         model:
@@ -37,15 +38,16 @@ def softmax_on_one_channel(view: View) -> Iterator[Found]:
     if not view.head.is_ours and KEY not in view.model and view.head.name == "softmax" and view.out_channels == 1:
         yield Found(
             "model.final_sigmoid",
-            "false means a Softmax over the output channels; there is one, so that every prediction is 1.0",
-            _model_line(f"{KEY}: none  # in place of final_sigmoid: false"),
+            "false is a Softmax over the output channels; there is only one, so every prediction is 1.0",
+            view.fitting_activation or view.with_activation("none"),
         )
 
 
 @family.rule("P3D102", "error", modes=BOTH)
 def unknown_model_key(view: View) -> Iterator[Found]:
-    """Upstream's model classes accept any keyword and ignore those that they do not know. A misspelled `f_maps` trains
-    the default network of 16 million parameters; `pool_kernel_size`, which only the base class has, changes nothing.
+    """The model classes of pytorch-3dunet accept any keyword and ignore those that they do not know. A misspelled
+    `f_maps` trains the default network of 16 million parameters; `pool_kernel_size`, an argument of the base class
+    alone, changes nothing.
 
     Example:
         model:
@@ -62,16 +64,14 @@ def unknown_model_key(view: View) -> Iterator[Found]:
     for key in view.model:
         if key in known or (isinstance(key, str) and _is_misspelled_key(key)):
             continue
-        nearest = get_close_matches(str(key), known, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"it knows {', '.join(known)}"
-        line = f"{nearest[0]}: {as_yaml(view.model[key])}" if nearest else ""
-        yield Found(
-            f"model.{key}", f"{cls.__name__} ignores this key; {hint}", _model_line(line) if line else "delete the line"
-        )
+        meant = nearest(key, known)
+        hint = f"did you mean {meant}?" if meant else f"it takes {', '.join(known)}"
+        fix = renamed("model", view.model, key, meant)
+        yield Found(f"model.{key}", f"{cls.__name__} ignores this key; {hint}", fix)
 
 
 def _is_misspelled_key(key: str) -> bool:
-    """Whether the builder refuses it, so that another rule says so."""
+    """Whether building the model refuses it, which another rule reports."""
     try:
         check_keys([key])
     except ConfigError:
@@ -81,8 +81,8 @@ def _is_misspelled_key(key: str) -> bool:
 
 @family.rule("P3D103", "error", modes=BOTH, raised_by_builder=True)
 def final_activation_not_understood(view: View) -> Iterator[Found]:
-    """A value of `final_activation` that means nothing, arguments that make no sense, `softmax` on one channel, a
-    misspelled key, or the key outside the `model` section. Training stops with the same message.
+    """An unknown value of `final_activation`, impossible arguments, `softmax` on one channel, a misspelled key, or the
+    key outside the `model` section. Training stops with the same message.
 
     Example:
         model:
@@ -93,25 +93,18 @@ def final_activation_not_understood(view: View) -> Iterator[Found]:
           final_activation: {name: softplus, beta: 2}
     """
     if view.final_error is not None:
-        yield found_by(view.final_error)
+        yield view.final_error.found
     try:
         check_sections(view.config)
         check_keys(view.model)
     except ConfigError as error:
-        yield found_by(error)
-
-
-def found_by(error: ConfigError) -> Found:
-    """An error message in its parts: ``key: sentences. Example:`` and lines of YAML."""
-    text, _, lines = str(error).partition("\n")
-    key, _, message = text.partition(": ")
-    return Found(key, message.removesuffix(" Example:").removesuffix(" Write:"), textwrap.dedent(lines))
+        yield error.found
 
 
 @family.rule("P3D104", "warning", modes=BOTH, raised_by_builder=True)
 def contradicting_last_layer(view: View) -> Iterator[Found]:
-    """`final_activation` decides; `is_segmentation` and `final_sigmoid` beside it are ignored. Where p3d-regression is
-    not installed it is the other way round, and the same config gives another model.
+    """Where `final_activation` is given, `is_segmentation` and `final_sigmoid` are ignored. Where p3d-regression is not
+    installed, `final_activation` is ignored instead, and the same config builds another model.
 
     Example:
         model:
@@ -127,17 +120,14 @@ def contradicting_last_layer(view: View) -> Iterator[Found]:
 
     is_scaled = SCALING in view.model
     if view.final is not None and (message := contradiction(view.model, view.final, is_scaled=is_scaled)):
-        yield Found(
-            f"model.{KEY}",
-            message,
-            _model_line("is_segmentation: false") if str(view.final) == "none" and not is_scaled else "delete the line",
-        )
+        is_plain = str(view.final) == "none" and not is_scaled
+        fix = write("model.is_segmentation", False) if is_plain else view.without_other_last_layers
+        yield Found(f"model.{KEY}", message, fix)
 
 
 @family.rule("P3D105", "error", modes=BOTH)
 def last_layer_key_not_boolean(view: View) -> Iterator[Found]:
-    """Upstream asks `if is_segmentation:`. A text is true, also `"false"`, and an empty value is false, without a
-    word.
+    """pytorch-3dunet tests `if is_segmentation:`. Any text is true, also `"false"`, and an empty value is false.
 
     Example:
         model:
@@ -152,23 +142,20 @@ def last_layer_key_not_boolean(view: View) -> Iterator[Found]:
     for name in ("is_segmentation", "final_sigmoid"):
         value = view.model.get(name, True)
         if not isinstance(value, bool):
-            wanted = (
-                value.strip().lower() not in ("false", "no", "off", "0", "none")
-                if isinstance(value, str)
-                else bool(value)
-            )
-            yield Found(
-                f"model.{name}",
-                f"{as_yaml(value)} is not a boolean, and upstream takes it for {str(bool(value)).lower()}",
-                _model_line(f"{name}: {str(wanted).lower()}"),
-            )
+            taken = bool(value)
+            wanted = value.strip().lower() not in _FALSE if isinstance(value, str) else taken
+            said = f"{as_yaml(value)} is not a boolean, and pytorch-3dunet takes it for {str(taken).lower()}"
+            yield Found(f"model.{name}", said, write(f"model.{name}", wanted))
+
+
+_FALSE = ("false", "no", "off", "0", "none")
 
 
 @family.rule("P3D106", "error")
 def regression_behind_segmentation_layer(view: View) -> Iterator[Found]:
-    """Unless told otherwise, upstream's models end in a Sigmoid. Since pytorch-3dunet 1.9 a regression loss is computed
-    before it, so that the loss falls as it should, while score and predictions come after it and lie in 0..1. That
-    is wrong for labels inside 0..1 too: what is predicted is the sigmoid of what was fitted.
+    """By default the models of pytorch-3dunet end in a Sigmoid. Since pytorch-3dunet 1.9 a regression loss is computed
+    before it, so the loss falls as expected, while score and predictions are computed after it and lie in 0..1. That is
+    wrong for labels inside 0..1 too: the prediction is the sigmoid of the fitted value.
 
     Example:
         model:
@@ -182,22 +169,22 @@ def regression_behind_segmentation_layer(view: View) -> Iterator[Found]:
         loss:
           name: MSELoss
     """
-    if not view.is_regression or KEY in view.model or not view.head.is_segmentation:
+    if not view.model or not view.is_regression or KEY in view.model or not view.head.is_segmentation:
         return
     which = view.loss if view.has_regression_loss else view.metric
     key = "is_segmentation" if "is_segmentation" in view.model else "final_sigmoid"
-    said = f"{key}: {as_yaml(view.model[key])} means" if key in view.model else "without a line about it upstream takes"
+    reason = f"{key}: {as_yaml(view.model[key])}" if key in view.model else "the default of pytorch-3dunet"
     yield Found(
         f"model.{KEY}",
-        f"{which} compares continuous values, but the output goes through a {view.head.name} ({said} that)",
-        view.fitting_activation or _model_line(f"{KEY}: none"),
+        f"{which} compares continuous values, but the output goes through a {view.head.name} ({reason})",
+        view.fitting_activation or view.with_activation("none"),
     )
 
 
 @family.rule("P3D107", "error")
 def activated_output_in_logits_loss(view: View) -> Iterator[Found]:
-    """With `final_activation` the loss sees the activated output. A loss that applies a sigmoid or softmax of its own
-    then applies a second one: after a sigmoid it cannot become small, since the second one maps 0..1 to 0.5..0.73.
+    """With `final_activation` the loss is given the activated output. A loss that applies a sigmoid or softmax itself
+    applies it a second time: after a sigmoid it cannot become small, since the second one maps 0..1 to 0.5..0.73.
 
     Example:
         model:
@@ -207,26 +194,29 @@ def activated_output_in_logits_loss(view: View) -> Iterator[Found]:
 
     Use instead:
         model:
-          final_activation: none
+          final_activation: sigmoid
         loss:
-          name: BCEWithLogitsLoss
+          name: BCELoss
     """
     own = WITH_LOGITS.get(view.loss or "")
     if view.loss in ("DiceLoss", "GeneralizedDiceLoss"):
         own = str(view.get("loss.normalization", "sigmoid"))
     if own in (None, "none") or view.final is None or str(view.final) == "none":
         return
-    dice = view.loss in ("DiceLoss", "GeneralizedDiceLoss")
-    yield Found(
-        f"model.{KEY}",
-        f"{view.loss} applies a {own} to what {view.final} has made of the output",
-        "loss:\n  normalization: none" if dice else _model_line(f"{KEY}: none"),
-    )
+    fix = view.with_activation("none")
+    if view.loss in ("DiceLoss", "GeneralizedDiceLoss"):
+        fix = write("loss.normalization", "none")
+    elif view.has_regression_metric or str(view.final) == own:
+        # the metric, too, is to be given what the labels are
+        is_fraction = own == "sigmoid" and view.labels_are_in(UNIT)
+        fix = view.with_activation("sigmoid" if is_fraction else "none")
+        fix += write("loss.name", "BCELoss" if is_fraction else "MSELoss")
+    yield Found(f"model.{KEY}", f"{view.loss} applies a {own} to the output of {view.final}", fix)
 
 
 @family.rule("P3D108", "error", modes=BOTH)
 def unknown_model(view: View) -> Iterator[Found]:
-    """A model name that upstream does not know, or a model without channels. Upstream's own message for the first is
+    """A model name that pytorch-3dunet does not know, or a model without channels. For the first, pytorch-3dunet says
     "Unsupported dataset class". `ResidualUNet2D` can be built, but the trainer feeds it volumes, and it crashes.
 
     Example:
@@ -238,39 +228,19 @@ def unknown_model(view: View) -> Iterator[Found]:
           name: UNet3D
     """
     name = view.model.get("name")
+    if not view.model:
+        return
     if introspection.model_class(name) is None:
-        yield Found("model.name", *unknown(name, introspection.model_names(), "model.name", "a model of upstream"))
+        found = unknown(name, introspection.model_names(), "model.name", "a model of pytorch-3dunet", "UNet3D")
+        yield Found("model.name", *found)
     elif name == "ResidualUNet2D" and view.mode == "train":
-        yield Found(
-            "model.name", "upstream's trainer feeds ResidualUNet2D volumes and crashes", _model_line("name: UNet2D")
-        )
+        is_flat = (view.get("loaders.train.slice_builder.patch_shape") or [0])[0] == 1
+        said = "the trainer of pytorch-3dunet feeds ResidualUNet2D volumes and crashes"
+        yield Found("model.name", said, write("model.name", "UNet2D" if is_flat else "ResidualUNet3D"))
     for key in ("in_channels", "out_channels"):
         value = view.model.get(key)
         too_many = key == "out_channels" and view.out_channels is None
         if not isinstance(value, int) or isinstance(value, bool) or value < 1 or too_many:
             said = "is missing" if key not in view.model else f"is {as_yaml(value)}"
-            message = f"{said}; it must be a whole number, at least 1, and not a huge one"
-            yield Found(f"model.{key}", message, _model_line(f"{key}: 1"))
-
-
-def unknown(name: object, names: list[str], key: str, kind: str) -> tuple[str, str]:
-    """Message and fix for a name that upstream does not know."""
-    nearest = get_close_matches(str(name), names, n=1) or get_close_matches(
-        str(name).lower(), [n.lower() for n in names], n=1
-    )
-    by_lower = {n.lower(): n for n in names}
-    suggestion = by_lower[nearest[0].lower()] if nearest else None
-    said = "is missing" if name is None else f"{as_yaml(name)} is not {kind}"
-    fix = nested(key, suggestion) if suggestion else f"one of {', '.join(names)}"
-    return f"{said}; " + (f"did you mean {suggestion}?" if suggestion else f"there are {', '.join(names)}"), fix
-
-
-def nested(key: str, value: str) -> str:
-    """Lines of YAML for a dotted key."""
-    *sections, last = key.split(".")
-    lines = [*(f"{section}:" for section in sections), f"{last}: {value}".rstrip()]
-    return "\n".join(f"{'  ' * depth}{line}" for depth, line in enumerate(lines))
-
-
-def _model_line(line: str) -> str:
-    return f"model:\n  {line}"
+            fix = write(f"model.{key}", 1, f"channels of the {'raw volumes' if key == 'in_channels' else 'output'}")
+            yield Found(f"model.{key}", f"{said}; it must be a whole number from 1 to {MOST_CHANNELS}", fix)

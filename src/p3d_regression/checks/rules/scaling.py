@@ -1,33 +1,32 @@
-"""Rules about ``target_scaling``, and about labels that want one."""
+"""Rules about ``target_scaling``, and about labels that need it."""
 
 from collections.abc import Iterator
 
 from p3d_regression.activations.spec import KEY as ACTIVATION
 from p3d_regression.checks.reading import compared_label_channels
 from p3d_regression.checks.rule import BOTH, Family
-from p3d_regression.checks.rules.model import found_by
 from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError, Found
+from p3d_regression.fix import delete, write
 from p3d_regression.labels.moments import Moments
 from p3d_regression.scaling.measured import numbers_of
 from p3d_regression.scaling.spec import IDENTITY, KEY, Numbers, Spec
 from p3d_regression.scaling.target import is_bounded_by_zero, settled
-from p3d_regression.text import as_yaml
 
 family = Family()
 
-#: Means beyond so many standard deviations, and standard deviations so many times 1, are far from standard.
+#: Means of more standard deviations than this, and standard deviations above it, are far from 0 and 1.
 _FAR = 5.0
 
-#: So are standard deviations below this: those of labels 0..1 are not.
+#: So are standard deviations below this; those of labels in 0..1 are above.
 _SMALL = 1 / 50
 
 
 @family.rule("P3D701", "error", modes=BOTH, raised_by_builder=True)
 def target_scaling_not_understood(view: View) -> Iterator[Found]:
-    """A value of `target_scaling` that means nothing, the key without `final_activation` beside it, or with one whose
-    bounds it would move: what is between two values already has its units, and is written
-    `{name: bounded, low: ..., high: ...}`. Training stops with the same message.
+    """An unknown value of `target_scaling`, the key without `final_activation`, or with an activation whose bounds it
+    would move. Values between two bounds are in units already, and `{name: bounded, low: ..., high: ...}` gives these
+    bounds. Training stops with the same message.
 
     Example:
         model:
@@ -40,14 +39,14 @@ def target_scaling_not_understood(view: View) -> Iterator[Found]:
           target_scaling: standardize
     """
     if view.scaling_error is not None:
-        yield found_by(view.scaling_error)
+        yield view.scaling_error.found
 
 
 @family.rule("P3D702", "error", raised_by_builder=True)
 def target_scaling_of_other_units(view: View) -> Iterator[Found]:
-    """`standardize` brings the output to the units of the labels. Where a loss takes the output for something else,
+    """`standardize` scales the output to the units of the labels. Where the loss takes the output for something else,
     such as a logit or the logarithm of a rate, these units are wrong. Numbers of your own, `{mean: ..., std: ...}`, are
-    taken as they are.
+    used as they are.
 
     Example:
         model:
@@ -65,16 +64,15 @@ def target_scaling_of_other_units(view: View) -> Iterator[Found]:
           log_input: false
     """
     if _will_be_measured(view) and view.out_channels and (reason := view.plan.units_differ(view.out_channels)):
-        yield Found(f"model.{KEY}", f"{reason}: mean and std of the labels are not those of the output", _DELETE)
-
-
-_DELETE = f"delete the line {KEY}"
+        yield Found(
+            f"model.{KEY}", f"{reason}: mean and std of the labels are not those of the output", delete(f"model.{KEY}")
+        )
 
 
 @family.rule("P3D703", "error", needs="volumes")
 def target_scaling_cannot_be_measured(view: View) -> Iterator[Found]:
-    """Labels that are the same everywhere, that are masked everywhere, or that are not numbers have no standard
-    deviation to scale with. Training stops with the same message.
+    """Labels that are constant, masked everywhere, or not finite have no standard deviation to scale with. Training
+    stops with the same message.
 
     Example:
         model:
@@ -90,16 +88,16 @@ def target_scaling_cannot_be_measured(view: View) -> Iterator[Found]:
     """
     labels = _labels(view)
     if _will_be_measured(view) and labels is not None and isinstance(measured := _measured(view, labels), ConfigError):
-        yield found_by(measured)
+        yield measured.found
 
 
 @family.rule("P3D704", "warning", needs="volumes")
 def labels_far_from_standard(view: View) -> Iterator[Found]:
-    """A network starts with outputs around 0, of about the size 1, and learning rates are made for that. Labels with
-    a mean or a standard deviation far from it make it learn that offset and that spread first: with upstream's learning
-    rate of 0.0002, distances of 12 +- 13 mm are worse than a constant guess after 125 iterations, and a tenth of these
-    are enough with `target_scaling`. Loss, scores and predictions stay in the units of the labels. Numbers of your own
-    that do not fit the labels are found as well.
+    """A network starts with outputs around 0, of about the size 1, and learning rates are chosen for that. If mean or
+    standard deviation of the labels are far from 0 and 1, the network has to learn these first: with the learning rate
+    0.0002 of pytorch-3dunet's examples, distances of 12 +- 13 mm are worse than a constant after 125 iterations; with
+    `target_scaling` a tenth of that is enough. Loss, scores and predictions stay in the units of the labels. Numbers of
+    your own that do not fit the labels are reported as well.
 
     Example:
         model:
@@ -114,12 +112,14 @@ def labels_far_from_standard(view: View) -> Iterator[Found]:
     if labels is None or not view.is_regression or view.final_error or view.scaling_error or _is_measured(view):
         return
     if view.get("trainer.resume") is not None:
-        return  # goes on as it began
+        return  # the checkpoint decides
     measured = _measured(view, labels)
     if isinstance(measured, ConfigError) or not (far := _far(view, labels, measured)):
         return
-    lines = f"model:\n  {ACTIVATION}: {view.final or 'none'}\n  {KEY}: {_only(far, measured)}"
-    yield Found(f"model.{KEY}", f"the labels of train have {'; '.join(far.values())}", lines)
+    entries = [entry.short for entry in view.final.entries] if view.final else ["none"]
+    final = view.model.get(ACTIVATION, entries if len(entries) > 1 else entries[0])
+    fix = write(f"model.{ACTIVATION}", final) + write(f"model.{KEY}", _standardized(view, far))
+    yield Found(f"model.{KEY}", f"the labels of train have {'; '.join(far.values())}", fix)
 
 
 def _is_measured(view: View) -> bool:
@@ -127,7 +127,7 @@ def _is_measured(view: View) -> bool:
 
 
 def _will_be_measured(view: View) -> bool:
-    """A training that is resumed has the numbers of its checkpoint."""
+    """A resumed training takes the numbers from its checkpoint."""
     return _is_measured(view) and view.get("trainer.resume") is None
 
 
@@ -148,7 +148,7 @@ def _measured(view: View, labels: list[Moments]) -> list[Numbers] | ConfigError:
 
 
 def _far(view: View, labels: list[Moments], measured: list[Numbers]) -> dict[int, str]:
-    """Output channels that have to learn much more than the shape of their labels, and what that is."""
+    """Output channels whose labels are far from mean 0 and standard deviation 1, and these numbers in words."""
     channels = view.out_channels or 1
     if view.plan.units_differ(channels):
         return {}
@@ -168,7 +168,7 @@ def _far(view: View, labels: list[Moments], measured: list[Numbers]) -> dict[int
 
 
 def _can_be_scaled(view: View, channel: int, measured: list[Numbers]) -> bool:
-    """Whether the final activation of a channel, upstream's own included, lets itself be scaled."""
+    """Whether the output of a channel can be scaled."""
     if view.final is None:
         return view.head.name == "none"
     only = Spec(tuple(None if i == channel else IDENTITY for i in range(len(measured))))
@@ -179,6 +179,11 @@ def _can_be_scaled(view: View, channel: int, measured: list[Numbers]) -> bool:
     return True
 
 
-def _only(far: dict[int, str], measured: list[Numbers]) -> str:
-    names = ["standardize" if channel in far else "none" for channel in range(len(measured))]
-    return "standardize" if len(set(names)) == 1 else as_yaml(names)
+def _standardized(view: View, far: dict[int, str]) -> str | list[object]:
+    """The value of the key that standardizes some channels and keeps the scaling of the others."""
+    terms = view.scaling.terms if view.scaling else (IDENTITY,) * (view.out_channels or 1)
+    values: list[object] = [
+        "standardize" if channel in far else "none" if own in (None, IDENTITY) else {"mean": own.mean, "std": own.std}
+        for channel, own in enumerate(terms)
+    ]
+    return "standardize" if len(far) == len(values) else values

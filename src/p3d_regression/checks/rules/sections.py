@@ -119,7 +119,7 @@ def key_given_twice(view: View) -> Iterator[Found]:
         optimizer:
           learning_rate: 0.0001
     """
-    for key, line in view.twice:
+    for key, line in view.duplicate_keys:
         message = f"is given again in line {line}; only this one is read, the value before it is ignored"
         yield Found(key, message, advise(f"delete one of the two {key}, or merge them"))
 
