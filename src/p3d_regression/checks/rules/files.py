@@ -41,14 +41,8 @@ def loaders_not_understood(view: View) -> Iterator[Found]:
         name = nearest(name, names) or "StandardHDF5Dataset"
     yield from _wrong_numbers(view)
     for phase in view.phase_names:
-        if not view.section(f"loaders.{phase}"):
-            advice = advise(f"write file_paths, slice_builder and transformer of {phase} below loaders.{phase}")
-            yield Found(f"loaders.{phase}", "this section is missing or empty", advice)
-            continue
-        gaps = dict(view.gaps(phase, is_hdf5=datasets.is_hdf5({"dataset": name})))
-        for place, kind in gaps.items():
-            if place.rpartition(".")[0] not in gaps:  # what is missing with its section is not said again
-                yield Found(place, f"is missing, empty, or not a {kind}", _filled(view, phase, place))
+        for place, kind in view.gaps(phase, is_hdf5=datasets.is_hdf5({"dataset": name})):
+            yield Found(place, f"is missing, empty, or not a {kind}", _filled(view, phase, place))
         key, builders = f"loaders.{phase}.slice_builder.name", introspection.slice_builder_names()
         builder = view.get(key)
         if view.section(f"loaders.{phase}.slice_builder") and builder not in builders:
@@ -71,7 +65,9 @@ def _wrong_numbers(view: View) -> Iterator[Found]:
 
 def _filled(view: View, phase: str, place: str) -> Fix:
     """What a phase lacks, from its other lines or those of the other phase."""
-    value, key = view.get(place), place.removeprefix(f"loaders.{phase}.")
+    value, key = view.get(place), place.removeprefix(f"loaders.{phase}").removeprefix(".")
+    if not key:
+        return advise(f"write file_paths, slice_builder and transformer of {phase} below {place}")
     if key == "file_paths":
         if isinstance(value, str) and value and (not view.opens_files or _exists(value)):
             return write(place, [value])
