@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from p3d_regression.checks.reading import Progress
+    from p3d_regression.checks.rule import Rule
+    from p3d_regression.checks.run import Report
 
 
 @click.command(
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     help="Only these rules: codes, their beginnings, or names, with commas between them.",
 )
 @click.option("--ignore", multiple=True, metavar="CODES", help="Not these.")
+@click.option("--fix", is_flag=True, help="Apply fixes to the configs, and report what is left.")
+@click.option("--diff", is_flag=True, help="Print what --fix would change, and change nothing.")
 def check(
     arguments: tuple[str, ...],
     more_configs: tuple[str, ...],
@@ -38,6 +42,8 @@ def check(
     no_data: bool,
     select: tuple[str, ...],
     ignore: tuple[str, ...],
+    fix: bool,
+    diff: bool,
 ) -> None:
     """Check training and prediction configs, and the data that they name.
 
@@ -45,13 +51,19 @@ def check(
     the way. Overlapping patches show a voxel several times, and it counts as often.
     Behind the configs stand upstream's own options, such as --loaders.test.file_paths, which override them.
 
-    Exit status: 0 no errors, 1 errors found, 2 something could not be checked.
+    --fix and --diff leave fixes to you that need a decision, or a value that only you know.
+
+    Exit status: 0 no errors, 1 errors found, 2 something could not be checked. With --fix or --diff: after the fixes.
     """
     options = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
     configs, overrides = [*more_configs, *arguments[:options]], arguments[options:]
     if not configs:
         raise click.UsageError("name the configs to check first, then upstream's options.")
+    if fix or diff:
+        _refuse_to_fix(configs, overrides, both=fix and diff, as_json=diff and as_json)
     try:
+        if fix or diff:
+            sys.exit(_fix(configs, _codes(select), _codes(ignore), as_json=as_json, with_data=not no_data, writes=fix))
         sys.exit(_check(configs, overrides, _codes(select), _codes(ignore), as_json=as_json, with_data=not no_data))
     except KeyboardInterrupt:
         click.echo("interrupted before anything was known", err=True)
@@ -67,12 +79,9 @@ def _check(
     as_json: bool,
     with_data: bool,
 ) -> int:
-    from p3d_regression.checks import registry, report, run
+    from p3d_regression.checks import run
 
-    try:
-        rules = registry.select(select, ignore)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    rules = _rules(select, ignore)
     reports: list[run.Report] = []
     with _progress_bar() as progress:
         for config in configs:
@@ -80,10 +89,53 @@ def _check(
                 reports.append(run.Report(config, failures=["interrupted before it"]))
             else:
                 reports.append(run.check_file(config, overrides, rules, with_data=with_data, progress=progress))
+    return _print(reports, as_json=as_json)
+
+
+def _fix(
+    configs: list[str], select: list[str], ignore: list[str], *, as_json: bool, with_data: bool, writes: bool
+) -> int:
+    from p3d_regression.checks import fixing
+
+    rules, reports = _rules(select, ignore), []
+    with _progress_bar() as progress:
+        for config in configs:
+            report, diff = fixing.fix_file(config, rules, with_data=with_data, progress=progress, writes=writes)
+            reports.append(report)
+            if not writes:
+                click.echo(diff, nl=False)
+            if report.interrupted:
+                break
+    return _print(reports, as_json=as_json, to_stderr=not writes)
+
+
+def _refuse_to_fix(configs: list[str], overrides: tuple[str, ...], *, both: bool, as_json: bool) -> None:
+    if both:
+        raise click.UsageError("--diff changes nothing and --fix does: give one of them.")
+    if as_json:
+        raise click.UsageError("--diff prints a diff, and not JSON: give one of the two options.")
+    if overrides:
+        raise click.UsageError(f"a fix is written to the config, and cannot change {' '.join(overrides)}: omit it.")
+    if {"-", "/dev/stdin"} & set(configs):
+        raise click.UsageError("a config from standard input cannot be fixed: name a file.")
+
+
+def _rules(select: list[str], ignore: list[str]) -> "list[Rule]":
+    from p3d_regression.checks import registry
+
+    try:
+        return registry.select(select, ignore)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _print(reports: "list[Report]", *, as_json: bool, to_stderr: bool = False) -> int:
+    from p3d_regression.checks import report
+
     if as_json:
         click.echo(json.dumps([report.as_dict(found) for found in reports], indent=2, allow_nan=False))
     else:
-        report.show(reports, _console())
+        report.show(reports, _console(to_stderr=to_stderr))
     return max(found.exit_status for found in reports)
 
 
@@ -91,13 +143,13 @@ def _codes(options: tuple[str, ...]) -> list[str]:
     return [code.strip() for option in options for code in option.split(",") if code.strip()]
 
 
-def _console() -> "Console":
+def _console(*, to_stderr: bool = False) -> "Console":
     from rich.console import Console
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         # a path may hold what a plain terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
-    return Console(highlight=False, markup=False)
+    return Console(highlight=False, markup=False, stderr=to_stderr)
 
 
 @contextmanager
