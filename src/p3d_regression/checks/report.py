@@ -17,14 +17,16 @@ def as_dict(report: Report) -> dict[str, Any]:
     """One object of the JSON list.
 
     Returns:
-        ``config``, its path; ``findings``; ``failures``, what could not be done; ``notes``, what was left out;
-        ``interrupted``; and where data were read ``phases``, each with ``labels`` (a mapping per channel), ``floor``,
+        ``config``, its path; ``findings``; ``fixed``, findings whose fixes were applied before; ``failures``, what
+        could not be done; ``notes``, what was not checked; ``interrupted``; and where data were read ``phases``, each
+        with ``labels`` (a mapping per channel), ``floor``,
         ``constant`` and ``floor_per_channel`` by the name of the loss or metric (None where there is no number), and
         ``complete``.
     """
     found: dict[str, Any] = {
         "config": report.config,
         "findings": [finding.as_dict() for finding in report.findings],
+        "fixed": [finding.as_dict() for finding in report.fixed],
         "failures": report.failures,
         "notes": report.notes,
         "interrupted": report.interrupted,
@@ -71,6 +73,9 @@ def show(reports: list[Report], console: "Console") -> None:
         console.print(Text(report.config, "bold"), soft_wrap=True)
         for failure in report.failures:
             console.print(Text.assemble("  ", ("could not be checked: ", "red"), failure), soft_wrap=True)
+        for finding in report.fixed:
+            line = f"fixed {finding.rule.code} {finding.found.key}: {finding.found.fix.in_one_line}"
+            console.print(Text(f"  {line}", "green"), soft_wrap=True)
         if report.findings:
             _show_findings(report, console)
         elif not report.failures:
@@ -80,7 +85,7 @@ def show(reports: list[Report], console: "Console") -> None:
         for note in report.notes:
             console.print(Text(f"  {note}", "yellow"), soft_wrap=True)
         if report.interrupted:
-            console.print(Text("  interrupted: this is what is known so far", "yellow"))
+            console.print(Text("  interrupted: some labels were not read", "yellow"))
     errors, warnings = (sum(f.rule.severity == s for r in reports for f in r.findings) for s in _COLOURS)
     console.print(f"{errors} error(s), {warnings} warning(s). `p3d-regression rule CODE` explains a rule.")
 

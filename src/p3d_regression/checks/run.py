@@ -28,7 +28,8 @@ class Report:
         config: its path, as given.
         findings: in the order of the rules.
         failures: what could not be done: the file is no config, or a rule broke.
-        notes: what was left out, so that no finding is no praise.
+        notes: what was not checked, so that "no findings" is not taken for more than it is.
+        fixed: findings whose fixes were applied to the config before.
         view: the config itself; None if it is none.
     """
 
@@ -36,6 +37,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    fixed: list[Finding] = field(default_factory=list)
     view: View | None = None
 
     @property
@@ -52,7 +54,13 @@ class Report:
 
 
 def check_file(
-    path: str, overrides: Sequence[str], rules: Sequence[Rule], *, with_data: bool, progress: Progress
+    path: str,
+    overrides: Sequence[str],
+    rules: Sequence[Rule],
+    *,
+    with_data: bool,
+    progress: Progress,
+    text: str | None = None,
 ) -> Report:
     """Check a config file of either command.
 
@@ -62,11 +70,13 @@ def check_file(
         rules: which.
         with_data: whether to look at the files that the config names.
         progress: told of the reading of volumes.
+        text: what the file may be going to hold; by default, what it does hold. Without overrides only.
     """
     report = Report(path)
     try:
-        config = read(path, overrides)
-        duplicates = tuple(_duplicate_keys(yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)))
+        config = read(path, overrides, text)
+        content = Path(path).read_text(encoding="utf-8") if text is None else text
+        duplicates = tuple(_duplicate_keys(yaml.compose(content, yaml.SafeLoader)))
         report.view = View(config, mode_of(config), opens_files=with_data, duplicate_keys=duplicates)
     except ConfigError as error:
         report.failures.append(str(error))
@@ -115,14 +125,14 @@ def apply(rules: Sequence[Rule], view: View, depth: Needs) -> tuple[list[Finding
     return findings, broken
 
 
-def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a config, as upstream's command would.
+def read(path: str, overrides: Sequence[str] = (), text: str | None = None) -> dict[str, Any]:
+    """Read a config from a file, or from a text in its place, as pytorch-3dunet's command would.
 
     Raises:
         ConfigError: the file cannot be read, is not YAML, is no mapping, or does not fit the overrides.
     """
     try:
-        config: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        config: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8") if text is None else text)
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

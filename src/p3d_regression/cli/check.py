@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from p3d_regression.checks.reading import Progress
+    from p3d_regression.checks.rule import Rule
+    from p3d_regression.checks.run import Report
 
 
 @click.command(
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     help="Use only these rules: codes, the first characters of codes, or names, separated by commas.",
 )
 @click.option("--ignore", multiple=True, metavar="CODES", help="Do not use these rules.")
+@click.option("--fix", is_flag=True, help="Apply fixes to the configs, and report what is left.")
+@click.option("--diff", is_flag=True, help="Print what --fix would change, and change nothing.")
 def check(
     arguments: tuple[str, ...],
     more_configs: tuple[str, ...],
@@ -40,6 +44,8 @@ def check(
     no_data: bool,
     select: tuple[str, ...],
     ignore: tuple[str, ...],
+    fix: bool,
+    diff: bool,
 ) -> None:
     """Check training and prediction configs, and the data that they name.
 
@@ -49,13 +55,19 @@ def check(
     After the configs follow OVERRIDES, the options of pytorch-3dunet that change a config, such as
     --loaders.test.file_paths.
 
-    Exit status: 0 no errors, 1 errors found, 2 something could not be checked.
+    --fix and --diff leave fixes to you that need a decision, or a value that only you know.
+
+    Exit status: 0 no errors, 1 errors found, 2 something could not be checked. With --fix or --diff: after the fixes.
     """
     options = next((i for i, argument in enumerate(arguments) if argument[:1] == "-" != argument), len(arguments))
     configs, overrides = [*more_configs, *arguments[:options]], arguments[options:]
     if not configs:
         raise click.UsageError("name the configs first, then the options of pytorch-3dunet that override them.")
+    if fix or diff:
+        _refuse_to_fix(configs, overrides, both=fix and diff, as_json=diff and as_json)
     try:
+        if fix or diff:
+            sys.exit(_fix(configs, _codes(select), _codes(ignore), as_json=as_json, with_data=not no_data, writes=fix))
         sys.exit(_check(configs, overrides, _codes(select), _codes(ignore), as_json=as_json, with_data=not no_data))
     except KeyboardInterrupt:
         click.echo("interrupted before any result", err=True)
@@ -71,12 +83,9 @@ def _check(
     as_json: bool,
     with_data: bool,
 ) -> int:
-    from p3d_regression.checks import registry, report, run
+    from p3d_regression.checks import run
 
-    try:
-        rules = registry.select(select, ignore)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    rules = _rules(select, ignore)
     reports: list[run.Report] = []
     with _progress_bar() as progress, _files(configs) as files:
         for config, file in zip(configs, files, strict=True):
@@ -85,10 +94,56 @@ def _check(
             else:
                 reports.append(run.check_file(file, overrides, rules, with_data=with_data, progress=progress))
                 reports[-1].config = "<stdin>" if config == "-" and not as_json else config
+    return _print(reports, as_json=as_json)
+
+
+def _fix(
+    configs: list[str], select: list[str], ignore: list[str], *, as_json: bool, with_data: bool, writes: bool
+) -> int:
+    from p3d_regression.checks import fixing
+    from p3d_regression.checks.run import Report
+
+    rules = _rules(select, ignore)
+    reports: list[Report] = []
+    with _progress_bar() as progress:
+        for config in configs:
+            if any(found.interrupted for found in reports):
+                reports.append(Report(config, failures=["interrupted before this config"]))
+                continue
+            report, diff = fixing.fix_file(config, rules, with_data=with_data, progress=progress, writes=writes)
+            reports.append(report)
+            if not writes:
+                click.echo(diff, nl=False)
+    return _print(reports, as_json=as_json, to_stderr=not writes)
+
+
+def _refuse_to_fix(configs: list[str], overrides: tuple[str, ...], *, both: bool, as_json: bool) -> None:
+    if both:
+        raise click.UsageError("--diff changes nothing and --fix does: give one of them.")
+    if as_json:
+        raise click.UsageError("--diff prints a diff, and not JSON: give one of the two options.")
+    if overrides:
+        raise click.UsageError(f"a fix is written to the config, and cannot change {' '.join(overrides)}: omit it.")
+    if {"-", "/dev/stdin"} & set(configs):
+        raise click.UsageError("a config from standard input cannot be fixed: name a file.")
+
+
+def _rules(select: list[str], ignore: list[str]) -> "list[Rule]":
+    from p3d_regression.checks import registry
+
+    try:
+        return registry.select(select, ignore)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _print(reports: "list[Report]", *, as_json: bool, to_stderr: bool = False) -> int:
+    from p3d_regression.checks import report
+
     if as_json:
         click.echo(json.dumps([report.as_dict(found) for found in reports], indent=2, allow_nan=False))
     else:
-        report.show(reports, _console())
+        report.show(reports, _console(to_stderr=to_stderr))
     return max(found.exit_status for found in reports)
 
 
@@ -110,13 +165,13 @@ def _codes(options: tuple[str, ...]) -> list[str]:
     return [code.strip() for option in options for code in option.split(",") if code.strip()]
 
 
-def _console() -> "Console":
+def _console(*, to_stderr: bool = False) -> "Console":
     from rich.console import Console
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         # a path may contain characters that the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
-    return Console(highlight=False, markup=False)
+    return Console(highlight=False, markup=False, stderr=to_stderr)
 
 
 @contextmanager
