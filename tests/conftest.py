@@ -1,11 +1,13 @@
 """Shared, expensive things: environments and trained models, each made once per session."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.environments import ROOT, Environment, bare_environment, build_wheel
 from support.lab import Lab
+from support.preforked import Preforked
 
 
 @pytest.fixture(scope="session")
@@ -21,12 +23,26 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 
 @pytest.fixture(scope="session")
+def forked(plugin: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preforked]:
+    """The environment with the plugin, whose programs are forks."""
+    with Preforked(plugin, tmp_path_factory.mktemp("printed")) as programs:
+        yield programs
+
+
+@pytest.fixture(scope="session")
+def forked_bare(bare: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preforked]:
+    """The environment without the plugin, whose programs are forks."""
+    with Preforked(bare, tmp_path_factory.mktemp("printed")) as programs:
+        yield programs
+
+
+@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project as a wheel, built from this checkout."""
     return build_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory, plugin: Environment, bare: Environment) -> Lab:
+def lab(tmp_path_factory: pytest.TempPathFactory, forked: Preforked, forked_bare: Preforked) -> Lab:
     """Trains and predicts with upstream's console scripts on tiny volumes; remembers what it has done."""
-    return Lab(tmp_path_factory.mktemp("lab"), {"plugin": plugin, "bare": bare})
+    return Lab(tmp_path_factory.mktemp("lab"), {"plugin": forked, "bare": forked_bare})

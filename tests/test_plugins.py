@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from support.environments import ROOT, Environment, build_wheel, install_to
+from support.environments import ROOT, Environment, Programs, build_wheel, install_to
 from support.lab import Job, Lab
 from support.plugins import write_plugin
+from support.preforked import Preforked
 
 BUILD = """
     import p3d_regression
@@ -35,15 +36,15 @@ SQUARE = """
 
 
 @pytest.fixture
-def environment(plugin: Environment, tmp_path: Path) -> Environment:
-    return plugin.having(PYTHONPATH=str(tmp_path))
+def environment(forked: Preforked, tmp_path: Path) -> Preforked:
+    return forked.having(PYTHONPATH=str(tmp_path))
 
 
-def run(environment: Environment, code: str) -> subprocess.CompletedProcess[str]:
+def run(environment: Programs, code: str) -> subprocess.CompletedProcess[str]:
     return environment.python_code(textwrap.dedent(BUILD) + textwrap.dedent(code))
 
 
-def check(environment: Environment, code: str) -> str:
+def check(environment: Programs, code: str) -> str:
     result = run(environment, code)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout + result.stderr
@@ -55,7 +56,7 @@ def last_line(result: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_a_loss_that_another_package_has_already_is_an_error_when_it_is_used(
-    environment: Environment, tmp_path: Path
+    environment: Programs, tmp_path: Path
 ) -> None:
     source = """
         import torch
@@ -139,7 +140,7 @@ class TestTheExample:
             )
 
 
-def test_plugins_load_when_the_key_is_used_and_not_before(environment: Environment, tmp_path: Path) -> None:
+def test_plugins_load_when_the_key_is_used_and_not_before(environment: Programs, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", "print('loaded')\n" + textwrap.dedent(SQUARE))
     silent = """
         get_model(dict(name="UNet3D", in_channels=1, out_channels=1, f_maps=[8, 16], num_groups=4))
@@ -148,7 +149,7 @@ def test_plugins_load_when_the_key_is_used_and_not_before(environment: Environme
     assert check(environment, "build('square'); build('none')").count("loaded") == 1
 
 
-def test_two_plugins_claim_one_name(environment: Environment, tmp_path: Path) -> None:
+def test_two_plugins_claim_one_name(environment: Programs, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", SQUARE)
     write_plugin(tmp_path, "other_squares", SQUARE)
     message = last_line(run(environment, "build('square')"))
@@ -162,7 +163,7 @@ def test_two_plugins_claim_one_name(environment: Environment, tmp_path: Path) ->
     assert "contested       square  (claimed by" in environment.run("p3d-regression", "doctor").stdout
 
 
-def test_a_plugin_does_not_take_a_name_of_torch_in_silence(environment: Environment, tmp_path: Path) -> None:
+def test_a_plugin_does_not_take_a_name_of_torch_in_silence(environment: Programs, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", SQUARE.replace('"square"', '"soft_plus"'))
     message = last_line(run(environment, "build('softplus')"))
     assert "'softplus' is claimed by torch.nn and p3d-square 1.0" in message
@@ -200,7 +201,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_broken_plugin_costs_one_warning(environment: Environment, tmp_path: Path, failure: str) -> None:
+def test_a_broken_plugin_costs_one_warning(environment: Programs, tmp_path: Path, failure: str) -> None:
     source, reason = FAILURES[failure]
     write_plugin(tmp_path, "broken", source)
     write_plugin(tmp_path, "p3d_square", SQUARE)
@@ -215,24 +216,24 @@ def test_a_broken_plugin_costs_one_warning(environment: Environment, tmp_path: P
     assert "It may be of a plugin that is left out: broken (broken 1.0) (failed: " in message
 
 
-def test_an_alias_that_equals_the_name_is_no_conflict(environment: Environment, tmp_path: Path) -> None:
+def test_an_alias_that_equals_the_name_is_no_conflict(environment: Programs, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", SQUARE.replace('summary="squared"', 'summary="squared", aliases=("Squ_are",)'))
     check(environment, "build('square')")
 
 
-def test_a_plugin_cannot_pass_itself_off_as_torch(environment: Environment, tmp_path: Path) -> None:
+def test_a_plugin_cannot_pass_itself_off_as_torch(environment: Programs, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", SQUARE.replace('"square"', '"elu"'))
     (tmp_path / "p3d_square-1.0.dist-info" / "entry_points.txt").write_text("[p3d_regression]\ntorch.nn = p3d_square\n")
     assert "'elu' is claimed by torch.nn and p3d-square 1.0" in last_line(run(environment, "build('elu')"))
 
 
-def test_a_hook_of_a_newer_version_may_be_optional(environment: Environment, tmp_path: Path) -> None:
+def test_a_hook_of_a_newer_version_may_be_optional(environment: Programs, tmp_path: Path) -> None:
     newer = "\n    @hookimpl(optionalhook=True)\n    def p3d_of_tomorrow():\n        return []\n"
     write_plugin(tmp_path, "p3d_square", SQUARE + newer)
     check(environment, "build('square')")
 
 
-def test_the_table_outlives_a_plugin_with_a_range_that_is_none(environment: Environment, tmp_path: Path) -> None:
+def test_the_table_outlives_a_plugin_with_a_range_that_is_none(environment: Programs, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", SQUARE.replace("Interval(0.0)", "lambda arguments, channels: (0, 1)"))
     rows = json.loads(environment.run("p3d-regression", "activations", "--json").stdout)
     (row,) = [row for row in rows if row["name"] == "square"]
@@ -241,7 +242,7 @@ def test_the_table_outlives_a_plugin_with_a_range_that_is_none(environment: Envi
     assert "cannot be computed: its range is (0, 1)" in last_line(run(environment, "build('square')"))
 
 
-def test_a_newer_version_of_a_plugin_is_a_warning(environment: Environment, tmp_path: Path) -> None:
+def test_a_newer_version_of_a_plugin_is_a_warning(environment: Programs, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", SQUARE)
     code = """
         trained = build('square')
@@ -253,7 +254,7 @@ def test_a_newer_version_of_a_plugin_is_a_warning(environment: Environment, tmp_
     assert "trained with square of p3d-square 0.9, here it is p3d-square 1.0" in printed
 
 
-def test_doctor_names_a_broken_plugin_and_still_works(environment: Environment, tmp_path: Path) -> None:
+def test_doctor_names_a_broken_plugin_and_still_works(environment: Programs, tmp_path: Path) -> None:
     write_plugin(tmp_path, "broken", "import no_such_module")
     result = environment.run("p3d-regression", "doctor", "--json")
     assert result.returncode == 0, result.stdout
@@ -301,7 +302,7 @@ BROKEN_PROMISES = {
 
 
 @pytest.mark.parametrize("promise", BROKEN_PROMISES)
-def test_a_promise_that_is_broken_stops_before_training(environment: Environment, tmp_path: Path, promise: str) -> None:
+def test_a_promise_that_is_broken_stops_before_training(environment: Programs, tmp_path: Path, promise: str) -> None:
     build, reason = BROKEN_PROMISES[promise]
     source = SQUARE.replace(", Square,", f", {build},").replace("    @hookimpl", f"{OTHERS}\n    @hookimpl")
     write_plugin(tmp_path, "p3d_square", source)

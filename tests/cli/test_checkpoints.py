@@ -13,6 +13,7 @@ import torch
 
 from support.environments import Environment
 from support.lab import Job, Lab, Trained, prediction_config, training_config, write_config, write_volumes
+from support.preforked import Preforked
 
 SOFTPLUS2 = {"name": "softplus", "beta": 2}
 
@@ -54,7 +55,7 @@ class TestPrediction:
 
     @pytest.mark.parametrize("earlier", [False, True])
     def test_a_different_config_writes_nothing(
-        self, plugin: Environment, trained: Trained, tmp_path: Path, earlier: bool
+        self, forked: Preforked, trained: Trained, tmp_path: Path, earlier: bool
     ) -> None:
         output = tmp_path / "predictions"
         if earlier:
@@ -62,7 +63,7 @@ class TestPrediction:
             (output / "val_predictions.h5").write_bytes(b"earlier")
         config = prediction_config(trained.directory, {"name": "UNet3D", "final_activation": "softplus"})
         config["loaders"]["output_dir"] = str(output)
-        result = plugin.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
+        result = forked.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
         assert result.returncode != 0
         assert "CheckpointMismatchError: model.final_activation: the config says softplus, the checkpoint was " in (
             result.stderr
@@ -74,43 +75,43 @@ class TestPrediction:
             assert not output.exists()
 
     def test_the_explicit_way_shows_one_clear_message(
-        self, plugin: Environment, trained: Trained, tmp_path: Path
+        self, forked: Preforked, trained: Trained, tmp_path: Path
     ) -> None:
         config = prediction_config(trained.directory, {"name": "UNet3D", "final_activation": "none"})
         path = write_config(tmp_path / "predict.yml", config)
-        result = plugin.run("p3d-regression", "run", "predict3dunet", "--config", path)
+        result = forked.run("p3d-regression", "run", "predict3dunet", "--config", path)
         assert result.returncode == 1
         assert result.stderr.startswith("Error: model.final_activation: the config says none")
 
-    def test_a_plain_checkpoint_follows_the_config(self, plugin: Environment, lab: Lab, tmp_path: Path) -> None:
+    def test_a_plain_checkpoint_follows_the_config(self, forked: Preforked, lab: Lab, tmp_path: Path) -> None:
         plain = lab.train("bare", is_segmentation=False)
         config = prediction_config(plain.directory, {"name": "UNet3D", "final_activation": "none"})
         config["loaders"]["output_dir"] = str(tmp_path / "predictions")
         config["loaders"]["test"]["file_paths"] = [str(plain.directory / "val.h5")]
-        result = plugin.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
+        result = forked.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
         assert result.returncode == 0, result.stderr
         ours = Trained(tmp_path, "", "")
         np.testing.assert_array_equal(ours.prediction, plain.prediction, strict=True)
 
-    def test_ours_loads_in_plain_upstream(self, bare: Environment, lab: Lab, tmp_path: Path) -> None:
+    def test_ours_loads_in_plain_upstream(self, forked_bare: Preforked, lab: Lab, tmp_path: Path) -> None:
         """With the portable pair, where the plugin is missing: same weights, same values."""
         ours = lab.do(Job("plugin", {"final_activation": "none", "is_segmentation": False}))
         config = prediction_config(
             ours.directory, {"name": "UNet3D", "final_activation": "none", "is_segmentation": False}
         )
         config["loaders"]["output_dir"] = str(tmp_path / "predictions")
-        result = bare.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
+        result = forked_bare.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
         assert result.returncode == 0, result.stderr
         np.testing.assert_array_equal(Trained(tmp_path, "", "").prediction, ours.prediction, strict=True)
 
 
 class TestTraining:
     @pytest.fixture
-    def train(self, plugin: Environment, trained: Trained, tmp_path: Path) -> Callable[..., Any]:
+    def train(self, forked: Preforked, trained: Trained, tmp_path: Path) -> Callable[..., Any]:
         def run(section: dict[str, Any], model: dict[str, Any]) -> Any:
             config = training_config(trained.directory, {"name": "UNet3D", **model}, iterations=8)
             config["trainer"] |= {"checkpoint_dir": str(tmp_path / "checkpoints"), **section}
-            return plugin.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
+            return forked.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
 
         return run
 

@@ -12,8 +12,7 @@ import h5py
 import numpy as np
 import yaml
 
-from support.environments import Environment
-from support.preforked import Preforked
+from support.environments import Programs
 
 #: Labels that neither Sigmoid nor Softmax can say.
 LABEL_RANGE = (-6.0, 30.0)
@@ -190,7 +189,7 @@ class Job:
 class Lab:
     """Runs trainings and remembers them, so that tests can share them."""
 
-    def __init__(self, directory: Path, environments: Mapping[str, Environment | Preforked]) -> None:
+    def __init__(self, directory: Path, environments: Mapping[str, Programs]) -> None:
         self._directory = directory
         self._environments = environments
         self._done: dict[str, Trained] = {}
