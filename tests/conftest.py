@@ -1,13 +1,17 @@
 """Shared, expensive things: environments and trained models, each made once per session."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.environments import ROOT, Environment, bare_environment, build_wheel
+from support.environments import FAST, ROOT, Environment, bare_environment, build_wheel
 from support.lab import Lab
 from support.preforked import Preforked
+
+# before torch is imported, and inherited by the workers of pytest-xdist
+os.environ.update(FAST)
 
 
 @pytest.fixture(scope="session")

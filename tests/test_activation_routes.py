@@ -1,7 +1,7 @@
 """However upstream and torch are imported: the builder understands the key.
 
-Most interpreters here are forks (see support/preforked.py). Fresh ones show what a fork cannot: that torch loads the entry
-point, the console script, workers that are spawned, and an editable installation.
+Most interpreters here are forks (see support/preforked.py). Fresh ones show what a fork cannot: that torch loads the
+entry point, the console script, workers that are spawned, and an editable installation.
 """
 
 import shutil

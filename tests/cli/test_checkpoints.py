@@ -1,6 +1,7 @@
 """A checkpoint remembers its final activation: resumed, pre-trained and predicted with upstream's own commands."""
 
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -153,29 +154,37 @@ def wait_for(log: Path, pattern: str, process: Any) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("resumed", [{}, {"final_activation": SOFTPLUS2}], ids=["silent", "named"])
-def test_killed_in_the_middle_a_resumed_training_goes_on(
-    plugin: Environment, tmp_path: Path, resumed: dict[str, Any]
-) -> None:
-    write_volumes(tmp_path, labels=(0.0, 20.0))
+@pytest.fixture(scope="module")
+def killed(plugin: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a training that was killed in the middle, a real process."""
+    directory = tmp_path_factory.mktemp("killed")
+    write_volumes(directory, labels=(0.0, 20.0))
     model = {"name": "UNet3D", "final_activation": SOFTPLUS2}
-    config = training_config(tmp_path, model, iterations=100_000)
+    config = training_config(directory, model, iterations=100_000)
     config["trainer"]["validate_after_iters"] = 3
     config["trainer"]["max_num_epochs"] = 100_000
-    log = tmp_path / "log"
-    process = plugin.start("train3dunet", "--config", write_config(tmp_path / "train.yml", config), output=log)
+    log = directory / "log"
+    process = plugin.start("train3dunet", "--config", write_config(directory / "train.yml", config), output=log)
     try:
         # the checkpoint of iteration 3 is written, and the training goes on
         wait_for(log, r"Training iteration \[5/", process)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+    return directory
+
+
+@pytest.mark.parametrize("resumed", [{}, {"final_activation": SOFTPLUS2}], ids=["silent", "named"])
+def test_killed_in_the_middle_a_resumed_training_goes_on(
+    forked: Preforked, killed: Path, tmp_path: Path, resumed: dict[str, Any]
+) -> None:
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
     checkpoint = tmp_path / "checkpoints" / "last_checkpoint.pytorch"
     assert remembered(checkpoint)["beta"] == 2.0
 
     config = training_config(tmp_path, {"name": "UNet3D", **resumed}, iterations=12)
     config["trainer"] |= {"validate_after_iters": 12, "resume": str(checkpoint)}
-    result = plugin.run("train3dunet", "--config", write_config(tmp_path / "resume.yml", config))
+    result = forked.run("train3dunet", "--config", write_config(tmp_path / "resume.yml", config))
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("taken from the checkpoint") == (0 if resumed else 1)
     state = torch.load(checkpoint, weights_only=True)
@@ -183,7 +192,7 @@ def test_killed_in_the_middle_a_resumed_training_goes_on(
     assert remembered(checkpoint)["beta"] == 2.0
 
     predict = write_config(tmp_path / "predict.yml", prediction_config(tmp_path, {"name": "UNet3D"}))
-    result = plugin.run("predict3dunet", "--config", predict)
+    result = forked.run("predict3dunet", "--config", predict)
     assert result.returncode == 0, result.stderr
     trained = Trained(tmp_path, "", "")
     assert trained.prediction.min() >= 0

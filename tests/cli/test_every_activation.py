@@ -1,15 +1,15 @@
-"""Every name in ``p3d-regression activations``, through upstream's own commands."""
+"""One final activation of each kind through upstream's own commands, and the table of all; in process: tests/model."""
 
 import json
 
 import pytest
 
-from support.activations import ROWS, assert_one_function, trained_with
+from support.activations import KINDS, ROWS, assert_one_function, trained_with
 from support.lab import Lab
 from support.preforked import Preforked
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", KINDS)
 def test_trains_validates_and_predicts_one_and_the_same_function(lab: Lab, name: str) -> None:
     trained = trained_with(lab, "plugin", name)
     assert_one_function(trained, ROWS[name])

@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 import pytest
 
-from support.activations import ROWS, assert_one_function, trained_with
-from support.environments import Environment, fork_environment
+from support.activations import KINDS, ROWS, assert_one_function, trained_with
+from support.environments import ROOT, Environment, fork_environment
 from support.lab import (
     Job,
     Lab,
@@ -68,7 +68,20 @@ def test_the_trap_its_models_train_on_other_values_than_they_predict(forked_old:
     """)
 
 
-@pytest.mark.parametrize("name", ROWS)
+def test_every_name_is_one_and_the_same_function(forked_old: Preforked, fork: Environment) -> None:
+    """In training, evaluation and from a checkpoint, in one process."""
+    both = os.pathsep.join([fork.variables["PYTHONPATH"], str(ROOT / "tests")])
+    code = """
+        import pytorch3dunet
+        from support.one_function import assert_it_of_all
+        print(pytorch3dunet.__version__, assert_it_of_all())
+    """
+    version, count = forked_old.having(PYTHONPATH=both).check(code).split()[-2:]
+    assert version == "1.3.8"
+    assert int(count) == len(ROWS)
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_trains_validates_and_predicts_one_and_the_same_function(old: Lab, name: str) -> None:
     trained = trained_with(old, "fork", name)
     assert_one_function(trained, ROWS[name])

@@ -22,16 +22,21 @@ _CLEARED = (
     "PYTHONWARNINGS",
 )
 
-#: Variables of whatever is run.
-_ALWAYS = {
-    # a console script does not see the current directory, so `python -c` must not either
-    "PYTHONSAFEPATH": "1",
-    "COLUMNS": "200",
+#: Variables of the tests and of whatever they run: on tiny volumes threads wait for each other most of their time.
+FAST = {
     "OMP_NUM_THREADS": "1",
     # memory is used again, not given back at every training step, which is a quarter of the time
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_TOP_PAD_": str(2**26),
+}
+
+#: Variables of whatever is run.
+_ALWAYS = {
+    # a console script does not see the current directory, so `python -c` must not either
+    "PYTHONSAFEPATH": "1",
+    "COLUMNS": "200",
+    **FAST,
 }
 
 

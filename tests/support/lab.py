@@ -43,10 +43,10 @@ def _write_volume(path: Path, shape: tuple[int, ...], seed: int, labels: Labels)
     raw = (raw - raw.min()) / np.ptp(raw)
     with h5py.File(path, "w") as file:
         file["raw"] = raw.astype(np.float32)
-        file["label"] = _labels(raw, labels).astype(np.float32)
+        file["label"] = labels_of(raw, labels).astype(np.float32)
 
 
-def _labels(raw: np.ndarray, labels: Labels) -> np.ndarray:
+def labels_of(raw: np.ndarray, labels: Labels) -> np.ndarray:
     """Labels for a volume of values 0..1."""
     fractions = np.stack([0.2 + 0.6 * raw, 0.8 - 0.6 * raw])
     match labels:
