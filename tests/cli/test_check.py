@@ -39,9 +39,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestTheFloorIsWhereUpstreamGetsStuck:
-    def trained(
-        self, forked: Preforked, plugin: Environment, demo: Path, layer: str
-    ) -> tuple[dict[str, Any], list[float], list[float]]:
+    def trained(self, forked: Preforked, demo: Path, layer: str) -> tuple[dict[str, Any], list[float], list[float]]:
         """The report of the check; scores and losses of all validations of the training that follows."""
         run = Run(layer, demo / layer, demo / "train.h5", demo / "test.h5", iterations=3)
         run.directory.mkdir()
@@ -50,15 +48,15 @@ class TestTheFloorIsWhereUpstreamGetsStuck:
             path.write_text(text.replace("learning_rate: 0.002", "learning_rate: 0.01"))
         code, (report,) = check(forked, run.directory / "train.yml")
         assert code == (layer != "none")
-        result = plugin.having(OMP_NUM_THREADS="2").run("train3dunet", "--config", run.directory / "train.yml")
+        result = forked.run("train3dunet", "--config", run.directory / "train.yml")
         assert result.returncode == 0, result.stderr
         scalars = Trained(run.directory, "", "").scalars
         scores, losses = ([value for _, value in scalars[f"val_{kind}_avg"]] for kind in ("eval_score", "loss"))
         assert len(scores) == 4
         return report, scores, losses
 
-    def test_softmax_at_the_floor_itself(self, forked: Preforked, plugin: Environment, demo: Path) -> None:
-        report, scores, losses = self.trained(forked, plugin, demo, "softmax")
+    def test_softmax_at_the_floor_itself(self, forked: Preforked, demo: Path) -> None:
+        report, scores, losses = self.trained(forked, demo, "softmax")
         floor = report["phases"]["val"]["floor"]["MSE"]
         assert scores == pytest.approx([floor] * 4, rel=1e-6)
         assert losses[-1] < losses[0]
@@ -67,8 +65,8 @@ class TestTheFloorIsWhereUpstreamGetsStuck:
         assert f"MSE cannot fall below {floor:.6g}" in found["message"]
         assert found["fix"] == "model:\n  final_activation: none"
 
-    def test_sigmoid_approaches_it_from_above(self, forked: Preforked, plugin: Environment, demo: Path) -> None:
-        report, scores, losses = self.trained(forked, plugin, demo, "sigmoid")
+    def test_sigmoid_approaches_it_from_above(self, forked: Preforked, demo: Path) -> None:
+        report, scores, losses = self.trained(forked, demo, "sigmoid")
         floor = report["phases"]["val"]["floor"]["MSE"]
         assert all(score >= floor for score in scores)
         assert scores == sorted(scores, reverse=True)
@@ -78,8 +76,8 @@ class TestTheFloorIsWhereUpstreamGetsStuck:
         assert report["phases"]["val"]["floor"]["MSELoss"] == 0
         assert {"P3D106", "P3D501"} <= codes(report)
 
-    def test_none_has_no_floor(self, forked: Preforked, plugin: Environment, demo: Path) -> None:
-        report, scores, _ = self.trained(forked, plugin, demo, "none")
+    def test_none_has_no_floor(self, forked: Preforked, demo: Path) -> None:
+        report, scores, _ = self.trained(forked, demo, "none")
         assert report["findings"] == []
         val = report["phases"]["val"]
         assert val["floor"] == {"MSELoss": 0, "MSE": 0}

@@ -1,8 +1,11 @@
 """Upstream's own console scripts: the trap without the plugin, and what the plugin makes of it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from support.environments import Environment
 from support.lab import LABEL_RANGE, Lab, Trained, prediction_config, training_config, write_config, write_volumes
 from support.preforked import Preforked
 
@@ -58,6 +61,26 @@ class TestFinalActivationNone:
         for log in (ours.train_log, ours.predict_log):
             assert log.count("decides the model's output") == 1
 
+    def test_a_fresh_interpreter_does_the_same(self, plugin: Environment, lab: Lab, tmp_path: Path) -> None:
+        """The console scripts as a user starts them; everywhere else here they run in forks."""
+        forked = lab.train("plugin", final_activation="none")
+        write_volumes(tmp_path)
+        model = {"name": "UNet3D", "final_activation": "none"}
+        logs = []
+        for command, make in (("train3dunet", training_config), ("predict3dunet", prediction_config)):
+            config = write_config(tmp_path / f"{command}.yml", make(tmp_path, model))
+            result = plugin.run(command, "--config", config)
+            assert result.returncode == 0, result.stderr
+            logs.append(result.stdout)
+        assert_same_bits(Trained(tmp_path, *logs), forked)
+        for log, of_the_fork in zip(logs, (forked.train_log, forked.predict_log), strict=True):
+            ours, others = (
+                [line.split("P3DRegression - ")[1] for line in text.splitlines() if "P3DRegression" in line]
+                for text in (log, of_the_fork)
+            )
+            assert ours
+            assert ours == others
+
     def test_says_once_what_it_does(self, lab: Lab) -> None:
         trained = lab.train("plugin", final_activation="none")
         for log in (trained.train_log, trained.predict_log):
@@ -81,7 +104,7 @@ class TestWithoutTheKey:
 
 
 class TestBadInput:
-    def test_stops_with_a_clear_error_and_leaves_nothing_behind(self, forked: Preforked, tmp_path) -> None:
+    def test_stops_with_a_clear_error_and_leaves_nothing_behind(self, forked: Preforked, tmp_path: Path) -> None:
         write_volumes(tmp_path)
         config = training_config(tmp_path, {"name": "UNet3D", "final_activation": "nome"})
         before = sorted(tmp_path.iterdir())
@@ -93,7 +116,7 @@ class TestBadInput:
         assert sorted(tmp_path.iterdir()) == sorted([*before, path])
 
     @pytest.mark.parametrize("misplace", ["misspelled", "misplaced"])
-    def test_a_key_that_nothing_would_read(self, forked: Preforked, tmp_path, misplace: str) -> None:
+    def test_a_key_that_nothing_would_read(self, forked: Preforked, tmp_path: Path, misplace: str) -> None:
         write_volumes(tmp_path)
         config = training_config(tmp_path, {"name": "UNet3D"})
         if misplace == "misspelled":
@@ -105,7 +128,7 @@ class TestBadInput:
         assert "ConfigError: " in result.stderr
         assert not (tmp_path / "checkpoints").exists()
 
-    def test_prediction_stops_before_anything_is_written(self, forked: Preforked, lab: Lab, tmp_path) -> None:
+    def test_prediction_stops_before_anything_is_written(self, forked: Preforked, lab: Lab, tmp_path: Path) -> None:
         trained = lab.train("plugin", final_activation="none")
         config = prediction_config(trained.directory, {"name": "UNet3D", "final_activation": False})
         config["loaders"]["output_dir"] = str(tmp_path / "predictions")
@@ -115,7 +138,7 @@ class TestBadInput:
         assert not (tmp_path / "predictions").exists()
 
 
-def test_disabled_the_plugin_leaves_upstream_alone(forked: Preforked, lab: Lab, tmp_path) -> None:
+def test_disabled_the_plugin_leaves_upstream_alone(forked: Preforked, lab: Lab, tmp_path: Path) -> None:
     write_volumes(tmp_path)
     model = {"name": "UNet3D", "final_activation": "none"}
     environment = forked.having(P3D_REGRESSION_DISABLE="1")
