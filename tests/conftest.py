@@ -13,6 +13,27 @@ from support.preforked import Preforked
 # before torch is imported, and inherited by the workers of pytest-xdist
 os.environ.update(FAST)
 
+#: What takes longest comes first: at the end it would be on one worker alone.
+LONGEST = [
+    "cli/test_demo.py",
+    "cli/test_doctor_and_run.py",
+    "model/test_unet.py",
+    "cli/test_old_upstream.py",
+    "cli/test_check.py",
+    "training/test_monitor.py",
+    "cli/test_traps_training.py",
+    "test_activation_routes.py",
+    "cli/test_target_scaling.py",
+    "cli/test_train_and_predict.py",
+    "cli/test_checkpoints.py",
+    "test_docs.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+
 
 @pytest.fixture(scope="session")
 def plugin() -> Environment:

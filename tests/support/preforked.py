@@ -16,7 +16,7 @@ from threading import Lock
 from support.environments import Environment, Programs
 
 _SERVER = """
-import importlib, importlib.machinery, json, os, runpy, sys, threading, types, warnings
+import importlib, importlib.machinery, json, logging, os, runpy, sys, threading, types, warnings
 import torch
 import pytorch3dunet.train, pytorch3dunet.predict
 import importlib.metadata, click.testing, pluggy, rich.console, rich.table, torchmetrics, yaml
@@ -24,11 +24,13 @@ import importlib.metadata, click.testing, pluggy, rich.console, rich.table, torc
 # the first optimizer of a process loads torch's compiler
 torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
+# all that imports of pytorch-3dunet leave behind; its loggers would get their handlers once more
+for name in pytorch3dunet.unet3d.utils.loggers:
+    del logging.root.manager.loggerDict[name]
 for name in list(sys.modules):
     if name.partition(".")[0] == "pytorch3dunet":
         del sys.modules[name]
 assert "p3d_regression" not in sys.modules
-imported_by_server = set(sys.modules)
 
 
 class Wake:
