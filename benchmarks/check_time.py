@@ -1,9 +1,9 @@
-"""What `p3d-regression check --no-data` takes beyond importing what a training imports: paired runs of whole processes.
+"""The time of `p3d-regression check --no-data` beyond the imports of a training, in paired runs of whole processes.
 
     python benchmarks/check_time.py [--pairs N]
 
 Each pair runs `python -c "import pytorch3dunet.train"` and the command on a training config, in alternating order.
-Printed: the median difference in seconds and the median ratio of wall time, with the quartiles.
+Prints the median difference in seconds and the median ratio of wall time, with the quartiles.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""What the plugin costs at start-up: paired runs of whole interpreters, with and without it installed.
+"""The cost of the plugin at start-up, in paired runs of whole interpreters with and without it.
 
     python benchmarks/import_time.py [--pairs N]
 
-Two virtual environments are made that differ only in the plugin. Each statement is run in both in turn, in
-alternating order, and the ratio with/without is taken pair by pair, so that a machine whose speed drifts
-slows both sides. Printed: the median ratio of wall time and of processor time, with the quartiles.
+Creates two virtual environments that differ only in the plugin. Each statement is run in both, in alternating order,
+and the ratio with/without is taken pair by pair, so that a drift in the speed of the machine affects both sides. Prints
+the median ratio of wall time and of processor time, with the quartiles.
 """
 
 import argparse
@@ -39,9 +39,9 @@ def compare(with_plugin: Environment, without: Environment, statement: str, pair
     for index in range(pairs):
         sides = [with_plugin, without] if index % 2 else [without, with_plugin]
         times = {id(side): measure(side, statement) for side in sides}
-        ours, theirs = times[id(with_plugin)], times[id(without)]
-        wall.append(ours[0] / theirs[0])
-        processor.append(ours[1] / theirs[1])
+        plugin, plain = times[id(with_plugin)], times[id(without)]
+        wall.append(plugin[0] / plain[0])
+        processor.append(plugin[1] / plain[1])
     print(f"{statement:<30} {summary(wall)}   {summary(processor)}", flush=True)
 
 

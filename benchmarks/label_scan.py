@@ -1,10 +1,10 @@
-"""What `p3d-regression check` takes to read labels: against a bare h5py loop over the same chunks.
+"""The time and memory in which `p3d-regression check` reads labels, against a bare h5py loop over the same chunks.
 
     python benchmarks/label_scan.py [--megabytes 512 2048] [--repeats 3]
 
-For each size a gzip-compressed label volume is written once. Then both are run in turn, each in an interpreter of its
-own, and the ratio is taken pair by pair. Printed: the median ratio of wall time, and the peak memory that each needs
-beyond what its imports took.
+For each size, a gzip-compressed label volume is written once. Both readers are run in turn, each in its own
+interpreter, and the ratio is taken pair by pair. Prints the median ratio of wall time, and the peak memory of each
+beyond that of its imports.
 """
 
 import argparse
@@ -26,7 +26,7 @@ PLANE = 1024
 
 
 def write_volume(path: Path, megabytes: int) -> None:
-    """Distances to an undulating surface, as float32: what labels look like, and compress like."""
+    """Distances to an undulating surface, as float32: they compress like real labels."""
     depth = megabytes * 2**20 // (4 * PLANE * PLANE)
     y, x = np.mgrid[0:PLANE, 0:PLANE].astype(np.float32)
     noise = np.random.default_rng(0).normal(scale=0.05, size=(CHUNK[0], PLANE, PLANE)).astype(np.float32)
@@ -48,7 +48,7 @@ def loaders(path: Path) -> dict[str, Any]:
 
 
 def scan(path: Path) -> float:
-    """Through upstream's dataset, with the floor of a loss behind a Sigmoid."""
+    """Read through the dataset class of pytorch-3dunet and compute the smallest loss that a Sigmoid can reach."""
     from p3d_regression.interval import UNIT
     from p3d_regression.labels.floor import LossLimit, squared
     from p3d_regression.labels.scan import Statistics
@@ -71,7 +71,7 @@ def bare(path: Path) -> float:
 
 
 def run(what: str, path: Path) -> None:
-    """In an interpreter of its own: time, and memory beyond the imports."""
+    """Print the time, and the memory beyond the imports, of this interpreter."""
     import pytorch3dunet.train  # noqa: F401
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

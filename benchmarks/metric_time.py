@@ -1,9 +1,9 @@
-"""What a metric and the watch for constant output add to a validation step, as a share of the model's forward pass.
+"""The time that a metric and the constant-output monitor add to a validation step, as a share of the forward pass.
 
     python benchmarks/metric_time.py
 
-Upstream's MSE beside this project's metrics, on one patch; medians of repeated calls in one process. Runs on the GPU
-where there is one.
+Compares MSE of pytorch-3dunet with metrics of this project, on one patch. Prints medians of repeated calls in one
+process. Runs on a GPU if there is one.
 """
 
 import math
@@ -33,7 +33,7 @@ def seconds(run: Callable[[], Any], repeats: int = 30) -> float:
         if DEVICE == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return statistics.median(times[3:])  # the first ones warm up
+    return statistics.median(times[3:])  # the first calls are warm-up
 
 
 @torch.no_grad()
@@ -44,7 +44,7 @@ def main() -> None:
     masked[..., ::3] = math.nan
     forward = seconds(lambda: model(x))
     print(f"{DEVICE}, {torch.get_num_threads()} threads, share of the forward pass")
-    print(f"{'upstream MSE':<28} {seconds(lambda: MSE()(output, labels)) / forward:.2%}")
+    print(f"{'MSE of pytorch-3dunet':<28} {seconds(lambda: MSE()(output, labels)) / forward:.2%}")
     for name, mask, wanted in (
         ("MeanSquaredError", None, labels),
         ("R2Score", None, labels),
@@ -54,8 +54,8 @@ def main() -> None:
         score.begin()
         share = seconds(lambda score=score, wanted=wanted: score(output, wanted)) / forward  # type: ignore[misc]
         print(f"{name + (', ignore_index: .nan' if mask else ''):<28} {share:.2%}")
-    watched = OutputRange()
-    print(f"{'watch for constant output':<28} {seconds(lambda: watched.add(output)) / forward:.2%}")
+    output_range = OutputRange()
+    print(f"{'constant-output monitor':<28} {seconds(lambda: output_range.add(output)) / forward:.2%}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What a final activation and a target scaling cost in a training step and in a prediction.
+"""The cost of a final activation and of a target scaling in a training step and in a prediction.
 
-Against the same U-Net in plain torch, or without the scaling.
+The reference is the same U-Net in plain torch, or without the scaling.
 
     python benchmarks/step_time.py [--pairs N]
 
-Both models have the same weights and get the same patches. They take turns, the order alternates, and the ratio is
-taken pair by pair, so that a machine whose speed drifts slows both sides. Printed: the median ratio of wall time, with
-the quartiles. Runs on the GPU where there is one.
+Both models have the same weights and patches. They run in alternating order, and the ratio is taken pair by pair, so
+that a drift in the speed of the machine affects both sides. Prints the median ratio of wall time, with the quartiles.
+Runs on a GPU if there is one.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SHAPE = (1, 1, 16, 64, 64) if DEVICE == "cpu" else (2, 1, 64, 128, 128)
 
 
 class ByHand(nn.Module):
-    """What one would write without the plugin: upstream's network without a last layer, then the activation."""
+    """Without the plugin: the network of pytorch-3dunet without a last layer, then the activation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def training_step(model: nn.Module) -> Callable[[], None]:
         optimizer.zero_grad()
         loss = nn.functional.mse_loss(model(x), target)
         if "target_scaling" in getattr(getattr(model, "final_conv", None), "_modules", {}):
-            # as this project does in upstream's trainer
+            # as this project does in the trainer of pytorch-3dunet
             loss.register_hook(lambda gradient: gradient * (1 / 169))
         loss.backward()
         optimizer.step()
@@ -84,13 +84,13 @@ def seconds(run: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def compare(ours: Callable[[], None], theirs: Callable[[], None], count: int) -> list[float]:
+def compare(plugin: Callable[[], None], plain: Callable[[], None], count: int) -> list[float]:
     ratios = []
     for index in range(count + 5):
-        order = (ours, theirs) if index % 2 else (theirs, ours)
+        order = (plugin, plain) if index % 2 else (plain, plugin)
         times = {run: seconds(run) for run in order}
-        ratios.append(times[ours] / times[theirs])
-    return ratios[5:]  # the first ones warm up
+        ratios.append(times[plugin] / times[plain])
+    return ratios[5:]  # the first pairs are warm-up
 
 
 def main() -> None:
@@ -100,10 +100,10 @@ def main() -> None:
     torch.manual_seed(0)
     print(f"{count} pairs on {DEVICE}, {torch.get_num_threads()} threads, median ratio of wall time (quartiles)")
     print(f"{'':<32} {'training step':<24} prediction")
-    for name, ours, theirs in pairs():
+    for name, plugin, plain in pairs():
         columns = []
         for kind in (training_step, prediction):
-            ratios = compare(kind(ours.to(DEVICE)), kind(theirs.to(DEVICE)), count)
+            ratios = compare(kind(plugin.to(DEVICE)), kind(plain.to(DEVICE)), count)
             low, median, high = statistics.quantiles(ratios, n=4)
             columns.append(f"{median:.3f} ({low:.3f} .. {high:.3f})")
         print(f"{name:<32} {columns[0]:<24} {columns[1]}", flush=True)

@@ -1,12 +1,12 @@
-"""How many iterations target_scaling: standardize saves, through train3dunet on a brain MRI.
+"""The iterations that target_scaling: standardize saves, in trainings with train3dunet on a brain MRI.
 
-    python benchmarks/target_scaling.py run     # 12 trainings, ten minutes on two cores: target_scaling.json
-    python benchmarks/target_scaling.py draw    # its curves: docs/target_scaling.png, and a table
+    python benchmarks/target_scaling.py run     # 12 trainings, ten minutes on two cores; writes target_scaling.json
+    python benchmarks/target_scaling.py draw    # draws docs/target_scaling.png, prints a table
 
-The signed distance to white matter in mm (mean 12, standard deviation 13) from the T1-weighted MNI152 template, cropped
-to the brain and sampled every 2 mm, one hemisphere for training and the other one, as a whole, for validation. UNet3D
-[8, 16, 32], Adam, patches of 32x64x64. The configs differ in the line target_scaling, the learning rate and the seed.
-Validated at every fifth iteration.
+The labels are the signed distance to white matter in mm (mean 12, standard deviation 13), the raw data the T1-weighted
+MNI152 template, cropped to the brain and sampled every 2 mm. One hemisphere is for training, the other one, as a whole,
+for validation, at every fifth iteration. The network is UNet3D [8, 16, 32] with Adam and patches of 32x64x64. The
+configs differ in target_scaling, the learning rate and the seed.
 """
 
 import argparse
@@ -37,7 +37,7 @@ SEEDS = (0, 1, 2)
 VARIANTS: dict[str, dict[str, Any]] = {"plain": {}, "standardize": {"target_scaling": "standardize"}}
 END = 125
 
-#: One core each; and memory that is used again, not given back at every step, which is a quarter of the time.
+#: One core each. malloc keeps its memory: to return it at every step takes a quarter of the time.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
@@ -88,7 +88,7 @@ def config(directory: Path, data: Path, variant: str, rate: float, seed: int) ->
 
 
 def train(directory: Path, data: Path, variant: str, rate: float, seed: int) -> list[tuple[int, float]]:
-    """Validation MSE, in mm^2, after so many iterations."""
+    """Return (iteration, validation MSE in mm^2) pairs."""
     directory.mkdir()
     path = directory / "train.yml"
     path.write_text(yaml.safe_dump(config(directory, data, variant, rate, seed)))
@@ -126,7 +126,7 @@ def run() -> None:
 
 
 def hemispheres() -> dict[str, Hemisphere]:
-    """The left and the right one, in the bounding box of the brain."""
+    """The left and the right hemisphere, in the bounding box of the brain."""
     from nilearn import datasets
 
     t1, white, brain = (
@@ -148,7 +148,7 @@ def hemispheres() -> dict[str, Hemisphere]:
 
 
 def constant(halves: Any) -> float:
-    """Validation MSE of the mean of the training labels."""
+    """Validation MSE of a constant prediction, the mean of the training labels."""
     return float(np.mean((halves["val"].label - halves["train"].label.mean()) ** 2))
 
 
@@ -159,12 +159,12 @@ def _one_curve_a_line(results: dict[str, Any]) -> str:
 
 
 def reached(curve: list[tuple[int, float]], target: float) -> float:
-    """The first iteration whose validation is as good as that."""
+    """The first iteration whose validation MSE is at most ``target``."""
     return next((step for step, mse in curve if mse <= target), float("inf"))
 
 
 def at(curve: list[tuple[int, float]], iteration: int) -> float:
-    """The last validation until then."""
+    """The validation MSE at ``iteration``, or at the last one before."""
     return [mse for step, mse in curve if step <= iteration][-1]
 
 
@@ -177,7 +177,7 @@ def draw() -> None:
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     print(f"validation MSE in mm^2, median of {len(SEEDS)} seeds; a constant guess has {results['constant']:.1f}")
-    print("learning rate  plain at 25 / 125  standardize at 25 / 125  has plain's value of 125 at (each seed)  ratio")
+    print("learning rate  plain at 25 / 125  standardize at 25 / 125  reaches plain's 125 at (each seed)  ratio")
     for axis, rate in zip(figure.subplots(1, len(RATES), sharey=True), RATES, strict=True):
         medians = {
             (variant, n): statistics.median(at(curves[rate, seed, variant], n) for seed in SEEDS)
@@ -188,7 +188,7 @@ def draw() -> None:
         plain, scaled = ([f"{medians[variant, n]:.1f}" for n in (25, END)] for variant in VARIANTS)
         when = f"{statistics.median(steps):g} ({', '.join(f'{step:g}' for step in steps)})"
         print(
-            f"{rate:<13g}  {' / '.join(plain):<17}  {' / '.join(scaled):<23}  {when:<38}  "
+            f"{rate:<13g}  {' / '.join(plain):<17}  {' / '.join(scaled):<23}  {when:<34}  "
             f"{END / statistics.median(steps):.1f}"
         )
         for variant, colour in (("plain", "tab:gray"), ("standardize", "tab:blue")):

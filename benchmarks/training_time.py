@@ -1,11 +1,11 @@
-"""What this project's losses, metrics and guards cost in a training, against plain upstream.
+"""The cost of this project's losses, metrics and monitoring in a training, against plain pytorch-3dunet.
 
     python benchmarks/training_time.py [--pairs N]
 
-Upstream's own trainer on the same volumes, one with MSELoss and MSE of upstream in a config that does not use the
-plugin, one with losses and metrics of the plugin. They take turns, the order alternates, and the ratio is taken pair by
-pair. Printed: the median ratio of wall time, with the quartiles, of an epoch of training without validation and of a
-validation, TensorBoard's pictures included. Runs on the GPU where there is one.
+Runs two trainers of pytorch-3dunet on the same volumes, in alternating order: one with a config that does not use the
+plugin, with MSELoss and MSE of pytorch-3dunet, one with losses and metrics of the plugin. The ratio is taken pair by
+pair. Prints the median ratio of wall time, with the quartiles, of an epoch of training without validation and of a
+validation, TensorBoard images included. Runs on a GPU if there is one.
 """
 
 import argparse
@@ -30,8 +30,8 @@ PATCH = [16, 64, 64] if DEVICE == "cpu" else [64, 128, 128]
 FEATURES = [16, 32]
 PATCHES = 3
 
-#: Name -> what is other than in the plain config.
-OURS: dict[str, dict[str, Any]] = {
+#: Name -> changes to the plain config.
+VARIANTS: dict[str, dict[str, Any]] = {
     "final_activation: none": {},
     "MeanSquaredError": {"eval_metric": {"name": "MeanSquaredError"}},
     "HuberLoss, R2Score": {"loss": {"name": "HuberLoss"}, "eval_metric": {"name": "R2Score"}},
@@ -88,13 +88,13 @@ def seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def compare(ours: Callable[[], Any], theirs: Callable[[], Any], count: int) -> str:
+def compare(plugin: Callable[[], Any], plain: Callable[[], Any], count: int) -> str:
     ratios = []
     for index in range(count + 3):
-        order = (ours, theirs) if index % 2 else (theirs, ours)
+        order = (plugin, plain) if index % 2 else (plain, plugin)
         times = {run: seconds(run) for run in order}
-        ratios.append(times[ours] / times[theirs])
-    low, median, high = statistics.quantiles(ratios[3:], n=4)  # the first ones warm up
+        ratios.append(times[plugin] / times[plain])
+    low, median, high = statistics.quantiles(ratios[3:], n=4)  # the first pairs are warm-up
     return f"{median:.3f} ({low:.3f} .. {high:.3f})"
 
 
@@ -109,14 +109,14 @@ def main() -> None:
         directory = Path(name)
         write_volumes(directory)
         plain = create_trainer(config(directory, {}, {"is_segmentation": False}))
-        for title, changes in OURS.items():
-            ours = create_trainer(config(directory, changes, {"final_activation": "none"}))
-            for trainer in (plain, ours):
+        for title, changes in VARIANTS.items():
+            plugin = create_trainer(config(directory, changes, {"final_activation": "none"}))
+            for trainer in (plain, plugin):
                 trainer.model.train()
-            training = compare(ours.train, plain.train, count)
-            for trainer in (plain, ours):
+            training = compare(plugin.train, plain.train, count)
+            for trainer in (plain, plugin):
                 trainer.model.eval()
-            validation = compare(ours.validate, plain.validate, count)
+            validation = compare(plugin.validate, plain.validate, count)
             print(f"{title:<32} {training:<24} {validation}", flush=True)
 
 

@@ -210,48 +210,42 @@ def test_debug_lines_tell_what_was_patched(plugin: Environment) -> None:
     assert "DEBUG:p3d_regression._patching:pytorch3dunet.unet3d.model.get_model: applied" in result.stderr
 
 
-#: Another import hook, which takes upstream's modules before ours is asked.
-FOREIGN_FINDER = """
-import torch, sys
+#: Everything that upstream imports is loaded, and nothing of its own: no import but of torch gets as far as our hook.
+ALL_BUT_UPSTREAM = """
+import sys, pytorch3dunet.train, pytorch3dunet.predict
+for name in [name for name in sys.modules if name.startswith("pytorch3dunet")]:
+    del sys.modules[name]
+"""
+
+
+TYPEGUARD = "import typeguard\ntypeguard.install_import_hook('pytorch3dunet')\n"
+
+ANY_OTHER = """
 from importlib.machinery import PathFinder
 class Foreign:
     @staticmethod
     def find_spec(name, path, target=None):
-        return PathFinder.find_spec(name, path, target) if name in HIDDEN else None
+        return PathFinder.find_spec(name, path, target) if name.startswith("pytorch3dunet") else None
 sys.meta_path.insert(0, Foreign)
-import p3d_regression
 """
 
 
-def test_hidden_by_another_import_hook_it_says_so_and_can_be_repaired(plugin: Environment) -> None:
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        pytest.param(TYPEGUARD, id="typeguard before torch"),
+        pytest.param("import torch\n" + TYPEGUARD, id="typeguard after torch"),
+        pytest.param(ALL_BUT_UPSTREAM + TYPEGUARD, id="typeguard after everything"),
+        pytest.param(ALL_BUT_UPSTREAM + ANY_OTHER, id="any other after everything"),
+    ],
+)
+def test_another_import_hook_hides_nothing(plugin: Environment, foreign: str) -> None:
+    plugin.check(foreign + MODEL_FIRST + CHECK)
+
+
+def test_taken_off_the_meta_path_it_comes_back(plugin: Environment) -> None:
     plugin.check(
-        "HIDDEN = ['pytorch3dunet.unet3d.model']"
-        + FOREIGN_FINDER
-        + """
-from pytorch3dunet.unet3d.model import get_model
-assert not p3d_regression.is_active()
-from p3d_regression.patches import activation
-assert activation.builder_state() == "missed"
-p3d_regression.activate()
-from pytorch3dunet.unet3d.model import get_model
-"""
-        + CHECK
-    )
-
-
-def test_hidden_by_another_import_hook_it_is_found_when_the_trainer_is_imported(plugin: Environment) -> None:
-    plugin.check(
-        "HIDDEN = ['pytorch3dunet.unet3d.model']"
-        + FOREIGN_FINDER
-        + "import pytorch3dunet.train\nfrom pytorch3dunet.unet3d.model import get_model"
-        + CHECK
-    )
-
-
-def test_taken_off_the_meta_path_it_can_be_put_back(plugin: Environment) -> None:
-    plugin.check(
-        "import sys; saved = list(sys.meta_path); import torch; sys.meta_path[:] = saved\n"
-        "import p3d_regression; p3d_regression.activate()\n" + MODEL_FIRST + CHECK
+        "import sys; saved = list(sys.meta_path); import torch; sys.meta_path[:] = saved\n" + MODEL_FIRST + CHECK
     )
 
 

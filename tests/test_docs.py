@@ -19,6 +19,8 @@ from support.plugins import write_plugin
 
 PAGES = ["README.md", "docs/final-activation.md"]
 
+PROSE = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("examples/*/*.md")]
+
 _LOSSES_PAGE = (ROOT / "docs/losses-and-metrics.md").read_text()
 
 
@@ -32,6 +34,25 @@ def documented(page: str) -> list[str]:
     return values
 
 
+def without_code(page: Path) -> str:
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_has_a_target(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", without_code(page)):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_value_can_be_built(page: str) -> None:
     values = documented(page)
@@ -43,9 +64,9 @@ def test_every_value_can_be_built(page: str) -> None:
 
 def test_the_page_names_the_projects_own() -> None:
     text = Path(ROOT / "docs/final-activation.md").read_text()
-    for offer in registry().offers():
-        if offer.origin == "built-in":
-            assert f"`{offer.what.name}`" in text or f"{{name: {offer.what.name}" in text
+    for registration in registry().registrations():
+        if registration.origin == "built-in":
+            assert f"`{registration.what.name}`" in text or f"{{name: {registration.what.name}" in text
 
 
 def test_every_example_in_a_table_has_the_range_that_the_page_claims() -> None:

@@ -3,8 +3,10 @@
 import importlib
 import sys
 import threading
+import timeit
 import unittest.mock
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 
@@ -207,3 +209,115 @@ def test_threads_see_the_module_only_after_the_call(write_module) -> None:
         thread.join()
     hook.uninstall()
     assert seen == ["patched"] * 8
+
+
+class Foreign:
+    """Another import hook, which takes some modules before ours is asked."""
+
+    def __init__(self, *hidden: str) -> None:
+        self.hidden = hidden
+
+    def find_spec(self, name: str, path: object, target: object = None) -> object:
+        return PathFinder.find_spec(name, path, target) if name in self.hidden else None
+
+
+@pytest.fixture
+def hide(monkeypatch: pytest.MonkeyPatch) -> object:
+    """Install one in front."""
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    return lambda *names: sys.meta_path.insert(0, Foreign(*names))
+
+
+class TestHiddenByAnotherImportHook:
+    def test_a_module_is_noticed_while_it_imports_the_witness(self, write_module, calls, hide) -> None:
+        write_module("hooked_witness")
+        write_module("hooked_a", "import hooked_witness\nx = 1")
+        witness = importlib.import_module("hooked_witness")
+        hook = call_after_import({"hooked_a": lambda module: calls.append(module.x)}, witness="hooked_witness")
+        hide("hooked_a")
+        module = importlib.import_module("hooked_a")
+        assert calls == [1]
+        assert sys.meta_path[0] is hook
+        assert type(module.__spec__) is importlib.machinery.ModuleSpec
+        hook.uninstall()
+        assert type(witness.__spec__) is importlib.machinery.ModuleSpec
+        assert not vars(witness.__spec__).keys() & {"_hook"}
+        assert witness.__spec__._initializing is False
+        assert sys.meta_path.count(hook) == 0
+
+    def test_it_is_noticed_at_the_next_import_that_is_passed_on(self, write_module, watch, calls, hide) -> None:
+        for name in ("hooked_a", "hooked_b"):
+            write_module(name)
+        hook = watch("hooked_a")
+        hide("hooked_a")
+        module = importlib.import_module("hooked_a")
+        assert calls == []
+        importlib.import_module("hooked_b")
+        assert calls == [module]
+        assert sys.meta_path[0] is hook
+        assert sys.meta_path.count(hook) == 1
+
+    def test_a_module_that_was_loaded_anew_gets_its_call(self, write_module, watch, calls, hide) -> None:
+        for name in ("hooked_a", "hooked_b"):
+            write_module(name)
+        watch("hooked_a")
+        old = importlib.import_module("hooked_a")
+        del sys.modules["hooked_a"]
+        hide("hooked_a")
+        new = importlib.import_module("hooked_a")
+        importlib.import_module("hooked_b")
+        assert calls == [old, new]
+
+    def test_a_module_that_has_had_its_call_gets_no_second_one(self, write_module, watch, calls, hide) -> None:
+        for name in ("hooked_a", "hooked_b"):
+            write_module(name)
+        watch("hooked_a")
+        module = importlib.import_module("hooked_a")
+        hide()
+        importlib.import_module("hooked_b")
+        assert calls == [module]
+
+    def test_both_hooks_work_on_the_modules_that_come_later(self, write_module, watch, calls, hide) -> None:
+        """The first place is for seeing the module, not for taking it away from the other hook."""
+        for name in ("hooked_a", "hooked_b"):
+            write_module(name)
+        watch("hooked_a")
+        hide("hooked_a")
+        asked = []
+        sys.meta_path[0].find_spec = lambda name, path, target=None: asked.append(name)
+        importlib.import_module("hooked_b")
+        importlib.import_module("hooked_a")
+        assert asked == ["hooked_b", "hooked_a"]
+        assert calls == [sys.modules["hooked_a"]]
+
+    def test_threads_find_one_hook_on_the_meta_path(self, write_module, watch, calls, hide) -> None:
+        hook = watch("hooked_a")
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for _ in range(50):
+                hide()
+                threads = [threading.Thread(target=hook.look_around) for _ in range(8)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                assert sys.meta_path.count(hook) == 1
+        finally:
+            sys.setswitchinterval(interval)
+
+    def test_an_import_of_the_witness_costs_less_than_a_microsecond(self, write_module, calls) -> None:
+        write_module("hooked_witness")
+        importlib.import_module("hooked_witness")
+        statement = "import hooked_witness"
+        before = min(timeit.repeat(statement, number=10_000, repeat=5)) / 10_000
+        hook = call_after_import({"hooked_a": calls.append}, witness="hooked_witness")
+        after = min(timeit.repeat(statement, number=10_000, repeat=5)) / 10_000
+        hook.uninstall()
+        assert after - before < 1e-6
+
+    def test_a_stand_in_for_the_witness_is_left_alone(self, monkeypatch, calls) -> None:
+        monkeypatch.setitem(sys.modules, "hooked_witness", stub := unittest.mock.MagicMock())
+        hook = call_after_import({"hooked_a": calls.append}, witness="hooked_witness")
+        hook.uninstall()
+        assert stub.mock_calls == []

@@ -80,7 +80,7 @@ def test_a_loss_that_another_package_has_already_is_an_error_when_it_is_used(
     result = run(environment, code)
     assert "VoxelMean" in result.stdout
     assert "MeanAbsoluteError" in result.stdout
-    assert "the plugin greedy (greedy 1.0) is left out: TypeError: p3d_metrics returned 'nonsense'" in result.stderr
+    assert "the plugin greedy (greedy 1.0) is not loaded: TypeError: p3d_metrics returned 'nonsense'" in result.stderr
     assert "'HuberLoss' is claimed by torch.nn and greedy 1.0" in last_line(result)
 
 
@@ -135,7 +135,8 @@ class TestTheExample:
             message = last_line(result)
             assert "'squareplus' is not a known final activation" in message
             assert (
-                f"left out: squareplus (p3d-squareplus 0.1.0) (blocked: P3D_REGRESSION_BLOCK_PLUGINS={name})" in message
+                f"not loaded: squareplus (p3d-squareplus 0.1.0) (blocked: P3D_REGRESSION_BLOCK_PLUGINS={name})"
+                in message
             )
 
 
@@ -206,13 +207,13 @@ def test_a_broken_plugin_costs_one_warning(environment: Environment, tmp_path: P
     write_plugin(tmp_path, "p3d_square", SQUARE)
     # even where warnings are errors
     result = run(environment.having(PYTHONWARNINGS="error::UserWarning"), "build('square'); build('none'); build('x')")
-    warning = f"p3d-regression: the plugin broken (broken 1.0) is left out: {reason}"
+    warning = f"p3d-regression: the plugin broken (broken 1.0) is not loaded: {reason}"
     assert result.stderr.count("p3d-regression: the plugin") == 1
     assert warning in result.stderr.replace("ValueError: ", "")
     # and what may have been its names say so
     message = last_line(result)
     assert "'x' is not a known final activation" in message
-    assert "It may be of a plugin that is left out: broken (broken 1.0) (failed: " in message
+    assert "It may belong to a plugin that is not loaded: broken (broken 1.0) (failed: " in message
 
 
 def test_an_alias_that_equals_the_name_is_no_conflict(environment: Environment, tmp_path: Path) -> None:

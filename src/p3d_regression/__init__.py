@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from p3d_regression.hookspecs import hookimpl
     from p3d_regression.interval import Interval
+    from p3d_regression.labels.floor import VoxelLoss
     from p3d_regression.losses.loss import Loss
     from p3d_regression.metrics.metric import Metric
     from p3d_regression.model.unet import set_final_activation, set_target_scaling
@@ -37,6 +38,7 @@ __all__ = [
     "NonFiniteLossError",
     "Rule",
     "UnsupportedUpstreamError",
+    "VoxelLoss",
     "__version__",
     "activate",
     "deactivate",
@@ -57,6 +59,7 @@ _HOME = {
     "NonFiniteLossError": "p3d_regression.errors",
     "Rule": "p3d_regression.checks.rule",
     "UnsupportedUpstreamError": "p3d_regression.errors",
+    "VoxelLoss": "p3d_regression.labels.floor",
     "activate": "p3d_regression.patches.activation",
     "deactivate": "p3d_regression.patches.activation",
     "hookimpl": "p3d_regression.hookspecs",

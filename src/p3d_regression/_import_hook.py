@@ -6,26 +6,34 @@ Knows nothing of what the modules are. Standard library only, because it runs in
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec
+from threading import RLock
 from types import ModuleType
 from typing import Any
+from weakref import WeakValueDictionary
 
 Callback = Callable[[ModuleType], None]
 
 
-def call_after_import(callbacks: Mapping[str, Callback]) -> "ImportHook":
+def call_after_import(callbacks: Mapping[str, Callback], witness: str = "") -> "ImportHook":
     """Call ``callbacks[name](module)`` after each execution of the module ``name``.
 
     A module that is loaded already gets its call at once; one that is being imported at this moment gets it
     when its code has run to the end, before the ``import`` statement that asked for it returns; one that is
     imported or reloaded later, then. A callback must not raise: its exception would look like the module's.
 
+    Another import hook that is installed later stands in front of this one, and may hide modules from it. That is
+    noticed at the next import that the other hook passes on, or that names the witness; modules that were hidden
+    get their calls then.
+
     Args:
         callbacks: full module name -> function of the module.
+        witness: a module that each watched one imports on its first lines, loaded before them. With it, no
+            hidden module gets past: it is still running when it is noticed.
 
     Returns:
         The hook, to be taken out again with its ``uninstall()``.
     """
-    hook = ImportHook(callbacks)
+    hook = ImportHook(callbacks, witness)
     hook.install()
     return hook
 
@@ -33,19 +41,18 @@ def call_after_import(callbacks: Mapping[str, Callback]) -> "ImportHook":
 class ImportHook:
     """A finder on ``sys.meta_path`` that lends each watched module a loader which reports back."""
 
-    def __init__(self, callbacks: Mapping[str, Callback]) -> None:
+    def __init__(self, callbacks: Mapping[str, Callback], witness: str = "") -> None:
         self._callbacks = dict(callbacks)
+        self._called: WeakValueDictionary[str, ModuleType] = WeakValueDictionary()
+        self._witness = witness
+        self._order = RLock()
 
     def install(self) -> None:
         """Start watching, or take the first place again where another finder has taken it or ours is gone."""
-        self._leave()
-        sys.meta_path.insert(0, self)
+        self._go_first()
+        self._called.clear()
         try:
-            for name in list(self._callbacks):
-                module = sys.modules.get(name)
-                # a test may have put a stand-in there
-                if isinstance(module, ModuleType):
-                    self._call_when_loaded(name, module)
+            self._call_for_loaded()
         except BaseException:
             self._leave()
             raise
@@ -53,18 +60,41 @@ class ImportHook:
     def uninstall(self) -> None:
         """Stop watching. Calls that were made are not undone; uninstalling twice is fine."""
         self._callbacks.clear()
+        _WitnessSpec.give_back(sys.modules.get(self._witness), self)
         self._leave()
 
-    def _leave(self) -> None:
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
+    def look_around(self) -> None:
+        """Take the first place again if another finder has it, and call for what that has hidden."""
+        # nothing but the comparison is done at each import
+        if sys.meta_path and sys.meta_path[0] is not self and self._callbacks:
+            self._go_first()
+            self._call_for_loaded()
+
+    def _go_first(self) -> None:
+        with self._order:
+            # in before out: a thread that is asking the finders in turn at this moment skips none
+            sys.meta_path.insert(0, self)
+            self._leave(from_place=1)
+        _WitnessSpec.take_over(sys.modules.get(self._witness), self)
+
+    def _leave(self, from_place: int = 0) -> None:
+        places = [i for i, finder in enumerate(sys.meta_path) if finder is self and i >= from_place]
+        for place in reversed(places):
+            del sys.meta_path[place]
+
+    def _call_for_loaded(self) -> None:
+        for name in list(self._callbacks):
+            module = sys.modules.get(name)
+            # a test may have put a stand-in there
+            if isinstance(module, ModuleType) and self._called.get(name) is not module:
+                self._call_when_loaded(name, module)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in self._callbacks:
-            return None
-        spec = self._find_elsewhere(fullname, path, target)
+        spec = self._find_elsewhere(fullname, path, target) if fullname in self._callbacks else None
+        # changes which finder is the first, not which one is asked after this one
+        self.look_around()
         if spec is not None and hasattr(spec.loader, "exec_module"):
             spec.loader = _ReportingLoader(spec.loader, self, fullname)  # type: ignore[assignment]
         return spec
@@ -86,6 +116,7 @@ class ImportHook:
     def call(self, name: str, module: ModuleType) -> None:
         callback = self._callbacks.get(name)
         if callback is not None:
+            self._called[name] = module
             callback(module)
 
     def _call_when_loaded(self, name: str, module: ModuleType) -> None:
@@ -151,3 +182,41 @@ class _ReportingSpec(ModuleSpec):
         # a module whose code raised has left sys.modules by now
         if hook is not None and module is not None and module.__spec__ is spec:
             hook.call(spec.name, module)
+
+
+class _WitnessSpec(ModuleSpec):
+    """The spec of a loaded module that watched modules import; lets the hook look around at each such import.
+
+    For a module that is loaded, the import system asks no finder. It asks ``spec._initializing``, because another
+    thread may be running the module's code.
+    """
+
+    @classmethod
+    def take_over(cls, module: object, hook: ImportHook) -> None:
+        spec = _spec_of(module)
+        if type(spec) in (ModuleSpec, cls):
+            spec.__dict__["_hook"] = hook
+            spec.__class__ = cls
+
+    @classmethod
+    def give_back(cls, module: object, hook: ImportHook) -> None:
+        spec = _spec_of(module)
+        if spec is not None and spec.__dict__.get("_hook") is hook:
+            del spec.__dict__["_hook"]
+            spec.__class__ = ModuleSpec
+
+    @property
+    def _initializing(self) -> bool:
+        hook = self.__dict__.get("_hook")
+        if hook is not None:
+            hook.look_around()
+        return bool(self.__dict__.get("_initializing", False))
+
+    @_initializing.setter
+    def _initializing(self, value: bool) -> None:
+        self.__dict__["_initializing"] = value
+
+
+def _spec_of(module: object) -> Any:
+    # not getattr(): a module that is imported lazily would be imported for that
+    return object.__getattribute__(module, "__dict__").get("__spec__") if isinstance(module, ModuleType) else None

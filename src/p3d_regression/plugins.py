@@ -17,13 +17,13 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Environment variable with the names of plugins, or of their distributions, to leave out: ``a,b``.
+#: Environment variable with the names of plugins to exclude, or of their distributions: ``a,b``.
 BLOCK = "P3D_REGRESSION_BLOCK_PLUGINS"
 
 
 @dataclass
 class Plugin:
-    """One plugin, whatever became of it.
+    """One plugin, loaded or not.
 
     Attributes:
         name: of its entry point.
@@ -41,11 +41,11 @@ class Plugin:
         return f"{self.name} ({self.distribution})" if self.distribution else self.name
 
     def fail(self, error: BaseException) -> None:
-        """Leave the plugin out, and say so once."""
+        """Exclude the plugin, with a warning."""
         self.state, self.detail = "failed", f"{type(error).__name__}: {error}"
         # logged, not warned of: under `python -W error` a warning would stop a training that does not need it
         logger.warning(
-            "p3d-regression: the plugin %s is left out: %s. Mend or uninstall it, or silence this with %s=%s.",
+            "p3d-regression: the plugin %s is not loaded: %s. Update or uninstall it, or set %s=%s to exclude it.",
             self,
             self.detail,
             BLOCK,
@@ -77,7 +77,7 @@ class Plugins:
                 self.found.append(plugin)
                 plugin.fail(error)
 
-    def left_out(self) -> list[Plugin]:
+    def not_loaded(self) -> list[Plugin]:
         """The plugins that failed, or are blocked."""
         return [plugin for plugin in self.found if plugin.state != "loaded"]
 

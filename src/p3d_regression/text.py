@@ -1,7 +1,9 @@
 """How values and names are written."""
 
 import math
+import re
 import reprlib
+from contextlib import suppress
 from typing import Any
 
 
@@ -31,15 +33,43 @@ def as_json(value: object) -> Any:
     return str(value)
 
 
-def fold(name: str) -> str:
-    """A name as it is compared: case, underscores and hyphens do not matter.
+def number_in(value: object) -> int | float | None:
+    """The finite number in a text that YAML does not read as a number; None if there is none.
 
-    >>> fold("Leaky_ReLU") == fold("leaky-relu")
+    >>> number_in("1e-3"), number_in("2"), number_in("two"), number_in(2.0)
+    (0.001, 2, None, None)
+    """
+    try:
+        number = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    with suppress(ValueError):
+        return int(str(value))
+    return number
+
+
+def number_hint(value: object) -> str:
+    """The end of "is not a number" for a text that holds one; empty for any other value."""
+    number = number_in(value)
+    return "" if number is None else f" (YAML reads it as a text; write {as_yaml(number)})"
+
+
+def fold(name: str) -> str:
+    """A name as it is compared: case, spaces, underscores and hyphens do not matter.
+
+    >>> fold("Leaky ReLU") == fold("leaky_relu") == fold("leaky-relu")
     True
     """
-    return name.strip().lower().replace("_", "").replace("-", "")
+    return re.sub(r"[\s_-]", "", name).lower()
 
 
 def short(name: object) -> str:
     """A key of a config, in a message: not longer than it helps."""
     return reprlib.repr(name) if not isinstance(name, str) or len(name) > 40 else name
+
+
+def shortened(text: str) -> str:
+    """A line that may be very long, cut in its middle."""
+    return text if len(text) <= 300 else f"{text[:290]} ... {text[-5:]}"

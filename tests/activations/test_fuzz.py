@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 from p3d_regression import ConfigError
 from p3d_regression.activations.registry import registry, resolve
 
-NAMES = [name for offer in registry().offers() for name in (offer.what.name, *offer.what.aliases)]
-ARGUMENTS = ["name", *{parameter for offer in registry().offers() for parameter in offer.what.parameters}]
+NAMES = [
+    name for registration in registry().registrations() for name in (registration.what.name, *registration.what.aliases)
+]
+ARGUMENTS = [
+    "name",
+    *{parameter for registration in registry().registrations() for parameter in registration.what.parameters},
+]
 HOSTILE = [
     "os.system",
     "__import__('os')",

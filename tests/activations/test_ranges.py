@@ -12,8 +12,8 @@ from p3d_regression import ConfigError, Interval
 from p3d_regression.activations.activation import Activation
 from p3d_regression.activations.registry import registry, resolve
 
-OFFERS = [offer.what for offer in registry().offers()]
-PARAMETERS = [activation for activation in OFFERS if activation.parameters]
+REGISTRATIONS = [registration.what for registration in registry().registrations()]
+PARAMETERS = [activation for activation in REGISTRATIONS if activation.parameters]
 
 #: Dense around 0, where the minima are, and out to where float64 saturates.
 LINE = torch.cat(
@@ -55,7 +55,7 @@ def assert_is_the_range(outputs: torch.Tensor, declared: Interval, attained: flo
     ("activation", "channels"),
     [
         pytest.param(activation, channels, id=f"{activation.name}-{channels}")
-        for activation in OFFERS
+        for activation in REGISTRATIONS
         for channels in (1, 2, 3)
         if channels > 1 or not activation.over_channels
     ],
@@ -154,7 +154,7 @@ def test_known_ranges(value: object, channels: int, text: str) -> None:
 
 @pytest.mark.parametrize(("name", "text"), [("softmax", "{1}"), ("softmin", "{1}"), ("log_softmax", "{0}")])
 def test_over_a_single_channel_it_is_a_constant(name: str, text: str) -> None:
-    (activation,) = [activation for activation in OFFERS if activation.name == name]
+    (activation,) = [activation for activation in REGISTRATIONS if activation.name == name]
     assert str(activation.range_of({}, 1)) == text
     assert np.unique(activation.build()(LINE.reshape(-1, 1, 1, 1, 1))).tolist() == [float(text[1])]
 

@@ -13,12 +13,12 @@ from torch.nn.modules import activation as torchs
 from p3d_regression import ConfigError, plugins
 from p3d_regression.activations import builtin, modules, torch_nn
 from p3d_regression.activations.activation import Activation
-from p3d_regression.activations.final import Entry
+from p3d_regression.activations.final import build
 from p3d_regression.activations.ranges import OF_TORCH_NN
-from p3d_regression.activations.registry import FAMILY, Activations, registry, resolve
-from p3d_regression.activations.spec import Term
+from p3d_regression.activations.registry import FAMILY, registry, resolve
+from p3d_regression.components.configured import Configured
 from p3d_regression.components.parameters import with_arguments
-from p3d_regression.components.registry import BUILT_IN, TORCH_NN
+from p3d_regression.components.registry import BUILT_IN, TORCH_NN, Registry
 from p3d_regression.interval import Interval
 from p3d_regression.text import fold
 
@@ -31,7 +31,7 @@ REFUSED = {
     "Softmax2d": "does not take the output of a 3D U-Net",
 }
 ACCEPTED = sorted(set(torchs.__all__) - set(REFUSED))
-OFFERS = registry().offers()
+REGISTRATIONS = registry().registrations()
 
 
 def example(activation: Activation) -> object:
@@ -39,9 +39,19 @@ def example(activation: Activation) -> object:
 
 
 def refusal(value: object, channels: int = 1) -> str:
+    return str(refused(value, channels))
+
+
+def refused(value: object, channels: int = 1) -> ConfigError:
+    """The error for a value, after its fix was tried: it works."""
     with pytest.raises(ConfigError) as caught:
         resolve(value, channels).build()
-    return str(caught.value)
+    resolve(mended(value, caught.value), channels).build()
+    return caught.value
+
+
+def mended(value: object, error: ConfigError) -> object:
+    return error.found.fix.applied_to({"model": {"final_activation": value}})["model"]["final_activation"]
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
@@ -95,15 +105,16 @@ def test_a_torch_that_grows_a_name_of_ours_changes_nothing(monkeypatch: pytest.M
     monkeypatch.setattr(torchs, "Exp", Exp, raising=False)
     monkeypatch.setattr(torchs, "__all__", ["Exp", "ReLU"])
     own = {BUILT_IN: builtin.activations(), TORCH_NN: torch_nn.activations()}
-    anew = Activations(FAMILY, own, plugins.Plugins())
+    anew = Registry(FAMILY, own, plugins.Plugins())
     assert anew.contested() == {}
-    assert anew.entry(Term("exp", "here")).activation.build is modules.Exp
+    assert anew.configured("exp", {}, "here").component.build is modules.Exp
 
 
 @pytest.mark.parametrize(
     ("spelling", "name"),
     [
         ("leaky_relu", "leaky_relu"),
+        ("Leaky ReLU", "leaky_relu"),
         ("LeakyReLU", "leaky_relu"),
         ("LEAKY-RELU", "leaky_relu"),
         ("log_sigmoid", "logsigmoid"),
@@ -116,38 +127,59 @@ def test_a_torch_that_grows_a_name_of_ours_changes_nothing(monkeypatch: pytest.M
         (None, "none"),
     ],
 )
-def test_case_and_underscores_do_not_matter(spelling: str | None, name: str) -> None:
+def test_case_spaces_and_underscores_do_not_matter(spelling: str | None, name: str) -> None:
     (entry,) = resolve(spelling, 1).entries
-    assert entry.activation.name == name
+    assert entry.component.name == name
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("nome", "did you mean none?"),
-        ("identiti", "did you mean identity?"),
-        ("Liner", "did you mean linear?"),
-        ("softpluss", "did you mean softplus?"),
-        ("leakyrelo", "did you mean leaky_relu?"),
-        ("magic", "for unbounded values write none."),
-        ("", "for unbounded values write none."),
-        ("x" * 100_000, "for unbounded values write none."),
-        ("softplus(beta=2)", "arguments go into a mapping: {name: softplus, beta: 2}."),
-        ("bounded 0 70", "arguments go into a mapping"),
-        ("softplus, none", "a list of activations stands in brackets: [sigmoid, softplus]."),
-        ("clip", "for values between two bounds write {name: bounded, low: 0, high: 70}"),
-        ("torch.nn.Softplus", "a name is not a path"),
-        ("os.system", "a name is not a path"),
+        ("magic", "For unbounded values write none."),
+        ("", "For unbounded values write none."),
+        ("x" * 100_000, "For unbounded values write none."),
+        ("os.system", "A name is not a path: nothing is imported"),
     ],
 )
 def test_an_unknown_name(name: str, hint: str) -> None:
-    message = refusal(name)
-    assert "is not a known final activation; " + hint in message
+    error = refused(name)
+    message = str(error)
+    assert "is not a known final activation. For unbounded values" in message
+    assert hint in message
     assert "Allowed: bounded, celu, elu, exp, " in message
     assert len(message) < 1000
     assert "(see `p3d-regression activations`)" in message
-    valid = yaml.safe_load(message.split("Example:\n")[1])["model"]["final_activation"]
-    resolve(valid, 1)
+    assert mended(name, error) == "none"
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        ("nome", "none"),
+        ("identiti", "none"),
+        ("Liner", "none"),
+        ("softpluss", "softplus"),
+        ("leakyrelo", "leaky_relu"),
+        ("softplus(beta=2)", {"name": "softplus", "beta": 2.0}),
+        ("Soft_Pluss(beta = '0.5', treshold=10)", {"name": "softplus", "beta": 0.5, "threshold": 10.0}),
+        ("bounded 0 70", {"name": "bounded", "low": 0.0, "high": 70.0}),
+        ("clip", {"name": "bounded", "low": 0.0, "high": 70.0}),
+        ("torch.nn.Softplus", "softplus"),
+        ("nn.Softplus(beta=2)", {"name": "softplus", "beta": 2.0}),
+        ({"name": "softpluss", "beta": 2, "treshold": "1e1"}, {"name": "softplus", "beta": 2.0, "threshold": 10.0}),
+        ({"name": "bound", "low": -1, "hihg": 7}, {"name": "bounded", "low": -1.0, "high": 7.0}),
+    ],
+)
+def test_a_name_that_is_almost_known(value: object, meant: object) -> None:
+    error = refused(value)
+    assert mended(value, error) == meant
+    message = str(error)
+    assert "is not a known final activation; did you mean " in message
+    # one suggestion, not one among all names
+    assert "celu" not in message
+    assert "`p3d-regression activations` lists all names" in message
+    assert ("A name is not a path" in message) == ("nn." in str(value) and "(" not in str(value))
+    assert ("Arguments are written in a mapping" in message) == ("(" in str(value))
 
 
 @pytest.mark.parametrize(
@@ -175,13 +207,13 @@ def test_an_unknown_name(name: str, hint: str) -> None:
         ({"name": "elu", "alpha": 1e39}, "cannot be computed: value cannot be converted to type float"),
         ({"name": "softshrink", "lambd": -1}, "lambda must be"),
         ({"name": "unit_vector", "eps": 0}, "eps (0) must be greater than 0"),
-        ({"name": "relu", "inplace": True}, ".inplace: relu cannot be given this argument here: it saves memory"),
-        ({"name": "softmax", "dim": 1}, ".dim: softmax cannot be given this argument here: it always acts over the"),
-        ({"name": "hardtanh", "min_value": 1}, "it is torch's old spelling of min_val"),
+        ({"name": "relu", "inplace": True}, ".inplace: relu does not accept this argument here: it saves memory"),
+        ({"name": "softmax", "dim": 1}, ".dim: softmax does not accept this argument here: it always acts over the"),
+        ({"name": "hardtanh", "min_value": -2}, "it is torch's old spelling of min_val"),
         (["none", {"name": "softplus", "beta": "x"}], "model.final_activation[1].beta: 'x' is not a number."),
     ],
 )
-def test_arguments_are_checked(value: object, message: str) -> None:
+def test_arguments_are_checked_and_the_fix_works(value: object, message: str) -> None:
     found = refusal(value, 2)
     assert found.startswith("model.final_activation")
     assert message in found
@@ -190,8 +222,27 @@ def test_arguments_are_checked(value: object, message: str) -> None:
 def test_the_message_shows_what_is_allowed_in_a_line_that_works() -> None:
     message = refusal({"name": "softplus", "gamma": 1})
     assert "It takes beta (a number, default 1.0), threshold (a number, default 20.0)." in message
-    valid = yaml.safe_load(message.split("Example:\n")[1])["model"]["final_activation"]
-    assert str(resolve(valid, 1)) == "softplus"
+    assert message.endswith("Write:\n  model:\n    final_activation: softplus")
+
+
+@pytest.mark.parametrize(
+    ("value", "fixed"),
+    [
+        ({"name": "softplus", "betta": 2}, {"name": "softplus", "beta": 2.0}),
+        ({"name": "softplus", "beta": "1e-3", "threshold": 7}, {"name": "softplus", "beta": 0.001, "threshold": 7.0}),
+        ({"name": "softplus", "beta": "two"}, {"name": "softplus", "beta": 1.0}),
+        ({"name": "softplus", "beta": 2, "betta": 3}, {"name": "softplus", "beta": 2.0}),
+        ({"name": "none", "beta": 1}, "none"),
+        ({"name": "bounded", "low": -5}, {"name": "bounded", "low": -5.0, "high": 70.0}),
+        ({"name": "bounded", "low": 3, "high": 3}, {"name": "bounded", "low": 0.0, "high": 70.0}),
+        ({"name": "softplus", "beta": 0}, {"name": "softplus", "beta": 1.0}),
+        ({"name": "relu", "inplace": True}, "relu"),
+        (["none", {"name": "softplus", "beta": "x"}], ["none", {"name": "softplus", "beta": 1.0}]),
+        ([{"name": "softplus", "betta": 3}, "tanh"], [{"name": "softplus", "beta": 3.0}, "tanh"]),
+    ],
+)
+def test_a_fix_keeps_what_the_user_has_written(value: object, fixed: object) -> None:
+    assert mended(value, refused(value, 2)) == fixed
 
 
 @pytest.mark.parametrize("name", ["softmax", "softmin", "log_softmax", "unit_vector"])
@@ -203,8 +254,11 @@ def test_over_the_channels_means_two_or_more(name: str) -> None:
 
 def test_softmax_on_one_channel_explains_why() -> None:
     message = refusal("softmax", 1)
-    assert "it would be 1 in every voxel, whatever the network has learnt" in message
-    assert "sigmoid for a fraction" in message
+    assert "the output would be 1 in every voxel, whatever the network has learnt" in message
+    assert "sigmoid is for a fraction" in message
+    assert mended("softmax", refused("softmax")) == "sigmoid"
+    assert mended("log_softmax", refused("log_softmax")) == "none"
+    assert mended(["softmax", "none"], refused(["softmax", "none"], 2)) == "softmax"
 
 
 def test_trying_them_out_takes_nothing_from_the_seed() -> None:
@@ -212,8 +266,8 @@ def test_trying_them_out_takes_nothing_from_the_seed() -> None:
     expected = torch.rand(1)
     torch.manual_seed(0)
     torch_nn.activations()
-    for offer in OFFERS:
-        resolve(example(offer.what), 2).build()
+    for registration in REGISTRATIONS:
+        resolve(example(registration.what), 2).build()
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -226,11 +280,11 @@ def test_nor_does_a_plugins_that_draws_when_it_is_built() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x
 
-    entry = Entry(Activation("drawing", Drawing, range=Interval(), summary="for this test"), {}, "here")
+    entry = Configured(Activation("drawing", Drawing, range=Interval(), summary="for this test"), {}, "here")
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    entry.build(1)
+    build(entry, 1)
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -260,15 +314,17 @@ def test_softmax_is_over_the_channels() -> None:
     torch.testing.assert_close(resolve("softmax", 3).build()(x).sum(dim=1), torch.ones(2, 4, 5, 6))
 
 
-@pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer.what.name)
-def test_each_says_what_it_is_for_and_has_an_example(offer) -> None:
-    assert 10 < len(offer.what.summary) < 100
-    assert not offer.what.summary.startswith("torch.nn.")
-    resolve(example(offer.what), 2).build()
+@pytest.mark.parametrize("registration", REGISTRATIONS, ids=lambda registration: registration.what.name)
+def test_each_says_what_it_is_for_and_has_an_example(registration) -> None:
+    assert 10 < len(registration.what.summary) < 100
+    assert not registration.what.summary.startswith("torch.nn.")
+    resolve(example(registration.what), 2).build()
 
 
 def test_names_are_unique() -> None:
-    names = [fold(name) for offer in OFFERS for name in (offer.what.name, *offer.what.aliases)]
+    names = [
+        fold(name) for registration in REGISTRATIONS for name in (registration.what.name, *registration.what.aliases)
+    ]
     assert len(names) == len(set(names))
     assert registry().contested() == {}
 
@@ -303,12 +359,12 @@ class TestWhatACheckpointKeeps:
         one = {"name": "bounded", "low": 0, "high": 1} if one == "bounded low" else one
         assert resolve(one, channels).plain != resolve(other, channels).plain
 
-    @pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer.what.name)
-    def test_is_a_valid_value_with_nothing_left_to_default(self, offer) -> None:
-        kept = resolve(example(offer.what), 2).plain
+    @pytest.mark.parametrize("registration", REGISTRATIONS, ids=lambda registration: registration.what.name)
+    def test_is_a_valid_value_with_nothing_left_to_default(self, registration) -> None:
+        kept = resolve(example(registration.what), 2).plain
         assert resolve(kept, 2).plain == kept
-        if offer.what.parameters:
-            assert set(kept) == {"name", *offer.what.parameters}
+        if registration.what.parameters:
+            assert set(kept) == {"name", *registration.what.parameters}
 
 
 def test_what_it_says_can_be_pasted_into_a_config() -> None:

@@ -36,6 +36,16 @@ def test_a_list_has_one_entry_per_channel_of_either_kind() -> None:
     assert not parse("sigmoid").per_channel
 
 
+def fixed(text: str, channels: int | None = None) -> object:
+    """What a value becomes with the fix of its error."""
+    config = {"model": {"final_activation": read(text)}}
+    with pytest.raises(ConfigError) as caught:
+        parse(config["model"]["final_activation"], channels)
+    value = caught.value.found.fix.applied_to(config)["model"]["final_activation"]
+    parse(value, channels)
+    return value
+
+
 @pytest.mark.parametrize(
     ("text", "shown", "hint"),
     [
@@ -50,8 +60,8 @@ def test_a_list_has_one_entry_per_channel_of_either_kind() -> None:
         ("[none, 3]", "[1]: 3", "is a number"),
         ("{}", ": {}", "is a mapping without the key name."),
         ("{beta: 2}", ": {'beta': 2}", "is a mapping without the key name."),
-        ("{bounded: {low: 0, high: 7}}", "", "did you mean {name: bounded, low: 0, high: 7}? Allowed"),
-        ("{softplus}", "", "did you mean {name: softplus}? Allowed"),
+        ("{bounded: {low: 0, high: 7}}", "", "final_activation: {name: bounded, low: 0, high: 7}"),
+        ("{softplus}", "", "Write:\n  model:\n    final_activation: softplus"),
         ("{type: bounded, low: 0, high: 7}", "", "write name instead of type. Allowed"),
         ("{Name: bounded, low: 0, high: 7}", "", "write name instead of Name. Allowed"),
         ("{name: {name: none}}", ".name: {'name': 'none'}", "is a mapping"),
@@ -59,6 +69,7 @@ def test_a_list_has_one_entry_per_channel_of_either_kind() -> None:
         ("{name: none, 3: 4}", "", "has the key 3"),
         ("2026-01-01", ": datetime.date(2026, 1, 1)", "is a date"),
         ("!!set {none}", ": {'none'}", "is a set"),
+        ("'sigmoid, none'", ": 'sigmoid, none'", "a list of activations is written in brackets"),
     ],
 )
 def test_other_forms_are_refused(text: str, shown: str, hint: str) -> None:
@@ -67,7 +78,35 @@ def test_other_forms_are_refused(text: str, shown: str, hint: str) -> None:
     message = str(caught.value)
     assert message.startswith(f"model.final_activation{shown}")
     assert hint in message
-    assert "Allowed: a name (final_activation: none), a name with arguments" in message
+    assert "Allowed: a name, such as softplus; a name with arguments" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("false", "none"),
+        ("3", "none"),
+        ("[none, 3]", ["none", "none"]),
+        ("[softplus, [none]]", ["softplus", "none"]),
+        ("{}", "none"),
+        ("{softplus: {beta: 2}}", {"name": "softplus", "beta": 2}),
+        ("{softplus}", "softplus"),
+        ("[{softplus: {beta: 2}}, none]", [{"name": "softplus", "beta": 2}, "none"]),
+        ("{type: bounded, low: 0, high: 7}", {"name": "bounded", "low": 0, "high": 7}),
+        ("{name: softplus, 3: 4, beta: 2}", {"name": "softplus", "beta": 2}),
+        ("{name: [none]}", "none"),
+        ("[softplus]", "softplus"),
+        ("[softplus, none, none]", ["softplus", "none"]),
+        ("softplus, none", ["softplus", "none"]),
+        ("softplus, none, tanh", ["softplus", "none"]),
+    ],
+)
+def test_a_fix_keeps_what_the_user_has_written(text: str, value: object) -> None:
+    assert fixed(text, 2) == value
+
+
+def test_a_fix_for_a_missing_entry_adds_one() -> None:
+    assert fixed("[softplus, tanh]", 3) == ["softplus", "tanh", "none"]
 
 
 def test_a_list_of_another_length_than_the_channels() -> None:
@@ -88,7 +127,7 @@ def test_a_list_that_contains_itself() -> None:
 def test_the_example_in_the_message_is_valid() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(3)
-    example = yaml.safe_load(str(caught.value).split("Example:\n")[1])
+    example = yaml.safe_load(str(caught.value).split("Write:\n")[1])
     assert [term.name for term in parse(example["model"]["final_activation"]).terms] == ["none"]
 
 

@@ -36,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("scaled", "none", TargetScaling((Numbers(50.0, 30.0),))),
     ):
         state = torch.nn.Conv3d(1, 1, 1).state_dict()
-        state._metadata[""][checkpoint_memory.STAMP] = checkpoint_memory.stamp(
+        state._metadata[""][checkpoint_memory.METADATA_KEY] = checkpoint_memory.to_plain(
             checkpoint_memory.Memory(resolve(final, 1), scaling)
         )
         torch.save({"model_state_dict": state}, directory / f"{name}.pytorch")

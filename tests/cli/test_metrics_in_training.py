@@ -15,7 +15,7 @@ from support.ours import OURS, compared, last, log_of, stopped_with
 from support.traps import Trap, Traps
 
 #: Every metric that there is.
-METRICS = [offer.component for offer in registry().offers()]
+METRICS = [registration.component for registration in registry().registrations()]
 
 
 def with_five_patches(trap: Trap) -> dict[str, Any]:
@@ -37,9 +37,9 @@ CASES = [(metric.name, size) for metric in METRICS for size in (1, 3) if size ==
 
 @pytest.mark.parametrize(("name", "batch_size"), CASES)
 def test_every_metric_is_that_of_the_whole_validation(runs: Traps, name: str, batch_size: int) -> None:
-    offer = registry().get(name, "here")
-    assert offer is not None
-    example = {**offer.component.example}
+    registration = registry().get(name, "here")
+    assert registration is not None
+    example = {**registration.component.example}
     if name == "StructuralSimilarityIndexMeasure":
         example["sigma"] = [0.5, 1.5, 1.5]
     trap = runs.new()
@@ -52,7 +52,7 @@ def test_every_metric_is_that_of_the_whole_validation(runs: Traps, name: str, ba
     metric: Any = resolve({"name": name, **example}).build()
     if hasattr(metric, "set_dtype"):
         metric.set_dtype(torch.float64)
-    if offer.component.on == "voxels":
+    if registration.component.on == "voxels":
         metric.update(output.flatten(), label.flatten())
     else:
         metric.update(output, label)

@@ -125,7 +125,7 @@ class TestTraining:
         [
             (lambda file: 0 * file["label"], {}, "train.h5) are 0 in every voxel"),
             (lambda file: file["label"], {"model": {"final_activation": "sigmoid"}}, "bounded: its values, in [0, 1]"),
-            (lambda file: file["label"], {"model": {"target_scaling": "minmax"}}, "'minmax' means nothing here"),
+            (lambda file: file["label"], {"model": {"target_scaling": "minmax"}}, "'minmax' is not known"),
         ],
     )
     def test_what_cannot_be_scaled_stops_before_anything_is_written(

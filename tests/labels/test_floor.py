@@ -1,6 +1,7 @@
 """The floor of a loss, and the best constant, against torch's own losses on all voxels at once."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 
 from p3d_regression.interval import REAL_LINE, UNIT, Interval
-from p3d_regression.labels.floor import LossLimit, VoxelLoss, loss_of, squared
+from p3d_regression.labels.floor import SQUARED, LossLimit, VoxelLoss
 from p3d_regression.labels.moments import Block, Moments, Weights
 from p3d_regression.labels.psnr import PsnrLimit
+from p3d_regression.losses.registry import known, registry
 
 LOSSES = [
     nn.MSELoss(),
@@ -51,9 +53,13 @@ def value(loss: nn.Module, output: np.ndarray, labels: np.ndarray) -> float:
 
 
 def voxel_loss(module: nn.Module, ignored: float | None = None) -> VoxelLoss:
-    found = loss_of(module, ignored)
-    assert found is not None
-    return found
+    """Of a loss with the options of a module."""
+    loss = known(type(module).__name__)
+    assert loss is not None
+    assert loss.voxel_loss is not None
+    attributes = {"initial_weight": "weight"}
+    found = loss.voxel_loss({name: getattr(module, attributes.get(name, name)) for name in loss.parameters})
+    return replace(found, ignored=ignored)
 
 
 @pytest.mark.parametrize("module", LOSSES, ids=str)
@@ -121,15 +127,16 @@ def test_best_constant_of_one_label() -> None:
         assert limit.bound().constant == pytest.approx(0.0, abs=1e-12)
 
 
-def test_a_loss_without_floor_has_none() -> None:
-    assert loss_of(nn.BCEWithLogitsLoss()) is None
-    assert loss_of(None) is None
+def test_every_other_loss_has_no_floor() -> None:
+    known_floors = {type(module).__name__ for module in LOSSES}
+    losses = [registration.component for registration in registry().registrations()]
+    assert {loss.name for loss in losses if loss.voxel_loss} == known_floors
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=60), st.floats(-5, 5), st.floats(0, 5))
 def test_floor_of_any_labels(values: list[float], low: float, width: float) -> None:
     labels = np.array(values, np.float32).reshape(1, 1, 1, -1)
-    limit = LossLimit(squared(), [Interval(low, low + width)])
+    limit = LossLimit(SQUARED, [Interval(low, low + width)])
     follow(limit, labels, parts=1)
     exact = np.mean((labels.astype(float) - np.clip(labels.astype(float), low, low + width)) ** 2)
     assert limit.bound().floor == pytest.approx(exact, rel=1e-9, abs=1e-12)

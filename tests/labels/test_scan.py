@@ -180,8 +180,10 @@ class TestScan:
         @contextmanager
         def opened():
             events.append("open")
-            yield data.__getitem__
-            events.append("closed")
+            try:
+                yield data.__getitem__
+            finally:
+                events.append("closed")
 
         def tick(voxels: int) -> None:
             if ends == "early":
@@ -196,7 +198,23 @@ class TestScan:
         with nullcontext() if ends == "well" else pytest.raises((VolumeError, KeyboardInterrupt)):
             scan([volume, volume], [], Statistics(), tick)
         # the one after the other
-        assert events == ["open", "closed"] * (2 if ends == "well" else 1) or events == ["open"]
+        assert events == ["open", "closed"] * (2 if ends == "well" else 1)
+
+    def test_what_is_read_ahead_is_closed_by_itself(self) -> None:
+        """And not by the last reference to it: an error that is being shown may hold one."""
+        events: list[str] = []
+
+        def items():
+            try:
+                yield 1
+                yield 2
+            finally:
+                events.append("closed")
+
+        made = items()
+        for _ in labels_module._ahead(made):
+            break
+        assert events == ["closed"]
 
     def test_values_beyond_all_measure(self) -> None:
         data = np.full(SHAPE, 1e200)

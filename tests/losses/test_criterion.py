@@ -62,7 +62,9 @@ def criterion(section: dict[str, Any], channels: int | None = None) -> Any:
 
 
 def test_every_loss_of_voxels_is_compared() -> None:
-    of_torch = [offer.component for offer in registry().offers() if offer.origin == "torch.nn"]
+    of_torch = [
+        registration.component for registration in registry().registrations() if registration.origin == "torch.nn"
+    ]
     assert {loss.name for loss in of_torch if not loss.variance} == set(PLAIN)
 
 

@@ -9,9 +9,9 @@ from torch import nn
 from p3d_regression import Interval, Loss
 from p3d_regression.components.component import Refused
 from p3d_regression.errors import ConfigError
+from p3d_regression.labels.floor import ABSOLUTE
 from p3d_regression.losses.build import build, resolve
 from p3d_regression.losses.registry import registry
-from p3d_regression.losses.table import rows
 
 
 def refusal(section: dict[str, Any], channels: int | None = None) -> str:
@@ -29,8 +29,8 @@ def test_case_and_underscores_do_not_matter(name: str) -> None:
     ("section", "parts"),
     [
         ({"name": "HubberLoss"}, ["loss.name: 'HubberLoss'", "did you mean HuberLoss?", "p3d-regression losses"]),
-        ({"name": "torch.nn.HuberLoss"}, ["a name is not a path"]),
-        ({"name": "nonsense"}, ["for unbounded values write MSELoss"]),
+        ({"name": "torch.nn.HuberLoss"}, ["did you mean HuberLoss? A name is not a path"]),
+        ({"name": "nonsense"}, ["For unbounded values write MSELoss"]),
         ({"name": "CrossEntropyLoss", "delta": 1}, ["cannot be a loss", "does not have a loss for each voxel"]),
         ({"name": "TripletMarginLoss"}, ["takes 3 inputs"]),
         ({"delta": 1}, ["loss: {'delta': 1} has no name"]),
@@ -66,7 +66,7 @@ def test_what_is_wrong_is_named_with_key_value_and_fix(section: dict[str, Any], 
     message = refusal(section)
     for part in parts:
         assert part in message
-    assert "xample:" in message or "Delete the line" in message or "sum" in message
+    assert "Write:" in message or "xample:" in message or "Delete the line" in message or "sum" in message
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_which_outputs_a_loss_needs() -> None:
 
 
 def test_the_table_is_plain_data_and_its_examples_work() -> None:
-    table = json.loads(json.dumps(rows()))
+    table = json.loads(json.dumps(registry().rows()))
     assert {"MSELoss", "HuberLoss", "GaussianNLLLoss", "channelwise", "weighted_sum", "DiceLoss"} <= {
         row["name"] for row in table
     }
@@ -116,12 +116,17 @@ def test_the_table_is_plain_data_and_its_examples_work() -> None:
 
 def test_every_loss_of_torch_is_offered_or_refused() -> None:
     for name in nn.modules.loss.__all__:
-        assert registry().get(name, "here") or isinstance(registry()._offers[name.lower()][0].what, Refused)
+        assert registry().get(name, "here") or isinstance(registry()._registrations[name.lower()][0].what, Refused)
 
 
 class Cut(nn.Module):
     def forward(self, output: Any, label: Any) -> Any:
         return (output - label)[:, :, :1] ** 2
+
+
+class Squared(nn.Module):
+    def forward(self, output: Any, label: Any) -> Any:
+        return (output - label) ** 2
 
 
 class Constant(nn.Module):
@@ -140,14 +145,15 @@ class Logarithm(nn.Module):
         (Loss("cut", Cut, summary=""), "needs a loss for each voxel"),
         (Loss("constant", Constant, summary=""), "has no gradient"),
         (Loss("logarithm", Logarithm, summary="", outputs=Interval(-1.0, 0.0)), "inside the ranges"),
+        (Loss("floor", Squared, summary="", voxel_loss=lambda arguments: ABSOLUTE), "voxel_loss is another function"),
         (Loss("whole", Logarithm, summary="", per_voxel=False), "not one number"),
     ],
 )
 def test_a_plugin_that_breaks_its_promise_is_refused(loss: Loss, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from p3d_regression.components.registry import Offer
+    from p3d_regression.components.registry import Registration
     from p3d_regression.plugins import Plugin
 
-    monkeypatch.setitem(registry()._offers, loss.name, [Offer(loss, Plugin("x", "x 1.0"))])
+    monkeypatch.setitem(registry()._registrations, loss.name, [Registration(loss, Plugin("x", "x 1.0"))])
     assert part in refusal({"name": loss.name})
 
 

@@ -16,7 +16,7 @@ from p3d_regression.losses.mask import Mask
 from p3d_regression.metrics.registry import registry
 from p3d_regression.metrics.score import Accumulated, Running, Score, resolve
 
-METRICS = [offer.component for offer in registry().offers()]
+METRICS = [registration.component for registration in registry().registrations()]
 ON_VOXELS = [metric.name for metric in METRICS if metric.on == "voxels"]
 
 #: (N, C, D, H, W): seven patches, shown in batches of three, three and one.
@@ -24,9 +24,9 @@ SHAPE = (7, 2, 3, 8, 8)
 
 
 def section_of(name: str) -> dict[str, Any]:
-    offer = registry().get(name, "here")
-    assert offer is not None
-    return {"name": name, **offer.component.example}
+    registration = registry().get(name, "here")
+    assert registration is not None
+    return {"name": name, **registration.component.example}
 
 
 def volumes(*, offset: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -284,9 +284,7 @@ def test_every_direction_is_known() -> None:
 def test_the_table_is_plain_data_and_its_examples_work() -> None:
     import json
 
-    from p3d_regression.metrics.table import rows
-
-    table = json.loads(json.dumps(rows()))
+    table = json.loads(json.dumps(registry().rows()))
     for row in table:
         resolve(row["example"])
     (spearman,) = [row for row in table if row["name"] == "SpearmanCorrCoef"]

@@ -97,6 +97,8 @@ def test_a_different_config_is_an_error_with_both_values_and_both_ways_out(tmp_p
     assert "the checkpoint was trained with none." in message
     assert "delete the line final_activation from the config" in message
     assert "trainer.pre_trained" in message
+    fixed = caught.value.found.fix.applied_to({"model": config(final_activation=SOFTPLUS2)})["model"]
+    load_checkpoint(path, get_model(fixed))
     assert torch.equal(output(model), before), "weights were taken over"
 
 
@@ -267,10 +269,22 @@ def test_another_number_of_channels_is_left_to_torch() -> None:
     [
         (
             {"final_activation": {"name": "squarepluss", "b": 4.0}, "version": "0.2", "plugins": ["p3d-square 1.0"]},
-            "trained with {'name': 'squarepluss', 'b': 4.0}, which p3d-regression .* cannot build here; "
-            "install p3d-square 1.0",
+            "trained with {'name': 'squarepluss', 'b': 4.0}, which p3d-regression .* cannot build here "
+            r"\('squarepluss' is not a known final activation.*\)\. Fix: install p3d-square 1\.0\.",
         ),
-        ({"final_activation": "new", "version": "9.9", "plugins": []}, "install p3d-regression 9.9"),
+        ({"final_activation": "new", "version": "9.9", "plugins": []}, "Fix: install p3d-regression 9.9."),
+        (
+            {"final_activation": "none", "version": "9.9", "plugins": [], "quantized": 8},
+            r"it holds quantized, which this version does not know\)\. Fix: install p3d-regression 9.9\.",
+        ),
+        (
+            {"output": {"final_activation": "none", "quantized": 8, 3: 4}, "version": "9.9", "plugins": []},
+            "it holds 3, quantized, which this version does not know",
+        ),
+        (
+            {"output": {"final_activation": "none"}, "target_scaling": {"mean": [1.0], "std": [2.0]}},
+            "it holds target_scaling, which this version does not know",
+        ),
         ({"final_activation": ["none", "none"]}, "cannot build here"),
         ({"final": 3}, "cannot build here"),
         ({"final_activation": "none", "plugins": [""]}, "cannot build here"),
@@ -289,7 +303,9 @@ def test_what_cannot_be_built_here_stops_the_load(kept: object, message: str) ->
 def test_the_same_name_from_another_package_is_another_function() -> None:
     state = get_model(config(final_activation="softplus")).state_dict()
     state._metadata[""]["p3d_regression"]["plugins"] = ["softer 1.0"]
-    with pytest.raises(CheckpointMismatchError, match=r"install softer 1\.0.*Here softplus comes from p3d-regr"):
+    with pytest.raises(
+        CheckpointMismatchError, match=r"\(Here softplus comes from p3d-regr.*\)\. Fix: install softer 1\.0\."
+    ):
         get_model(config()).load_state_dict(state)
 
 

@@ -11,10 +11,10 @@ from pytorch3dunet.unet3d.model import get_model
 from torch import nn
 
 import p3d_regression
-from p3d_regression.activations import table
+from p3d_regression.activations.registry import registry
 
 CLASSES = ["UNet3D", "ResidualUNet3D", "ResidualUNetSE3D", "UNet2D", "ResidualUNet2D"]
-EXAMPLES = {row["name"]: row["example"] for row in table.rows()}
+EXAMPLES = {row["name"]: row["example"] for row in registry().rows()}
 MIXED = ["sigmoid", {"name": "softplus", "beta": 2}, "softplus", "none"]
 
 
@@ -138,8 +138,8 @@ class TestSurvives:
         twin = duplicate(model)
         x = example_input()
         assert torch.equal(twin(x), model(x))
-        stamp = "p3d_regression"
-        assert twin.state_dict()._metadata[""][stamp] == model.state_dict()._metadata[""][stamp]
+        key = "p3d_regression"
+        assert twin.state_dict()._metadata[""][key] == model.state_dict()._metadata[""][key]
         p3d_regression.set_final_activation(twin, "tanh")
         assert not torch.equal(twin(x), model(x))
 

@@ -4,6 +4,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch  # noqa: F401  # activates the plugin
 
 from p3d_regression import ConfigError, UnsupportedUpstreamError
 from p3d_regression._patching import Patch
@@ -51,3 +52,13 @@ def test_undone_it_checks_nothing() -> None:
     done.undo()
     assert held() == MISPLACED
     assert module.load_config() == MISPLACED
+
+
+def test_a_builder_that_was_missed_is_not_active_until_it_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
+    activation.builder_is_ready()
+    monkeypatch.setattr(activation, "_patches", [])
+    assert activation.builder_state() == "missed"
+    assert not activation.is_active()
+    activation.activate()
+    assert activation.is_active()
+    assert activation.builder_state() == "applied"

@@ -78,14 +78,14 @@ def test_a_contradiction_is_logged_once_in_one_line(log: pytest.LogCaptureFixtur
     for _ in range(2):
         get_model(config(final_activation="none", is_segmentation=True, final_sigmoid=False))
     (line,) = [record.message for record in log.records if record.levelno == logging.WARNING]
-    assert "is_segmentation: true and final_sigmoid: false beside it is ignored" in line
+    assert "is_segmentation: true and final_sigmoid: false in the same section has no effect" in line
     assert "\n" not in line
 
 
 def test_a_text_that_looks_like_a_boolean_is_shown_as_the_text_it_is(log: pytest.LogCaptureFixture) -> None:
     """Upstream takes any text for true."""
     get_model(config(final_activation="none", is_segmentation="false"))
-    assert any('is_segmentation: "false" beside it is ignored' in line for line in log.messages)
+    assert any('is_segmentation: "false" in the same section has no effect' in line for line in log.messages)
 
 
 def test_the_portable_pair_is_no_contradiction(log: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from p3d_regression.activations.registry import resolve
 from p3d_regression.losses.build import build
 from p3d_regression.losses.build import resolve as resolve_loss
 from p3d_regression.losses.mask import Mask
-from p3d_regression.scaling.gradient import Trial, tried
+from p3d_regression.scaling.gradient import GradientSize, gradient_size
 from p3d_regression.scaling.spec import Numbers
 from p3d_regression.scaling.target import TargetScaling
 
@@ -20,16 +20,17 @@ IN_METRES = Numbers(0.0125, 0.013)
 
 def trial(
     loss: object, *numbers: Numbers, final: object = "none", mask: float | None = None, more_labels: int = 0
-) -> Trial | None:
+) -> GradientSize | None:
     channels = len(numbers)
     targets = [(channel, False) for channel in range(channels)]
+    resolved, masked = None, None if mask is None else Mask(mask)
     if isinstance(loss, dict):
         resolved = resolve_loss(loss, channels)
         targets = resolved.targets(channels)
-        loss = build(resolved, None if mask is None else Mask(mask))
+        loss = build(resolved, masked)
     assert isinstance(loss, nn.Module)
-    ranges = resolve(final, channels).ranges
-    return tried(loss, TargetScaling(numbers), ranges, targets, more_labels=more_labels)
+    ranges, scaling = resolve(final, channels).ranges, TargetScaling(numbers)
+    return gradient_size(loss, scaling, ranges, targets, loss=resolved, mask=masked, more_labels=more_labels)
 
 
 @pytest.mark.parametrize(

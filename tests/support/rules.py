@@ -37,7 +37,9 @@ def write_rule_data(directory: Path) -> Path:
             file["raw_padded"] = np.pad(raw, 1)
     model = torch.nn.Conv3d(1, 1, 1)
     state = model.state_dict()
-    state._metadata[""][checkpoint_memory.STAMP] = checkpoint_memory.stamp(checkpoint_memory.Memory(resolve("none", 1)))
+    state._metadata[""][checkpoint_memory.METADATA_KEY] = checkpoint_memory.to_plain(
+        checkpoint_memory.Memory(resolve("none", 1))
+    )
     torch.save({"model_state_dict": state}, directory / "trained_with_none.pytorch")
     (directory / "resumed" / "logs" / "first").mkdir(parents=True)
     trained = training_config(directory, {"name": "UNet3D"})

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from p3d_regression.interval import REAL_LINE, Interval
+from p3d_regression.model.last_layer import LastLayer
 from p3d_regression.training.diagnosis import OutputRange, cause_of_constant, cause_of_no_number, statistics
 
 GOOD = torch.tensor([0.0, 1.0, 5.0])
@@ -26,7 +27,7 @@ def test_statistics_in_words() -> None:
         (GOOD, INF, GOOD, True, "The labels hold infinite"),
         (GOOD, NAN, INF, True, "optimizer.learning_rate"),
         (GOOD, GOOD, GOOD * 1e20, False, "optimizer.learning_rate"),
-        (GOOD, GOOD, GOOD, False, "in the range that this loss is for"),
+        (GOOD, GOOD, GOOD, False, "outside the range that this loss is for"),
     ],
 )
 def test_the_cause_of_a_loss_that_is_no_number(
@@ -47,10 +48,10 @@ def test_a_constant_channel_is_found_over_all_batches() -> None:
 @pytest.mark.parametrize(
     ("value", "interval", "part"),
     [
-        (1.0, Interval(1.0, 1.0), "can say nothing else"),
-        (0.0, Interval(0.0), "no gradient comes back"),
+        (1.0, Interval(1.0, 1.0), "has no other value"),
+        (0.0, Interval(0.0), "its gradient is 0"),
         (3.0, REAL_LINE, "learning_rate may be too high"),
     ],
 )
 def test_the_cause_of_a_constant_output(value: float, interval: Interval, part: str) -> None:
-    assert part in cause_of_constant(value, interval, "relu")
+    assert part in cause_of_constant(value, LastLayer("relu", (interval,)))

@@ -1,14 +1,22 @@
 """The watched trainer: what it costs, and what it does where upstream is another."""
 
 import copy
+import gc
+import inspect
+import textwrap
+import weakref
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 import torch
+from pytorch3dunet.unet3d import trainer as upstream
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from p3d_regression.errors import UnsupportedUpstreamError
+from p3d_regression.errors import NonFiniteLossError, UnsupportedUpstreamError
+from p3d_regression.metrics.score import Score
 from p3d_regression.training import batches, monitor
 from p3d_regression.training.plan import Plan, plan_of
 from support.checks import merged
@@ -63,10 +71,12 @@ BOTH = {"loss": {"name": "channelwise", "channels": [{"name": "weighted_sum", "l
 WEIGHTED = {"name": "WeightedSmoothL1Loss", "threshold": 1.0, "initial_weight": 0.1, "ignore_index": float("nan")}
 
 
+BETTER = {"eval_score_higher_is_better": True}
+
 LOGITS = {
     "loss": {"name": "BCEWithLogitsLoss", "pos_weight": 2.0, "ignore_index": -1},
     "eval_metric": {"name": "SpearmanCorrCoef"},
-    "trainer": {"eval_score_higher_is_better": True},
+    "trainer": BETTER,
 }
 
 
@@ -89,6 +99,113 @@ def test_a_training_step_waits_for_a_gpu_no_more_often_than_upstreams(
     assert plain >= 2  # the number of each loss, two patches; and torch's own, when it starts to shuffle
     changes = {"eval_metric": {"name": "MAE"}, **changes}
     assert waits_of_an_epoch(trainer_of(data, changes, {"final_activation": "none", **model})) == plain
+
+
+@pytest.fixture
+def reads_by_float(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upstream that asks for losses in other words."""
+    for name in ("train", "validate"):
+        source = textwrap.dedent(inspect.getsource(getattr(upstream.UNetTrainer, name)))
+        assert source.count("loss.item()") == 1
+        made: dict[str, Any] = {}
+        exec(source.replace("loss.item()", "float(loss)"), vars(upstream), made)
+        monkeypatch.setattr(upstream.UNetTrainer, name, made[name])
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """Volumes with NaN in a part of the second training patch's labels."""
+    write_volumes(tmp_path)
+    with h5py.File(tmp_path / "train.h5", "r+") as file:
+        file["label"][:, 60:, 80:] = np.nan
+    return tmp_path
+
+
+ACTIVATED = {"final_activation": "none"}
+
+
+class TestALossThatIsNotANumber:
+    def test_stops_the_step_before_the_weights_get_it(self, broken: Path) -> None:
+        trainer = trainer_of(broken, {}, ACTIVATED)
+        with pytest.raises(NonFiniteLossError, match=r"the loss is nan in training iteration [12];") as caught:
+            trainer.train()
+        assert f"{broken / 'train.h5'} [z 0:4, y 0:64, x 32:96]" in str(caught.value)
+        assert "No checkpoint has been written yet." in str(caught.value)
+        assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+
+    @pytest.mark.parametrize("where", ["log_after_iters", "validate_after_iters"])
+    def test_stops_before_it_is_logged_or_kept_where_upstream_reads_losses_in_another_way(
+        self, broken: Path, reads_by_float: None, where: str
+    ) -> None:
+        trainer = trainer_of(broken, {"trainer": {where: 2}}, ACTIVATED)
+        with pytest.raises(NonFiniteLossError, match="is NaN or infinite in a training iteration before 2,") as caught:
+            trainer.train()
+        assert "No checkpoint has been written yet." in str(caught.value)
+        assert not list((broken / "checkpoints").glob("*.pytorch"))
+
+    def test_stops_a_validation_too(self, tmp_path: Path, reads_by_float: None) -> None:
+        write_volumes(tmp_path)
+        with h5py.File(tmp_path / "val.h5", "r+") as file:
+            file["label"][:, :4] = np.inf
+        trainer = trainer_of(tmp_path, {"eval_metric": {"name": "MAE"}}, ACTIVATED)
+        with pytest.raises(NonFiniteLossError, match="in the validation after iteration 1, and"):
+            trainer.validate()
+
+    def test_that_it_is_noticed_late_is_said_once(
+        self, data: Path, reads_by_float: None, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        trainer = trainer_of(data, {"trainer": {"log_after_iters": 1}}, ACTIVATED)
+        for _ in range(2):
+            trainer.train()
+        assert caplog.text.count("does not read losses with item()") == 1
+
+    def test_nothing_is_said_where_it_is_noticed_at_once(self, data: Path, caplog: pytest.LogCaptureFixture) -> None:
+        trainer = trainer_of(data, {"trainer": {"log_after_iters": 1, "validate_after_iters": 1}}, ACTIVATED)
+        trainer.train()
+        assert "does not read losses" not in caplog.text
+
+    def test_a_gpu_is_waited_for_no_more_often(self, data: Path, reads_by_float: None) -> None:
+        plain = waits_of_an_epoch(trainer_of(data, {}, {"is_segmentation": False}))
+        assert waits_of_an_epoch(trainer_of(data, {"eval_metric": {"name": "MAE"}}, ACTIVATED)) == plain
+
+    def test_the_patches_of_a_batch_are_not_kept_with_its_loss(self, data: Path) -> None:
+        trainer = trainer_of(data, {}, ACTIVATED)
+        raw, labels = next(iter(trainer.loaders["train"]))
+        patches = weakref.ref(raw)
+        _, loss = trainer._forward_pass(raw, labels)
+        loss.item()
+        loss.backward()
+        del raw
+        gc.collect()
+        assert patches() is None
+
+
+def test_the_gradient_of_a_scaled_model_has_the_standardised_size(data: Path) -> None:
+    numbers = {"final_activation": "none", "target_scaling": {"mean": 1000, "std": 50}}
+    trainer = trainer_of(data, {"eval_metric": {"name": "MAE"}}, numbers)
+    raw, labels = next(iter(trainer.loaders["train"]))
+
+    def gradient(loss: torch.Tensor) -> torch.Tensor:
+        trainer.optimizer.zero_grad()
+        loss.backward()
+        found: torch.Tensor = trainer.model.final_conv.weight.grad
+        return found.clone()
+
+    plain = gradient(trainer.loss_criterion(trainer.model(raw), labels))
+    # MSE in the labels' units: its gradient is std**2 times that of standardised labels
+    torch.testing.assert_close(gradient(trainer._forward_pass(raw, labels)[1]) * 50**2, plain, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(("metric", "accumulates"), [("R2Score", True), ("SpearmanCorrCoef", False)])
+def test_a_metric_that_keeps_all_voxels_is_not_accumulated_over_an_epoch(
+    data: Path, monkeypatch: pytest.MonkeyPatch, metric: str, accumulates: bool
+) -> None:
+    trainer = trainer_of(data, {"eval_metric": {"name": metric}, "trainer": BETTER}, ACTIVATED)
+    begun: list[str] = []
+    monkeypatch.setattr(Score, "begin", lambda self: begun.append("begun"))
+    monkeypatch.setattr(Score, "end", lambda self: begun.append("ended"))
+    trainer.train()
+    assert begun == (["begun", "ended"] if accumulates else [])
 
 
 def test_the_users_config_stays_as_it_is(data: Path) -> None:
@@ -120,7 +237,7 @@ def test_an_unknown_trainer_is_an_error_where_it_is_needed(caplog: pytest.LogCap
     needed = plan_of({"loss": {"name": "HuberLoss"}, "eval_metric": {"name": "MSE"}}, model_is_ours=True)
     with pytest.raises(UnsupportedUpstreamError, match="has no _forward_pass, _log_stats, _log_images"):
         monitor.watch(Odd(), needed)
-    monitor.watch(Odd(), Plan(True, loss_name="MSELoss", metric_name="MSE"))
+    monitor.watch(Odd(), Plan(True, loss_section={"name": "MSELoss"}, metric_name="MSE"))
     assert "is not watched for NaN" in caplog.text
 
 

@@ -113,6 +113,19 @@ def test_what_cannot_work_is_an_error(loss: dict[str, Any], metric: dict[str, An
         plan(loss, metric)
 
 
+@pytest.mark.parametrize("phase", ["train", "val"])
+def test_the_metric_is_tried_on_the_patches_of_every_phase_that_is_scored(phase: str) -> None:
+    shapes = {"train": [16, 64, 64], "val": [16, 64, 64], phase: [4, 64, 64]}
+    loaders = {name: {"slice_builder": {"patch_shape": shape}} for name, shape in shapes.items()}
+    config = {**PLAIN, "eval_metric": {"name": "SSIM", "data_range": 1.0}, "loaders": loaders}
+    with pytest.raises(ConfigError, match="of patches of 4 x 64 x 64 voxels"):
+        plan_of(config, model_is_ours=True)
+    # pytorch-3dunet computes no score of training patches then
+    silent = {**config, "trainer": {"skip_train_validation": True}}
+    if phase == "train":
+        assert plan_of(silent, model_is_ours=True).metric is not None
+
+
 class TestDirection:
     def test_what_is_missing_is_set_and_the_config_left_alone(self) -> None:
         config = {"trainer": {"checkpoint_dir": "x"}, "lr_scheduler": {"name": "ReduceLROnPlateau"}}
@@ -178,13 +191,13 @@ def test_a_plugin_that_claims_upstreams_name_does_not_take_the_mask_away(monkeyp
     from torch import nn
 
     from p3d_regression import Loss
-    from p3d_regression.components.registry import Offer
+    from p3d_regression.components.registry import Registration
     from p3d_regression.losses.registry import registry
     from p3d_regression.plugins import Plugin
 
-    offers = registry()._offers["mseloss"]
-    mine = Offer(Loss("MSELoss", nn.MSELoss, summary=""), Plugin("greedy", "greedy 1.0"))
-    monkeypatch.setitem(registry()._offers, "mseloss", [*offers, mine])
+    registrations = registry()._registrations["mseloss"]
+    mine = Registration(Loss("MSELoss", nn.MSELoss, summary=""), Plugin("greedy", "greedy 1.0"))
+    monkeypatch.setitem(registry()._registrations, "mseloss", [*registrations, mine])
     with pytest.raises(ConfigError, match=r"'MSELoss' is claimed by torch.nn and greedy 1.0"):
         plan({"name": "MSELoss", "ignore_index": -1}, ours=True)
     assert not plan({"name": "MSELoss"}).is_ours

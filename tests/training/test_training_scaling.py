@@ -139,20 +139,22 @@ class TestFromPython:
 
 class TestCheckpoints:
     def test_the_stamp_is_plain_data_that_an_older_version_refuses(self) -> None:
-        stamp = scaled().state_dict()._metadata[""]["p3d_regression"]
-        assert stamp == {
+        memory = scaled().state_dict()._metadata[""]["p3d_regression"]
+        assert memory == {
             "output": {"final_activation": "none", "target_scaling": {"mean": [12.5], "std": [13.0]}},
             "version": p3d_regression.__version__,
             "plugins": [],
         }
         # versions that know of no scaling look here, and stop where they find nothing
-        assert "final_activation" not in stamp
+        assert "final_activation" not in memory
 
     def test_what_a_later_version_adds_is_refused(self) -> None:
         state = scaled().state_dict()
         state._metadata[""]["p3d_regression"]["output"]["clipping"] = 3
         state._metadata[""]["p3d_regression"]["version"] = "9.9"
-        with pytest.raises(CheckpointMismatchError, match=r"install p3d-regression 9\.9.*\(it holds clipping"):
+        with pytest.raises(
+            CheckpointMismatchError, match=r"\(it holds clipping, .*\)\. Fix: install p3d-regression 9\.9"
+        ):
             get_model(config()).load_state_dict(state)
 
     @pytest.mark.parametrize("model", [{}, {"final_activation": "none"}, {"is_segmentation": False}])
@@ -351,7 +353,11 @@ class TestMeasured:
         [
             (lambda label: 0 * label, {}, "train.h5) are 0 in every voxel"),
             (lambda label: 0 * label - 1, {"loss": {"ignore_index": -1}}, "no voxel of the labels of loaders.train"),
-            (lambda label: np.where(label > 20, np.nan, label), {}, "loss.ignore_index: .nan"),
+            (
+                lambda label: np.where(label > 20, np.nan, label),
+                {},
+                "ignore_index: .nan  # if these voxels have no label",
+            ),
             (
                 lambda label: np.stack([label, 0 * label + 7]),
                 {"model": {"out_channels": 2}},

@@ -1,4 +1,4 @@
-"""``final_activation: squareplus``: non-negative like softplus, from a square root instead of an exponential."""
+"""``final_activation: squareplus``: non-negative like softplus, with a square root instead of an exponential."""
 
 import torch
 

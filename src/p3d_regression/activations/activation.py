@@ -1,15 +1,16 @@
 """One final activation that a config may name, and the arguments that it takes."""
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from p3d_regression.activations.ranges import RangeOf
 from p3d_regression.components.component import Component
 from p3d_regression.components.parameters import Argument, Parameter, Scalar, with_arguments
+from p3d_regression.fix import Fix, write
 from p3d_regression.interval import Interval
-from p3d_regression.text import as_yaml
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,16 +46,17 @@ class Activation(Component):
     aliases: tuple[str, ...] = ()
     example: Mapping[str, Scalar] = field(default_factory=dict)
     hidden: Mapping[str, str] = field(default_factory=dict)
-    noun: ClassVar[str] = "activation"
+    noun: ClassVar[str] = "final activation"
+    name_key: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
-            raise ValueError(f"activation {self.name!r}: a name is lower case, with digits and underscores")
+            raise ValueError(f"{self.noun} {self.name!r}: a name is lower case, with digits and underscores")
         self._check()
         for parameter in self.parameters.values():
             if not parameter.required and not _is_kept(parameter):
                 kept = f"its default {parameter.default!r}, which a checkpoint has to keep, is not {parameter.kind}"
-                raise ValueError(f"activation {self.name}, argument {parameter.name}: {kept}")
+                raise ValueError(f"{self.noun} {self.name}, argument {parameter.name}: {kept}")
 
     def range_of(self, arguments: Mapping[str, Scalar], channels: int) -> Interval:
         """The values that each of ``channels`` channels can have."""
@@ -63,8 +65,29 @@ class Activation(Component):
             raise TypeError(f"its range is {found!r}, not an Interval")
         return found
 
-    def lines(self, arguments: Mapping[str, Argument]) -> str:
-        return f"  model:\n    final_activation: {as_yaml(with_arguments(self.name, arguments))}"
+    def value(self, arguments: Mapping[str, Argument]) -> str | dict[str, Argument]:
+        return with_arguments(self.name, arguments)
+
+    def written(self, place: str, arguments: Mapping[str, Argument], given: Iterable[str]) -> Fix:
+        return write(place, self.value(arguments))
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """``range`` of the example as ``[low, high]``, with None for no bound, and as ``range_text``; they are None and
+        ``unknown`` where a plugin is broken. ``over_channels``.
+        """
+        return {"range": None, "range_text": "unknown", "over_channels": self.over_channels}
+
+    def row(self, origin: str, distribution: str | None) -> dict[str, Any]:
+        row = super().row(origin, distribution)
+        try:
+            # some need a second channel
+            interval = self.range_of(self.bind(self.example, self.name), 2)
+        except Exception as error:
+            # one plugin's mistake must not cost the table
+            return row | {"use": f"broken: {error}".splitlines()[0]}
+        bounds = [bound if math.isfinite(bound) else None for bound in (interval.low, interval.high)]
+        return row | {"range": bounds, "range_text": str(interval)}
 
 
 def _is_kept(parameter: Parameter) -> bool:

@@ -1,17 +1,14 @@
 """A final activation as a whole: looked up, with all arguments, for a given number of channels."""
 
-import json
-import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from p3d_regression.activations.activation import Activation
-from p3d_regression.components.parameters import Argument, Scalar, with_arguments
-from p3d_regression.errors import ConfigError
+from p3d_regression.components.configured import Configured
+from p3d_regression.components.parameters import Argument
 from p3d_regression.interval import Interval
-from p3d_regression.text import as_yaml
+from p3d_regression.text import as_yaml, shortened
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,96 +17,53 @@ if TYPE_CHECKING:
 Plain = str | dict[str, Argument] | list[str | dict[str, Argument]]
 
 
-@dataclass(frozen=True)
-class Entry:
-    """An activation with all its arguments.
+def range_of(entry: Configured[Activation], channels: int) -> Interval:
+    """The values that each of ``channels`` channels can have.
 
-    Attributes:
-        activation: what is applied.
-        arguments: all that a config may give, also those it has left at their defaults.
-        place: where the config names it, for error messages.
-        plugin: distribution, with version, of the plugin it comes from; None for torch's and the project's own.
+    Raises:
+        ConfigError: the arguments contradict each other.
     """
+    with entry.trial():
+        return entry.component.range_of(entry.arguments, channels)
 
-    activation: Activation
-    arguments: Mapping[str, Scalar]
-    place: str
-    plugin: str | None = None
 
-    @property
-    def plain(self) -> str | dict[str, Argument]:
-        """What a checkpoint keeps of it."""
-        return with_arguments(self.activation.name, self.arguments)
+def build(entry: Configured[Activation], channels: int) -> "nn.Module":
+    """Build the module and try it on a few numbers.
 
-    @property
-    def short(self) -> str | dict[str, Argument]:
-        """The same without the arguments that are at their defaults."""
-        return self.activation.short(self.arguments)
+    Raises:
+        ConfigError: its arguments contradict each other, or it breaks a promise of :class:`Activation`.
+    """
+    import torch
 
-    def __str__(self) -> str:
-        """As a config would say it, in one line; shortened if it is absurdly long."""
-        return _shorten(as_yaml(self.short))
+    x = torch.linspace(-8.0, 8.0, 17 * channels, device="cpu").reshape(1, channels, 17, 1, 1)
+    with entry.trial(), torch.no_grad():
+        # whatever is random in it shows: in one that is built anew and in evaluation mode
+        module, other = entry.component.build(**entry.arguments), entry.component.build(**entry.arguments)
+        trained, evaluated = module.train()(x.clone()), other.eval()(x.clone())
+    if broken := _broken_promise(entry, module, x, trained, evaluated):
+        raise entry.refusal(f"cannot be a final activation: {broken}")
+    return module
 
-    def range(self, channels: int) -> Interval:
-        """The values that each of ``channels`` channels can have.
 
-        Raises:
-            ConfigError: the arguments make no sense together.
-        """
-        try:
-            return self.activation.range_of(self.arguments, channels)
-        except Exception as error:
-            raise self._impossible(error) from self._cause(error)
+def _broken_promise(
+    entry: Configured[Activation], module: Any, x: "Tensor", trained: Any, evaluated: Any
+) -> str | None:
+    import torch
 
-    def build(self, channels: int) -> "nn.Module":
-        """Build the module and try it on a few numbers.
-
-        Raises:
-            ConfigError: its arguments make no sense together, or it breaks a promise of :class:`Activation`.
-        """
-        import torch
-
-        x = torch.linspace(-8.0, 8.0, 17 * channels, device="cpu").reshape(1, channels, 17, 1, 1)
-        try:
-            # Whatever is random in it shows: in one that is built anew and in evaluation mode. Nothing random is
-            # taken from the user's seed for that.
-            with torch.random.fork_rng(devices=[]), torch.no_grad():
-                module, other = self.activation.build(**self.arguments), self.activation.build(**self.arguments)
-                trained, evaluated = module.train()(x.clone()), other.eval()(x.clone())
-        except Exception as error:
-            raise self._impossible(error) from self._cause(error)
-        if broken := self._broken_promise(module, x, trained, evaluated):
-            usage = f" {self.activation.usage()}" if self.arguments else ""
-            raise ConfigError(f"{self.place}: {self} cannot be a final activation: {broken}.{usage}")
-        return module
-
-    def _broken_promise(self, module: Any, x: "Tensor", trained: Any, evaluated: Any) -> str | None:
-        import torch
-
-        if not isinstance(evaluated, torch.Tensor) or evaluated.dtype != x.dtype or evaluated.shape != x.shape:
-            return f"it makes {_kind_of(evaluated)} of {_kind_of(x)}"
-        if module.state_dict():
-            return "it has learnable weights or buffers, which would change what a checkpoint holds"
-        if not torch.equal(trained, evaluated) and not evaluated.isnan().any():
-            return "it is random, so that training and prediction would see different functions"
-        if not evaluated.isfinite().all():
-            return f"it makes {evaluated[~evaluated.isfinite()][0].item()} of {x[~evaluated.isfinite()][0].item():g}"
-        declared = self.range(x.shape[1])
-        slack = 1e-5 * max(1.0, evaluated.abs().max().item())
-        low, high = evaluated.min().item(), evaluated.max().item()
-        if low < declared.low - slack or high > declared.high + slack:
-            return f"it makes values from {low:g} to {high:g} and declares the range {declared}"
-        return None
-
-    def _cause(self, error: Exception) -> Exception | None:
-        """The traceback that helps: for a plugin's author, not for somebody who has written a config."""
-        return error if self.plugin else None
-
-    def _impossible(self, error: Exception) -> ConfigError:
-        # torch checks some arguments with an assert that says nothing: then its line does
-        reason = str(error) or traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
-        what = f"{self.place}: {self} cannot be computed: {reason[:500].rstrip('.')}."
-        return ConfigError(f"{what} {self.activation.usage()}")
+    if not isinstance(evaluated, torch.Tensor) or evaluated.dtype != x.dtype or evaluated.shape != x.shape:
+        return f"it makes {_kind_of(evaluated)} of {_kind_of(x)}"
+    if module.state_dict():
+        return "it has learnable weights or buffers, which would change what a checkpoint holds"
+    if not torch.equal(trained, evaluated) and not evaluated.isnan().any():
+        return "it is random, so that training and prediction would see different functions"
+    if not evaluated.isfinite().all():
+        return f"it makes {evaluated[~evaluated.isfinite()][0].item()} of {x[~evaluated.isfinite()][0].item():g}"
+    declared = range_of(entry, x.shape[1])
+    slack = 1e-5 * max(1.0, evaluated.abs().max().item())
+    low, high = evaluated.min().item(), evaluated.max().item()
+    if low < declared.low - slack or high > declared.high + slack:
+        return f"it makes values from {low:g} to {high:g} and declares the range {declared}"
+    return None
 
 
 def _kind_of(value: Any) -> str:
@@ -126,15 +80,15 @@ class FinalActivation:
         channels: output channels of the model.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[Configured[Activation], ...]
     channels: int
 
-    def entry(self, channel: int) -> Entry:
+    def entry(self, channel: int) -> Configured[Activation]:
         """What is applied to a channel."""
         return self.entries[channel if len(self.entries) > 1 else 0]
 
     @property
-    def groups(self) -> list[tuple[Entry, int]]:
+    def groups(self) -> list[tuple[Configured[Activation], int]]:
         """Consecutive channels with the same activation: that, and how many."""
         if len(self.entries) == 1:
             return [(self.entries[0], self.channels)]
@@ -151,28 +105,31 @@ class FinalActivation:
     @property
     def ranges(self) -> tuple[Interval, ...]:
         """The values that each channel can have, in the units of the labels."""
-        return tuple(interval for entry, n in self.groups for interval in [entry.range(n)] * n)
+        return tuple(interval for entry, n in self.groups for interval in [range_of(entry, n)] * n)
 
     @property
     def plugins(self) -> list[str]:
         """Distributions, with versions, of the plugins that it needs."""
         return sorted({entry.plugin for entry in self.entries if entry.plugin})
 
+    @property
+    def short(self) -> Plain:
+        """The same without the arguments at their defaults."""
+        return self.entries[0].short if len(self.groups) == 1 else [entry.short for entry in self.entries]
+
     def __str__(self) -> str:
-        """As a config would say it, in one line."""
-        if len(self.groups) == 1:
-            return str(self.entries[0])
-        return _shorten(as_yaml([entry.short for entry in self.entries]))
+        """As a config says it, in one line."""
+        return shortened(as_yaml(self.short))
 
     def describe(self) -> str:
         """In words, with ranges: one line, also for a hundred channels."""
         if len(self.groups) == 1:
             ((entry, n),) = self.groups
-            return f"{entry}, output range {entry.range(n)}"
+            return f"{entry}, output range {range_of(entry, n)}"
         parts, first = [], 0
         for entry, n in self.groups:
             where = f"channel {first}" if n == 1 else f"channels {first} to {first + n - 1}"
-            parts.append(f"{where} {entry}, output range {entry.range(n)}")
+            parts.append(f"{where} {entry}, output range {range_of(entry, n)}")
             first += n
         return "; ".join(parts)
 
@@ -184,30 +141,5 @@ class FinalActivation:
         """
         from p3d_regression.activations.modules import PerChannel
 
-        built = [entry.build(n) for entry, n in self.groups]
+        built = [build(entry, n) for entry, n in self.groups]
         return built[0] if len(built) == 1 else PerChannel(built, [n for _, n in self.groups])
-
-
-def contradiction(model_config: Mapping[str, Any], final: FinalActivation, *, is_scaled: bool = False) -> str | None:
-    """What ``is_segmentation`` and ``final_sigmoid`` beside a final activation say to the contrary; None if nothing.
-
-    Args:
-        model_config: the section.
-        final: the activation that it names.
-        is_scaled: whether there is a target scaling as well, which upstream has no words for.
-    """
-    segmentation = model_config.get("is_segmentation", True)
-    upstreams = ("sigmoid" if model_config.get("final_sigmoid", True) else "softmax") if segmentation else "none"
-    keys = [key for key in ("is_segmentation", "final_sigmoid") if key in model_config]
-    if final.plain == upstreams or upstreams == "none" or not keys:
-        return None
-    # json.dumps writes true and false as YAML does, and keeps the quotes of a "false" that is a text
-    ignored = " and ".join(f"{key}: {json.dumps(model_config[key], default=repr)}" for key in keys)
-    message = f"{final} decides the model's output, {ignored} beside it is ignored"
-    if final.plain == "none" and not is_scaled:
-        message += "; write is_segmentation: false, which means the same where p3d-regression is not installed"
-    return message
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 300 else f"{text[:290]} ... {text[-5:]}"

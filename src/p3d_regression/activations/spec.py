@@ -1,20 +1,22 @@
 """From the value of ``model.final_activation`` in a config to a specification: pure data, nothing is built."""
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from p3d_regression.errors import ConfigError
-from p3d_regression.text import fold
+from p3d_regression.fix import Fix, write
+from p3d_regression.text import as_yaml, fold
 
 #: The key of upstream's ``model`` section that this project adds.
 KEY = "final_activation"
 
-EXAMPLE = "Example:\n  model:\n    name: UNet3D\n    final_activation: none"
+PLACE = f"model.{KEY}"
+
 _FORMS = (
-    "Allowed: a name (final_activation: none), a name with arguments (final_activation: {name: softplus, beta: 2}), "
-    "or a list with one of these per output channel (final_activation: [sigmoid, softplus])."
+    "Allowed: a name, such as softplus; a name with arguments, such as {name: softplus, beta: 2}; or a list with one "
+    "of these per output channel."
 )
 
 
@@ -62,16 +64,31 @@ def parse(value: object, channels: int | None = None) -> Spec:
     >>> [term.name for term in parse(["sigmoid", None]).terms]
     ['sigmoid', 'none']
     """
-    place = f"model.{KEY}"
+    if isinstance(value, str) and "," in value and "(" not in value:
+        value = [name.strip() for name in value.strip("[] ").split(",")]
+        fix = rewritten(PLACE, fitted(value, channels or len(value), "none"))
+        _refuse(PLACE, ", ".join(value), "is a text; a list of activations is written in brackets.", fix)
     if not isinstance(value, list | tuple):
-        return Spec((_term(value, place),), per_channel=False)
+        return Spec((_term(value, PLACE),), per_channel=False)
     # before any entry is looked at: a list of millions is refused at once
     if channels is not None and len(value) != channels:
-        numbers = f"has {len(value)} {_plural('entry', 'entries', len(value))}, model.out_channels is {channels}"
-        _refuse(place, value, f"{numbers}; a list has one entry per output channel.")
+        entries = "entry" if len(value) == 1 else "entries"
+        why = f"has {len(value)} {entries}, model.out_channels is {channels}; a list has one entry per output channel."
+        _refuse(PLACE, value, why, rewritten(PLACE, fitted(value, channels, "none")))
     if not value:
-        _refuse(place, value, "is an empty list; it needs one entry per output channel.")
-    return Spec(tuple(_term(entry, f"{place}[{i}]") for i, entry in enumerate(value)), per_channel=True)
+        _refuse(PLACE, value, "is an empty list; a list has one entry per output channel.")
+    return Spec(tuple(_term(entry, f"{PLACE}[{i}]") for i, entry in enumerate(value)), per_channel=True)
+
+
+def fitted(entries: Sequence[object], channels: int, filler: object) -> object:
+    """Return a list of a config with as many entries as there are channels; a single entry counts for all channels.
+
+    >>> fitted(["relu", "tanh"], 3, "none"), fitted(["relu"], 3, "none"), fitted(["relu", "tanh"], 1, "none")
+    (['relu', 'tanh', 'none'], 'relu', 'relu')
+    """
+    if entries and 1 in (len(entries), channels):
+        return entries[0]
+    return [*entries[:channels], *[filler] * (channels - len(entries))]
 
 
 def _term(value: object, place: str) -> Term:
@@ -80,42 +97,52 @@ def _term(value: object, place: str) -> Term:
     if isinstance(value, str):
         return Term(value, place)
     if not isinstance(value, Mapping):
-        _refuse_type(place, value)
+        _refuse_type(place, value, place)
     if "name" not in value:
-        _refuse(place, value, f"is a mapping without the key name{_named(value)}")
+        _refuse_unnamed(value, place)
     name = value["name"]
     if name is not None and not isinstance(name, str):
-        _refuse_type(f"{place}.name", name)
+        _refuse_type(f"{place}.name", name, place)
     arguments = {key: argument for key, argument in value.items() if key != "name"}
     for key in arguments:
         if not isinstance(key, str):
-            _refuse(place, value, f"has the key {reprlib.repr(key)}; the keys are name and the names of arguments.")
+            fix = rewritten(place, {key: part for key, part in value.items() if isinstance(key, str)})
+            why = f"has the key {reprlib.repr(key)}; the keys are name and the names of arguments."
+            _refuse(place, value, why, fix)
     return Term("none" if name is None else name, place, arguments)
 
 
-def _named(value: Mapping[Any, object]) -> str:
-    """The end of the sentence, with a suggestion for ``{softplus: {beta: 2}}`` and ``{type: softplus}``."""
+def _refuse_unnamed(value: Mapping[Any, object], place: str) -> NoReturn:
+    """With a suggestion for ``{softplus: {beta: 2}}`` and ``{type: softplus}``."""
+    why, fix = "is a mapping without the key name", None
     for key, name in value.items():
         if isinstance(key, str) and fold(key) in ("name", "type", "activation", "kind"):
-            return f"; write name instead of {key}."
+            why += f"; write name instead of {key}"
+            fix = rewritten(place, {"name": name, **{other: part for other, part in value.items() if other != key}})
+            break
         if len(value) == 1 and isinstance(key, str) and (name is None or isinstance(name, Mapping)):
-            arguments = list(name.items())[:3] if isinstance(name, Mapping) else []
-            inside = [f", {str(argument)[:40]}: {reprlib.repr(given)}" for argument, given in arguments]
-            return f"; did you mean {{name: {key[:40]}{''.join(inside)}}}?"
-    return "."
+            fix = rewritten(place, {"name": key, **name} if name else key)
+    _refuse(place, value, f"{why}.", fix)
 
 
-def _refuse_type(place: str, value: object) -> NoReturn:
+def rewritten(place: str, value: object) -> Fix | None:
+    """What the user has written, in another form; None if it is not plain data, or too long for a line."""
+    import yaml
+
+    try:
+        return write(place, value) if len(as_yaml(value)) < 500 else None
+    except (yaml.YAMLError, RecursionError):
+        return None
+
+
+def _refuse_type(key: str, value: object, place: str) -> NoReturn:
+    fix = write(place, "none")
     if isinstance(value, bool):
-        _refuse(place, value, "is a boolean (YAML reads no, off and false as one); for no activation write none.")
+        _refuse(key, value, "is a boolean (YAML reads no, off and false as one); for no activation write none.", fix)
     kinds = {int: "number", float: "number", list: "list", tuple: "list", dict: "mapping"}
     kind = kinds.get(type(value), type(value).__name__)
-    _refuse(place, value, f"is a {kind}, not the name of a final activation; for unbounded values write none.")
+    _refuse(key, value, f"is a {kind}, not the name of a final activation; for unbounded values write none.", fix)
 
 
-def _refuse(place: str, value: object, why: str) -> NoReturn:
-    raise ConfigError(f"{place}: {reprlib.repr(value)} {why} {_FORMS} {EXAMPLE}")
-
-
-def _plural(one: str, many: str, count: int) -> str:
-    return one if count == 1 else many
+def _refuse(key: str, value: object, why: str, fix: Fix | None = None) -> NoReturn:
+    raise ConfigError(key, f"{reprlib.repr(value)} {why} {_FORMS}", fix or write(key, "none"))

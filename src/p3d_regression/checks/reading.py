@@ -10,11 +10,10 @@ import h5py
 
 from p3d_regression.checks.data import FileLayout, Phase, Stored, is_shape
 from p3d_regression.checks.view import View
-from p3d_regression.labels.floor import Limit, LossLimit, VoxelLoss, absolute, loss_of, squared
+from p3d_regression.labels.floor import SQUARED, Limit, LossLimit, VoxelLoss
 from p3d_regression.labels.psnr import PsnrLimit
 from p3d_regression.labels.scan import Statistics, Volume, VolumeError, moments_of, scan
-from p3d_regression.losses.build import build
-from p3d_regression.upstream import builders, datasets
+from p3d_regression.upstream import datasets
 
 
 class Progress(Protocol):
@@ -179,26 +178,22 @@ def _limits(view: View, name: str) -> dict[str, Limit]:
 
 def _loss_of(view: View) -> VoxelLoss | None:
     """The loss, if its floor is known."""
-    if view.plan.loss:
-        # voxels that do not count are not seen either
-        return loss_of(getattr(build(view.plan.loss), "loss", None))
+    found = view.plan.described.voxel_loss if view.plan.described else None
     ignored = view.get("loss.ignore_index")
-    masked = float(ignored) if isinstance(ignored, int | float) and not math.isnan(ignored) else None
-    return loss_of(builders.inner_loss(builders.loss(view.section("loss")).what), masked)
+    # in a loss of this project, voxels that do not count are not seen at all
+    if found is None or view.plan.loss or not isinstance(ignored, int | float) or math.isnan(ignored):
+        return found
+    return replace(found, ignored=float(ignored))
 
 
 def _metric_of(view: View) -> VoxelLoss | None:
     """The metric, if it is a loss whose floor is known."""
     if view.plan.metric is None:
-        return squared() if view.metric == "MSE" else None
-    if view.plan.mask and view.label_channels != 1:
+        return SQUARED if view.metric == "MSE" else None
+    if view.plan.mask and view.predicted_label_channels != 1:
         return None  # a mean of means, if the channels do not count alike
-    match view.plan.metric.metric.name, view.plan.metric.arguments:
-        case "MeanSquaredError", {"squared": True}:
-            return squared()
-        case "MeanAbsoluteError", _:
-            return absolute()
-    return None
+    metric = view.plan.metric
+    return metric.metric.voxel_loss(metric.arguments) if metric.metric.voxel_loss else None
 
 
 def compared_label_channels(view: View, statistics: Statistics) -> int:
@@ -207,7 +202,7 @@ def compared_label_channels(view: View, statistics: Statistics) -> int:
 
 
 def _drop_limits_of_other_channels(view: View, phase: Phase) -> None:
-    if phase.statistics and compared_label_channels(view, phase.statistics) != view.label_channels:
+    if phase.statistics and compared_label_channels(view, phase.statistics) != view.predicted_label_channels:
         phase.limits = {}
 
 

@@ -10,9 +10,11 @@ from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import Mode
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import Fix, delete, write
-from p3d_regression.interval import REAL_LINE, UNIT, Interval
-from p3d_regression.keys import OURS
+from p3d_regression.interval import REAL_LINE, Interval
+from p3d_regression.keys import PLUGIN_KEYS
+from p3d_regression.losses import registry as losses
 from p3d_regression.model import memory
+from p3d_regression.model.last_layer import LastLayer, last_layer
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.scaling.spec import Spec, check_company, spec_of
 from p3d_regression.training.plan import Plan, plan_of
@@ -22,32 +24,12 @@ if TYPE_CHECKING:
     from p3d_regression.activations.final import FinalActivation
     from p3d_regression.checks.data import Phase
 
-#: Losses and metrics of upstream that compare continuous values voxel by voxel.
-REGRESSION_LOSSES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "WeightedSmoothL1Loss")
+#: Metrics of pytorch-3dunet that compare continuous values voxel by voxel.
 REGRESSION_METRICS = ("MSE", "PSNR")
 
 
 #: A model with more could not be built, and its list of ranges would fill the memory.
 MOST_CHANNELS = 2**16
-
-
-@dataclass(frozen=True)
-class Head:
-    """What stands between the last convolution and the model's output.
-
-    Attributes:
-        name: as a config would say it.
-        ranges: of the output, per channel.
-        is_ours: whether ``final_activation`` says so; else upstream's own keys do.
-    """
-
-    name: str
-    ranges: tuple[Interval, ...]
-    is_ours: bool
-
-    @property
-    def is_segmentation(self) -> bool:
-        return self.name in ("sigmoid", "softmax")
 
 
 @dataclass
@@ -146,7 +128,7 @@ class View:
     def checkpoint_memory(self) -> memory.Memory | None:
         """What the weights that are going to be loaded were trained with; None where that is not known."""
         try:
-            return memory.remembered(self.checkpoint_metadata or {}, self.out_channels or 1)
+            return memory.from_metadata(self.checkpoint_metadata or {}, self.out_channels or 1)
         except ConfigError:
             return None  # a rule says so
 
@@ -201,7 +183,7 @@ class View:
 
     @property
     def _model_is_ours(self) -> bool:
-        return bool(OURS & self.model.keys()) or self.final is not None
+        return bool(PLUGIN_KEYS & self.model.keys()) or self.final is not None
 
     @cached_property
     def _planned(self) -> Plan | ConfigError:
@@ -215,30 +197,19 @@ class View:
     @property
     def plan(self) -> Plan:
         """Which parts of the training are this project's; where a loss or a metric is wrong, none."""
-        return Plan(self._model_is_ours) if isinstance(self._planned, ConfigError) else self._planned
+        if isinstance(self._planned, ConfigError):
+            return Plan(self._model_is_ours, loss_section=self.section("loss"))
+        return self._planned
 
     @property
     def plan_error(self) -> ConfigError | None:
         """Why a loss or a metric is wrong."""
         return self._planned if isinstance(self._planned, ConfigError) else None
 
-    def flag(self, name: str) -> bool:
-        """``is_segmentation`` or ``final_sigmoid``, as upstream's ``if`` takes it."""
-        cls = introspection.model_class(self.model.get("name"))
-        default = introspection.default(cls, name) if cls else None
-        return bool(self.model.get(name, True if default is None else default))
-
     @cached_property
-    def head(self) -> Head:
+    def head(self) -> LastLayer:
         """The model's last layer. Where ``final_activation`` is wrong: as if it were not there."""
-        channels = self.out_channels or 1
-        if self.final is not None:
-            return Head(str(self.final), self.final.ranges, is_ours=True)
-        if not self.flag("is_segmentation"):
-            return Head("none", (REAL_LINE,) * channels, is_ours=False)
-        if self.flag("final_sigmoid"):
-            return Head("sigmoid", (UNIT,) * channels, is_ours=False)
-        return Head("softmax", (UNIT if channels > 1 else Interval(1.0, 1.0),) * channels, is_ours=False)
+        return last_layer(self.model, self.out_channels or 1, self.final)
 
     @property
     def fitting_activation(self) -> Fix | None:
@@ -265,11 +236,12 @@ class View:
     @property
     def without_other_last_layers(self) -> Fix:
         """Delete the keys of pytorch-3dunet that ask for a Sigmoid or a Softmax."""
-        names = ("is_segmentation", "final_sigmoid") if self.flag("is_segmentation") else ()
-        return delete(*(f"model.{name}" for name in names if name in self.model))
+        names = [name for name in ("is_segmentation", "final_sigmoid") if name in self.model]
+        is_none = last_layer(self.model, self.out_channels or 1).name == "none"
+        return delete(*(f"model.{name}" for name in names if not is_none))
 
     @property
-    def label_channels(self) -> int | None:
+    def predicted_label_channels(self) -> int | None:
         """How many channels of labels the output predicts; None if that is not known."""
         return None if self.out_channels is None else len(self.plan.predicted(self.out_channels))
 
@@ -301,7 +273,9 @@ class View:
 
     @property
     def has_regression_loss(self) -> bool:
-        return self.plan.loss is not None or self.loss in REGRESSION_LOSSES
+        # where the plan is an error, the name alone tells
+        known = losses.known(self.loss)
+        return self.plan.loss is not None or (known is not None and known.compares == "values")
 
     @property
     def has_regression_metric(self) -> bool:

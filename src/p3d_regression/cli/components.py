@@ -15,9 +15,9 @@ def activations(as_json: bool) -> None:
     The range is for the value in the first column. Softmax and others that act over the channels need a model with
     two or more output channels.
     """
-    from p3d_regression.activations import table
+    from p3d_regression.activations.registry import registry
 
-    _show(table.rows(), as_json, "final_activation:", "range", lambda row: row["range_text"])
+    _show(registry().rows(), as_json, "final_activation:", "range", lambda row: row["range_text"])
 
 
 @click.command(short_help="List the losses.")
@@ -27,9 +27,9 @@ def losses(as_json: bool) -> None:
 
     A loss of pytorch-3dunet works as in pytorch-3dunet, unless the config adds an option that this list names for it.
     """
-    from p3d_regression.losses import table
+    from p3d_regression.losses.registry import registry
 
-    _show(table.rows(), as_json, "loss:", "output", lambda row: row["outputs"])
+    _show(registry().rows(), as_json, "loss:", "output", lambda row: row["outputs"])
 
 
 @click.command(short_help="List the metrics.")
@@ -39,10 +39,10 @@ def metrics(as_json: bool) -> None:
 
     A metric of pytorch-3dunet works as in pytorch-3dunet, unless the config adds an option that this list names for it.
     """
-    from p3d_regression.metrics import table
+    from p3d_regression.metrics.registry import registry
 
     better = {True: "higher", False: "lower", None: "say it"}
-    _show(table.rows(), as_json, "eval_metric:", "better", lambda row: better[row["higher_is_better"]])
+    _show(registry().rows(), as_json, "eval_metric:", "better", lambda row: better[row["higher_is_better"]])
 
 
 def _show(
@@ -57,15 +57,18 @@ def _show(
 
 def _cells(row: dict[str, Any], what: str) -> tuple[str, str, str, str, str]:
     """A row of the table: the value in a config, arguments, the property, origin, use."""
-    from p3d_regression.components.table import arguments_in_words
     from p3d_regression.text import as_yaml
 
+    arguments = ", ".join(
+        argument["name"] if argument["required"] else f"{argument['name']}={as_yaml(argument['default'])}"
+        for argument in row["arguments"]
+    )
     example = row["example"]
     alone = isinstance(example, dict) and len(example) == 1
     value = as_yaml(row["name"] if alone else example) + (
         f" (or {', '.join(row['aliases'])})" if row["aliases"] else ""
     )
-    return value, arguments_in_words(row), what, row["distribution"] or row["origin"], row["use"]
+    return value, arguments, what, row["distribution"] or row["origin"], row["use"]
 
 
 def _print_table(key: str, what: str, rows: list[tuple[str, str, str, str, str]]) -> None:

@@ -1,15 +1,18 @@
 """What a config may name, with arguments: an activation, a loss, a metric."""
 
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from p3d_regression.components.parameters import Argument, Parameter, parameters_of, with_arguments
+from p3d_regression.components.parameters import Argument, Parameter, parameters_of
 from p3d_regression.errors import ConfigError
-from p3d_regression.text import short
+from p3d_regression.fix import NO_FIX, Fix, delete, write
+from p3d_regression.text import number_in, short
+
+C = TypeVar("C", bound="Component")
 
 
 class Component:
@@ -24,6 +27,7 @@ class Component:
         example: arguments for a table and for tests; needed where the constructor has arguments without default.
         hidden: arguments of the constructor that a config may not give -> why.
         noun: what it is, in an error message.
+        name_key: the key of its name, below the place that names it; empty where the place may hold the name itself.
     """
 
     name: str
@@ -33,9 +37,10 @@ class Component:
     example: Mapping[str, Any]
     hidden: Mapping[str, str]
     noun: ClassVar[str]
+    name_key: ClassVar[str] = ".name"
 
     def _check(self) -> None:
-        """Refuse what cannot be offered to configs.
+        """Refuse what no config could use.
 
         Raises:
             ValueError: an argument, the aliases or the example cannot be used.
@@ -59,11 +64,11 @@ class Component:
         return {name: p for name, p in parameters_of(self.build).items() if name not in self.hidden}
 
     def bind(self, given: Mapping[str, object], place: str) -> dict[str, Any]:
-        """Return every argument of the constructor that a config may give, those left out at their defaults.
+        """Return every argument of the constructor that a config may give, those it omits at their defaults.
 
         Args:
-            given: what the config says.
-            place: where it says so, such as ``model.final_activation``.
+            given: the arguments in the config.
+            place: where they stand, such as ``model.final_activation``.
 
         Raises:
             ConfigError: an argument is unknown, missing, or of another type.
@@ -71,74 +76,106 @@ class Component:
         parameters = self.parameters
         for name in given:
             if name not in parameters:
-                raise ConfigError(f"{place}.{short(name)}: {self._unknown(str(name))} {self.usage(given)}")
+                raise self._refusal(f"{place}.{short(name)}", self._unknown(str(name)), place, given)
         missing = [name for name, p in parameters.items() if p.required and name not in given]
         if missing:
-            raise ConfigError(f"{place}: {self.name} lacks the argument {' and '.join(missing)}. {self.usage(given)}")
+            raise self._refusal(place, f"{self.name} lacks the argument {' and '.join(missing)}.", place, given)
         bound: dict[str, Any] = {}
         for name, parameter in parameters.items():
-            if name not in given:
-                bound[name] = parameter.default
-                continue
             try:
-                bound[name] = parameter.convert(given[name])
+                bound[name] = parameter.convert(given[name]) if name in given else parameter.default
             except ValueError as error:
-                message = f"{place}.{name}: {reprlib.repr(given[name])} {error}. {self.usage(given)}"
-                raise ConfigError(message) from None
+                why = f"{reprlib.repr(given[name])} {error}."
+                raise self._refusal(f"{place}.{name}", why, place, given) from None
         return bound
 
-    def short(self, arguments: Mapping[str, Any]) -> str | dict[str, Argument]:
-        """As a config says it, without the arguments that are at their defaults."""
-        parameters = self.parameters
-        given = {name: value for name, value in arguments.items() if value != parameters[name].default}
-        return with_arguments(self.name, given)
+    def _refusal(self, key: str, why: str, place: str, given: Mapping[str, object]) -> ConfigError:
+        return ConfigError(key, f"{why} {self.usage}", self.correction(place, given))
 
     def _unknown(self, name: str) -> str:
         if name in self.hidden:
-            return f"{self.name} cannot be given this argument here: {self.hidden[name]}."
+            return f"{self.name} does not accept this argument here: {self.hidden[name]}."
         nearest = get_close_matches(name[:100], list(self.parameters), n=1)
         return f"{self.name} has no such argument" + (f", did you mean {nearest[0]}?" if nearest else ".")
 
-    def usage(self, given: Mapping[str, object] | None = None) -> str:
-        """Which arguments it takes, and lines of a config that work: the end of an error message.
+    def given(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Of all arguments those that are not at their defaults."""
+        parameters = self.parameters
+        return {name: value for name, value in arguments.items() if value != parameters[name].default}
 
-        Args:
-            given: what the config says; what makes sense of it is kept in these lines.
-        """
-        if not self.parameters:
-            return f"{self.name} takes no arguments. Write:\n{self.lines({})}"
+    @property
+    def usage(self) -> str:
+        """The sentence that names its arguments."""
         takes = ", ".join(
             f"{p.name} ({p.kind}, {'required' if p.required else f'default {p.default}'})"
             for p in self.parameters.values()
         )
-        defaults = {p.name: p.default for p in self.parameters.values() if not p.required}
-        required = {name: value for name, value in self.example.items() if self.parameters[name].required}
-        kept = required | self._sensible(given or {})
-        return f"It takes {takes}. Example:\n{self.lines(kept or self.example or defaults)}"
+        return f"It takes {takes}." if takes else f"{self.name} takes no arguments."
 
-    def _sensible(self, given: Mapping[str, object]) -> dict[str, Argument]:
-        """Of the arguments in a config those that can be used, misspelled names and numbers in quotes mended."""
-        kept: dict[str, Argument] = {}
-        for written, value in given.items():
+    def correction(self, place: str, given: Mapping[str, object]) -> Fix:
+        """Name this component in a config, with the arguments there as far as they can be used.
+
+        Args:
+            place: where it is named, such as ``loss.channels[1]``.
+            given: the arguments there. Misspelled names and numbers in quotes are corrected; a value that cannot be
+                used is replaced by an example or the default; an unknown argument is deleted.
+        """
+        usable: dict[str, Argument] = {name: v for name, v in self.example.items() if self.parameters[name].required}
+        # what is spelled right comes last, and counts
+        for written in sorted(given, key=lambda name: name in self.parameters):
             nearest = get_close_matches(str(written)[:100].lower(), list(self.parameters), n=1)
-            name = written if written in self.parameters else nearest[0] if nearest else None
-            for candidate in (value, _as_number(value)):
+            name = written if written in self.parameters else next(iter(nearest), "")
+            if not name:
+                continue
+            others = (number_in(given[written]), self.example.get(name), self.parameters[name].default)
+            for value in (given[written], *(other for other in others if other is not None)):
                 with suppress(ValueError):
-                    if name is not None and candidate != self.parameters[name].default:
-                        kept[name] = self.parameters[name].convert(candidate)
-                        break
-        return kept
+                    usable[name] = self.parameters[name].convert(value)
+                    break
+        return self.written(place, {name: usable[name] for name in self.parameters if name in usable}, given)
 
-    def lines(self, arguments: Mapping[str, Argument]) -> str:
-        """The part of a config that names it with these arguments."""
+    def value(self, arguments: Mapping[str, Argument]) -> str | dict[str, Argument]:
+        """What a config says to name it with these arguments."""
+        return {"name": self.name, **arguments}
+
+    def written(self, place: str, arguments: Mapping[str, Argument], given: Iterable[str]) -> Fix:
+        """Name it with these arguments in a section of a config, which may hold other keys as well.
+
+        Args:
+            place: the section.
+            arguments: to write.
+            given: names of the arguments there; the others of them are deleted.
+        """
+        lines = [write(f"{place}.{key}", value) for key, value in {"name": self.name, **arguments}.items()]
+        return sum(lines, NO_FIX) + delete(*(f"{place}.{key}" for key in given if key not in arguments))
+
+    def row(self, origin: str, distribution: str | None) -> dict[str, Any]:
+        """Its row in the tables that the command line prints, as plain data.
+
+        Args:
+            origin: ``plugin``, or the part of this project that it comes from.
+            distribution: of a plugin.
+
+        Returns:
+            ``name``; ``aliases``; ``example``, a valid value or section of a config; ``arguments``, each with ``name``,
+            ``kind``, ``required`` and ``default``; the :attr:`properties` of its kind; ``origin``; ``distribution``;
+            ``use`` in one line.
+        """
+        return {
+            "name": self.name,
+            "aliases": list(self.aliases),
+            "example": self.value(self.example),
+            "arguments": [parameter.row for parameter in self.parameters.values()],
+            **self.properties,
+            "origin": origin,
+            "distribution": distribution,
+            "use": self.summary,
+        }
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """What a row says about components of this kind alone."""
         raise NotImplementedError
-
-
-def _as_number(value: object) -> object:
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 @dataclass(frozen=True)

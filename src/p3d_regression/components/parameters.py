@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat
 
-from p3d_regression.text import as_yaml
+from p3d_regression.text import number_hint
 
 Scalar = bool | int | float | str | None
 
@@ -69,7 +69,14 @@ class Parameter:
             return _finite(value)
         if isinstance(value, list) and list in kinds and value and all(map(_is_number, value)):
             return [number if isinstance(number, int) else _finite(number) for number in value]
-        raise ValueError(f"is not {self.kind}{_hint(value)}")
+        raise ValueError(f"is not {self.kind}{number_hint(value)}")
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """``name``, ``kind``, ``required`` and ``default``, as YAML and JSON hold them."""
+        default = list(self.default) if isinstance(self.default, tuple) else self.default
+        row = {"name": self.name, "kind": self.kind, "required": self.required}
+        return {**row, "default": None if self.required else default}
 
 
 def _is_number(value: object) -> bool:
@@ -84,16 +91,6 @@ def _finite(value: SupportsFloat) -> float:
     if not math.isfinite(number):
         raise ValueError("is not a finite number")
     return number
-
-
-def _hint(value: object) -> str:
-    """For a number that is none in YAML, such as ``1e-3`` and ``"2"``."""
-    if isinstance(value, str):
-        try:
-            return f" (YAML reads it as a text; write {as_yaml(_finite(float(value)))})"
-        except ValueError:
-            pass
-    return ""
 
 
 def parameters_of(build: Callable[..., Any]) -> dict[str, Parameter]:

@@ -1,17 +1,17 @@
-"""Names, and who offers what under them."""
+"""Names, and the components that are registered under them."""
 
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Generic, NoReturn, TypeVar
+from typing import Any, Generic
 
 from p3d_regression import plugins
-from p3d_regression.components.component import Component, Refused
+from p3d_regression.components.component import C, Refused
+from p3d_regression.components.configured import Configured
 from p3d_regression.errors import ConfigError
+from p3d_regression.fix import Fix, advise
 from p3d_regression.text import fold
-
-C = TypeVar("C", bound=Component)
 
 #: Where components come from that no plugin has registered.
 BUILT_IN = "built-in"
@@ -21,8 +21,8 @@ UPSTREAM = "pytorch3dunet"
 
 
 @dataclass(frozen=True)
-class Offer(Generic[C]):
-    """What somebody has registered under a name."""
+class Registration(Generic[C]):
+    """A component, or the reason against one, and who has registered it."""
 
     what: C | Refused
     plugin: plugins.Plugin
@@ -34,8 +34,14 @@ class Offer(Generic[C]):
 
     @property
     def component(self) -> C:
-        assert isinstance(self.what, Component)
+        assert not isinstance(self.what, Refused)
         return self.what
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """See :meth:`Component.row`."""
+        distribution = self.plugin.distribution
+        return self.component.row("plugin" if distribution else self.origin, distribution)
 
 
 @dataclass(frozen=True)
@@ -44,21 +50,19 @@ class Family(Generic[C]):
 
     Attributes:
         cls: of the components.
-        hook: through which plugins, and the project itself, offer them.
-        noun: with its article.
+        hook: through which plugins register them.
         command: that lists them.
-        example: lines of a config that work.
-        hint: for a name that nobody offers; None for the nearest one that is offered.
-        fallback: what to say if no name is near.
+        example: name of a component that always works.
+        fallback: what to say about a name that is close to no other.
+        synonyms: names from elsewhere, folded -> the component to suggest.
     """
 
     cls: type[C]
     hook: str
-    noun: str
     command: str
     example: str
-    hint: Callable[[str], str | None] = lambda name: None
-    fallback: str = ""
+    fallback: str
+    synonyms: Mapping[str, str] = field(default_factory=dict)
 
 
 class Registry(Generic[C]):
@@ -73,92 +77,113 @@ class Registry(Generic[C]):
     def __init__(self, family: Family[C], own: Mapping[str, Iterable[C | Refused]], installed: plugins.Plugins) -> None:
         self.family = family
         self.plugins = installed
-        self._offers: dict[str, list[Offer[C]]] = {}
+        self._registrations: dict[str, list[Registration[C]]] = {}
         for origin, components in own.items():
             self._add(plugins.Plugin(origin, None), components)
         for plugin, components in installed.contributions(family.hook):
             self._add(plugin, components)
 
     def _add(self, plugin: plugins.Plugin, components: Iterable[object]) -> None:
-        offered = list(components)
+        components = list(components)
         cls = self.family.cls
-        wrong = [offer for offer in offered if not isinstance(offer, cls | Refused)]
+        wrong = [component for component in components if not isinstance(component, cls | Refused)]
         if wrong:
             article = "an" if cls.__name__[0] in "AEIOU" else "a"
             plugin.fail(TypeError(f"{self.family.hook} returned {wrong[0]!r}, which is not {article} {cls.__name__}"))
             return
-        for what in offered:
+        for what in components:
             assert isinstance(what, cls | Refused)
             if isinstance(what, cls):
                 plugin.detail = ", ".join(filter(None, [plugin.detail, what.name]))
             for name in {fold(name) for name in ([what.name] if isinstance(what, Refused) else what.names)}:
-                offers = self._offers.setdefault(name, [])
+                registrations = self._registrations.setdefault(name, [])
                 # the project's own come first: a torch that grows a component of the same name changes nothing
-                if plugin.distribution or not offers:
-                    offers.append(Offer(what, plugin))
+                if plugin.distribution or not registrations:
+                    registrations.append(Registration(what, plugin))
 
-    def offers(self) -> list[Offer[C]]:
+    def registrations(self) -> list[Registration[C]]:
         """Every component that can be used, once."""
-        single = [offers[0] for offers in self._offers.values() if len(offers) == 1]
-        usable = [offer for offer in single if isinstance(offer.what, Component)]
-        return list({id(offer.what): offer for offer in usable}.values())
+        single = [found[0] for found in self._registrations.values() if len(found) == 1]
+        return list({id(found.what): found for found in single if not isinstance(found.what, Refused)}.values())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What the command line prints about each: see :meth:`Component.row`."""
+        return [registration.row for registration in self.registrations()]
 
     def contested(self) -> dict[str, list[str]]:
         """Names that more than one distribution claims -> these."""
-        return {n: [offer.origin for offer in offers] for n, offers in self._offers.items() if len(offers) > 1}
+        return {name: [each.origin for each in found] for name, found in self._registrations.items() if len(found) > 1}
 
-    def get(self, name: str, place: str) -> Offer[C] | None:
+    def get(self, name: str, place: str) -> Registration[C] | None:
         """What a name stands for; None if it stands for nothing that can be used.
 
         Raises:
             ConfigError: two distributions claim the name.
         """
-        offers = self._offers.get(fold(name), [])
-        usable = offers and (len(offers) > 1 or isinstance(offers[0].what, Component))
-        return self.find(name, place) if usable else None
+        found = self._registrations.get(fold(name), [])
+        usable = found and (len(found) > 1 or not isinstance(found[0].what, Refused))
+        return self._find(name, {}, place) if usable else None
 
-    def find(self, name: str, place: str) -> Offer[C]:
-        """Return what a config names.
+    def configured(self, name: str, arguments: Mapping[str, object], place: str) -> Configured[C]:
+        """Return the component that a config names, with all its arguments.
+
+        Args:
+            name: as written.
+            arguments: as written.
+            place: where the config names it, such as ``loss.channels[1]``.
 
         Raises:
-            ConfigError: there is none, it cannot be used, or two distributions claim the name.
+            ConfigError: there is none, it cannot be used, two distributions claim the name, or an argument is wrong.
         """
-        offers = self._offers.get(fold(name), [])
-        known, noun = self.family.noun.partition(" ")[2], self.family.noun
-        if not offers:
-            hint, example = self._hint(name)
-            self._refuse(name, place, f"is not a known {known}; {hint}{self._left_out()}", example)
-        if len(offers) > 1:
-            claims = " and ".join(offer.origin for offer in offers)
-            self._refuse(
-                name, place, f"is claimed by {claims}; uninstall one, or leave it out with {plugins.BLOCK}=NAME."
-            )
-        if isinstance(offers[0].what, Refused):
-            self._refuse(name, place, f"cannot be {noun}: {offers[0].what.reason}.")
-        return offers[0]
+        found = self._find(name, arguments, place)
+        return Configured(found.component, found.component.bind(arguments, place), place, found.plugin.distribution)
 
-    def _hint(self, name: str) -> tuple[str, str]:
-        """What to say of a name that nobody offers, and an example."""
-        if said := self.family.hint(name):
-            return said, self.family.example
-        components = {
-            fold(known): (known, offer.component) for offer in self.offers() for known in offer.component.names
-        }
-        nearest = get_close_matches(fold(name), list(components), n=1, cutoff=0.7)
-        known, component = components[nearest[0]] if nearest else ("", None)
-        example = f"Example:\n{component.lines(component.example)}" if component else self.family.example
-        if "." in name:
-            return "a name is not a path: nothing is imported because a config says so.", example
-        return f"did you mean {known}?" if component else self.family.fallback, example
+    def example(self, place: str, arguments: Mapping[str, object]) -> Fix:
+        """Name a component that works, with the arguments that it shares with what a config says now."""
+        return self._registrations[fold(self.family.example)][0].component.correction(place, arguments)
 
-    def names(self) -> list[str]:
-        """All names that a config may use."""
-        return [name for offer in self.offers() for name in offer.component.names]
+    def _find(self, name: str, arguments: Mapping[str, object], place: str) -> Registration[C]:
+        found = self._registrations.get(fold(name), [])
+        key, written = f"{place}{self.family.cls.name_key}", reprlib.repr(name)
+        if not found:
+            raise ConfigError(key, *self._unknown(name, arguments, place))
+        if len(found) > 1:
+            claims = " and ".join(registration.origin for registration in found)
+            fix = advise(f"uninstall one of them, or exclude it with {plugins.BLOCK}=NAME")
+            raise ConfigError(key, f"{written} is claimed by {claims}.", fix)
+        if isinstance(found[0].what, Refused):
+            message = f"{written} cannot be a {self.family.cls.noun}: {found[0].what.reason}."
+            raise ConfigError(key, f"{message} {self._names}", self.example(place, arguments))
+        return found[0]
 
-    def _left_out(self) -> str:
-        left_out = [f"{plugin} ({plugin.state}: {plugin.detail})" for plugin in self.plugins.left_out()]
-        return f" It may be of a plugin that is left out: {'; '.join(left_out)}." if left_out else ""
+    def _unknown(self, name: str, arguments: Mapping[str, object], place: str) -> tuple[str, Fix]:
+        """Message and fix for a name that nobody has registered."""
+        path, _, inside = name.partition("(")
+        # softplus(beta=2), and torch.nn.Softplus
+        pairs = (argument.partition("=") for argument in inside.rstrip(") ").split(","))
+        given = {**arguments, **{key.strip(): value.strip(" '\"") for key, equals, value in pairs if equals}}
+        near = self._nearest(path.rpartition(".")[2])
+        message = f"{reprlib.repr(name)} is not a known {self.family.cls.noun}"
+        message += f"; did you mean {near[0]}?" if near else f". {self.family.fallback}"
+        if inside:
+            message += " Arguments are written in a mapping."
+        elif "." in path:
+            message += " A name is not a path: nothing is imported because a config says so."
+        if unloaded := [f"{plugin} ({plugin.state}: {plugin.detail})" for plugin in self.plugins.not_loaded()]:
+            message += f" It may belong to a plugin that is not loaded: {'; '.join(unloaded)}."
+        if near:
+            message += f" `p3d-regression {self.family.command}` lists all names."
+            return message, near[1].correction(place, given)
+        return f"{message} {self._names}", self.example(place, given)
 
-    def _refuse(self, name: str, place: str, why: str, example: str | None = None) -> NoReturn:
-        allowed = f"Allowed: {', '.join(sorted(self.names()))} (see `p3d-regression {self.family.command}`)."
-        raise ConfigError(f"{place}: {reprlib.repr(name)} {why} {allowed} {example or self.family.example}")
+    def _nearest(self, name: str) -> tuple[str, C] | None:
+        """The name to suggest in place of an unknown one, and its component."""
+        known = {fold(name): (name, each.component) for each in self.registrations() for name in each.component.names}
+        folded = fold(name[:100])
+        nearest = get_close_matches(fold(self.family.synonyms.get(folded, folded)), list(known), n=1, cutoff=0.7)
+        return known[nearest[0]] if nearest else None
+
+    @property
+    def _names(self) -> str:
+        names = sorted(name for each in self.registrations() for name in each.component.names)
+        return f"Allowed: {', '.join(names)} (see `p3d-regression {self.family.command}`)."

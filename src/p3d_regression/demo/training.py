@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p3d_regression.errors import DemoError
-from p3d_regression.keys import OURS
+from p3d_regression.keys import PLUGIN_KEYS
 
 #: Last layer of the model -> its lines in the section model.
 FINAL_LAYERS = {
@@ -107,7 +107,7 @@ class Run:
 
 
 def _is_ours(line: str) -> bool:
-    return line.startswith(tuple(OURS))
+    return line.startswith(tuple(PLUGIN_KEYS))
 
 
 def _model(last_lines: Iterable[str]) -> str:

@@ -20,11 +20,8 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ExportError: the file is not such a checkpoint.
     """
-    import torch
-
     try:
-        # a checkpoint is data: torch 2.5, and a variable that torch reads, let it execute code otherwise
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = introspection.load_checkpoint(path)
     except Exception as error:
         raise ExportError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error})") from error
     if not (isinstance(state, dict) and isinstance(state.get("model_state_dict"), Mapping)):

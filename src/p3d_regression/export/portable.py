@@ -5,16 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from p3d_regression.errors import ExportError
-from p3d_regression.keys import OURS
-from p3d_regression.model.memory import STAMP, Memory
+from p3d_regression.keys import PLUGIN_KEYS
+from p3d_regression.model import last_layer
+from p3d_regression.model.memory import METADATA_KEY, Memory
 from p3d_regression.scaling.target import TargetScaling
-
-#: Final activation -> the lines of a model section that mean the same in plain pytorch-3dunet.
-_PLAIN: dict[str, dict[str, bool]] = {
-    "none": {"is_segmentation": False},
-    "sigmoid": {"is_segmentation": True, "final_sigmoid": True},
-    "softmax": {"is_segmentation": True, "final_sigmoid": False},
-}
 
 _CONV = "final_conv"
 
@@ -30,15 +24,15 @@ def section_of(section: Mapping[str, Any], memory: Memory) -> dict[str, Any]:
         ExportError: plain pytorch-3dunet has no such final activation.
     """
     final = memory.final
-    if not (isinstance(final.plain, str) and final.plain in _PLAIN):
+    if not (isinstance(final.plain, str) and final.plain in last_layer.UPSTREAM):
         what = "an activation per channel" if isinstance(final.plain, list) else f"the final activation {final}"
         raise ExportError(
             f"plain pytorch-3dunet cannot express {what}: it knows no activation (is_segmentation: false), a Sigmoid "
             "and a Softmax, each for all channels. Use --format onnx or --format pt2 for a file that needs neither "
             "package, or install p3d-regression where the checkpoint is used."
         )
-    kept = {k: v for k, v in section.items() if k not in (*OURS, "is_segmentation", "final_sigmoid")}
-    return {**kept, **_PLAIN[final.plain]}
+    kept = {k: v for k, v in section.items() if k not in (*PLUGIN_KEYS, "is_segmentation", "final_sigmoid")}
+    return {**kept, **last_layer.UPSTREAM[final.plain]}
 
 
 def weights_of(weights: Mapping[str, Any], memory: Memory) -> "OrderedDict[str, Any]":
@@ -55,9 +49,9 @@ def weights_of(weights: Mapping[str, Any], memory: Memory) -> "OrderedDict[str, 
     if memory.scaling is not None:
         folded.update(_folded(weights, memory.scaling))
     metadata = {
-        name: {k: v for k, v in entry.items() if k != STAMP}
+        name: {k: v for k, v in entry.items() if k != METADATA_KEY}
         for name, entry in _metadata(weights).items()
-        if name.rpartition(".")[2] not in OURS
+        if name.rpartition(".")[2] not in PLUGIN_KEYS
     }
     folded._metadata = OrderedDict(metadata)  # type: ignore[attr-defined]  # torch's own place for it
     return folded

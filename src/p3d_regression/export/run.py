@@ -12,7 +12,7 @@ from p3d_regression.checks.run import read as read_config
 from p3d_regression.errors import ConfigError, ExportError
 from p3d_regression.export import graph, portable
 from p3d_regression.export.checkpoint import build, memory_of, read
-from p3d_regression.keys import OURS
+from p3d_regression.keys import PLUGIN_KEYS
 from p3d_regression.upstream import introspection
 from p3d_regression.upstream.logs import training_configs_beside
 
@@ -111,7 +111,7 @@ def _training_config(checkpoint: Path) -> tuple[Path, Mapping[str, Any]]:
 def _without_last_layer(section: object) -> object:
     if not isinstance(section, Mapping):
         return None
-    return {k: v for k, v in section.items() if k not in (*OURS, "is_segmentation", "final_sigmoid")}
+    return {k: v for k, v in section.items() if k not in (*PLUGIN_KEYS, "is_segmentation", "final_sigmoid")}
 
 
 def _write(content: bytes, out: Path) -> None:

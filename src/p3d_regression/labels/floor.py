@@ -8,7 +8,7 @@ floor is exact, and needs only one look at each label.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -39,51 +39,9 @@ class VoxelLoss:
         return self.factor is None and self.ignored is None
 
 
-def squared(ignored: float | None = None) -> VoxelLoss:
-    """The mean squared error."""
-    return VoxelLoss(np.square, ignored=ignored, is_squared=True)
-
-
-def absolute(ignored: float | None = None) -> VoxelLoss:
-    """The mean absolute error."""
-    return VoxelLoss(np.abs, ignored=ignored)
-
-
-def loss_of(module: Any, ignored: float | None = None) -> VoxelLoss | None:
-    """Return the loss that a module computes, with the options it was built with; None if it is none of these.
-
-    Args:
-        module: an instance of ``MSELoss``, ``L1Loss``, ``SmoothL1Loss`` or ``HuberLoss`` of ``torch.nn``, or of
-            ``WeightedSmoothL1Loss``, upstream's or this project's.
-        ignored: as in :class:`VoxelLoss`.
-    """
-    match type(module).__name__:
-        case "MSELoss":
-            return squared(ignored)
-        case "L1Loss":
-            return absolute(ignored)
-        case "SmoothL1Loss":
-            return VoxelLoss(_smooth_l1(module.beta), ignored=ignored)
-        case "HuberLoss":
-            return VoxelLoss(_huber(module.delta), ignored=ignored)
-        case "WeightedSmoothL1Loss" | "WeightedSmoothL1":
-            return VoxelLoss(_smooth_l1(module.beta), _upstreams_weights(module), ignored)
-    return None
-
-
-def _smooth_l1(beta: float) -> Callable[[Array], Array]:
-    if beta == 0:
-        return np.abs
-    return lambda d: np.where(d < beta, 0.5 * d * d / beta, d - 0.5 * beta)
-
-
-def _huber(delta: float) -> Callable[[Array], Array]:
-    return lambda d: np.where(d < delta, 0.5 * d * d, delta * (d - 0.5 * delta))
-
-
-def _upstreams_weights(module: Any) -> Callable[[Array], Array]:
-    threshold, weight, below = module.threshold, module.weight, module.apply_below_threshold
-    return lambda y: np.where((y < threshold) == bool(below), weight, 1.0)
+#: The mean squared and the mean absolute error.
+SQUARED = VoxelLoss(np.square, is_squared=True)
+ABSOLUTE = VoxelLoss(np.abs)
 
 
 @dataclass(frozen=True)

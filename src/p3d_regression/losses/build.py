@@ -1,19 +1,22 @@
 """From the ``loss`` section of a config to the module that a training uses."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from p3d_regression.components.configured import Configured
 from p3d_regression.errors import ConfigError
 from p3d_regression.interval import NON_NEGATIVE, Interval
+from p3d_regression.labels.floor import VoxelLoss
 from p3d_regression.losses.criterion import Channelwise, Criterion, VoxelMean, WeightedSum, Whole
 from p3d_regression.losses.loss import Loss
 from p3d_regression.losses.mask import Mask, mask_of
-from p3d_regression.losses.registry import registry
+from p3d_regression.losses.registry import known, registry
 from p3d_regression.losses.spec import CHANNELWISE, COMPOSITES, EXAMPLES, WEIGHTED_SUM, WHOLE, Spec, parse
-from p3d_regression.text import as_yaml
+from p3d_regression.upstream import builders
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,42 @@ class Resolved:
         """The smallest variance that is taken, in the units of the labels squared, for each output that is one."""
         found: dict[int, float] = {}
         for channel, _, leaf in self.needs(channels):
-            if self.targets(channels)[channel][1] and isinstance(least := leaf.arguments.get("eps"), float):
-                found[channel] = max(least, found.get(channel, 0.0))
+            assert leaf.loss is not None
+            for name, unit in leaf.loss.units.items():
+                if unit == "variance" and self.targets(channels)[channel][1]:
+                    found[channel] = max(leaf.arguments[name], found.get(channel, 0.0))
         return found
+
+    @property
+    def voxel_loss(self) -> VoxelLoss | None:
+        """The loss of a voxel as a function of numpy arrays, if it is a function of the distance."""
+        given = self.loss and self.loss.voxel_loss
+        return given(self.arguments) if given and self.spec.weight == 1 else None
+
+    def own_functions(self, channels: int) -> "list[tuple[Resolved, Loss, str, list[int]]]":
+        """The losses that apply a function to the output before they compare it with the labels.
+
+        Args:
+            channels: of the output.
+
+        Returns:
+            For each: as configured, what is known of it, the function, and the output channels that it is applied to.
+        """
+        found: dict[int, tuple[Resolved, Loss, str, list[int]]] = {}
+        for channel, _, leaf in self.needs(channels):
+            if leaf.loss and (applied := leaf.loss.applied(leaf.arguments)):
+                found.setdefault(id(leaf), (leaf, leaf.loss, applied, []))[3].append(channel)
+        return list(found.values())
+
+    @property
+    def has_units(self) -> bool:
+        """Whether some of its arguments are in the units of the labels."""
+        return any(leaf.loss and leaf.loss.units for leaf in self.leaves)
+
+    def standardised(self, mean: float, std: float) -> "Resolved":
+        """The same loss of labels that were shifted by ``-mean`` and divided by ``std``."""
+        arguments = self.loss.standardised(self.arguments, mean, std) if self.loss else self.arguments
+        return replace(self, arguments=arguments, parts=tuple(part.standardised(mean, std) for part in self.parts))
 
     def units_differ(self, channels: int) -> str | None:
         """Why an output is not in the units of its label, such as a logit; None if it is."""
@@ -117,7 +153,7 @@ class Resolved:
     def __str__(self) -> str:
         """As a config would say it, in one line."""
         if self.loss:
-            return as_yaml(self.loss.short(self.arguments))
+            return str(Configured(self.loss, self.arguments, self.spec.place))
         parts = [f"{part.spec.weight:g} * {part}" if part.spec.weight != 1 else str(part) for part in self.parts]
         return f"{self.spec.name} [{', '.join(parts)}]"
 
@@ -149,9 +185,23 @@ def resolve(section: Mapping[Any, object], channels: int | None = None) -> Resol
 def _resolve(spec: Spec) -> Resolved:
     if spec.name in COMPOSITES:
         return Resolved(spec, None, {}, tuple(_resolve(part) for part in spec.parts))
-    offer = registry().find(spec.name, f"{spec.place}.name")
     given = {key: value for key, value in spec.arguments.items() if (key, value) != ("reduction", "mean")}
-    return Resolved(spec, offer.component, offer.component.bind(given, spec.place), plugin=offer.plugin.distribution)
+    found = registry().configured(spec.name, given, spec.place)
+    return Resolved(spec, found.component, found.arguments, plugin=found.plugin)
+
+
+def described(section: Mapping[str, Any]) -> Resolved | None:
+    """Return what is known of the loss that pytorch-3dunet builds of a ``loss`` section; None if nothing is."""
+    loss = known(section.get("name"))
+    if loss is None or (built := builders.loss(section)).what is None:
+        return None
+    arguments = {name: p.default for name, p in loss.parameters.items() if not p.required}
+    for name, parameter in loss.parameters.items():
+        # what pytorch-3dunet does not read has its default, whatever the config says
+        if section.get(name) is not None and name not in built.unread:
+            with suppress(ValueError):
+                arguments[name] = parameter.convert(section[name])
+    return Resolved(Spec(loss.name, WHOLE), loss, arguments) if loss.parameters.keys() == arguments.keys() else None
 
 
 def _check(resolved: Resolved, channels: int | None) -> None:
@@ -207,19 +257,13 @@ def build(resolved: Resolved, mask: Mask | None = None) -> Criterion:
         return (Channelwise if resolved.spec.name == CHANNELWISE else WeightedSum)(parts, factors)
     loss = resolved.loss
     assert loss is not None
-    try:
-        # nothing random is taken from the user's seed
-        with torch.random.fork_rng(devices=[]):
-            module = loss.build(**resolved.arguments)
-            criterion = VoxelMean(module, mask, variance=loss.variance) if loss.per_voxel else Whole(module)
-            broken = _broken_promise(criterion, loss, resolved.arguments)
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise ConfigError(
-            f"{resolved.spec.place}: {resolved} cannot be computed: {reason[:500].rstrip('.')}. {loss.usage()}"
-        ) from (error if resolved.plugin else None)
+    leaf = Configured(loss, resolved.arguments, resolved.spec.place, resolved.plugin)
+    with leaf.trial():
+        module = loss.build(**resolved.arguments)
+        criterion = VoxelMean(module, mask, variance=loss.variance) if loss.per_voxel else Whole(module)
+        broken = _broken_promise(criterion, loss, resolved.arguments)
     if broken:
-        raise ConfigError(f"{resolved.spec.place}: {resolved} cannot be a loss: {broken}. {loss.usage()}")
+        raise leaf.refusal(f"cannot be a loss: {broken}")
     if resolved.spec.place == WHOLE and resolved.spec.weight != 1:
         return WeightedSum([criterion], [resolved.spec.weight])
     return criterion
@@ -236,6 +280,8 @@ def _broken_promise(criterion: Criterion, loss: Loss, arguments: Mapping[str, An
         losses = criterion.loss(first, labels, *rest)  # type: ignore[operator]
         if losses.shape != labels.shape:
             return f"it makes the shape {tuple(losses.shape)} of {tuple(labels.shape)}, and needs a loss for each voxel"
+        if loss.voxel_loss and not _agrees(loss.voxel_loss(arguments), criterion, labels):
+            return "its voxel_loss is another function than its module"
     value = criterion(outputs, labels)
     if value.dim() != 0:
         return f"it returns the shape {tuple(value.shape)}, not one number"
@@ -244,6 +290,15 @@ def _broken_promise(criterion: Criterion, loss: Loss, arguments: Mapping[str, An
     if not value.requires_grad:
         return "it has no gradient"
     return None
+
+
+def _agrees(voxel_loss: VoxelLoss, criterion: Criterion, labels: torch.Tensor) -> bool:
+    """Whether a module's losses are those that the floor would be computed from, as far as a few voxels show."""
+    outputs = labels.flip(-1) + 1
+    losses = criterion.loss(outputs, labels)  # type: ignore[operator]
+    wanted = voxel_loss.of_distance((outputs - labels).abs().numpy())
+    factor = voxel_loss.factor(labels.numpy()) if voxel_loss.factor else 1.0
+    return torch.allclose(losses, torch.as_tensor(wanted * factor, dtype=losses.dtype), rtol=1e-4)
 
 
 def _sample(interval: Interval) -> torch.Tensor:

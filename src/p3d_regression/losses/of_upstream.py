@@ -1,31 +1,58 @@
-"""Losses of upstream's own that can stand beside others in a sum."""
+"""pytorch-3dunet's own losses of masks and classes. Those of masks can be a part of a sum."""
+
+from typing import Any
 
 from p3d_regression.components.parameters import parameters_of
 from p3d_regression.interval import REAL_LINE, UNIT
 from p3d_regression.losses.loss import Loss
 from p3d_regression.upstream.introspection import module_of
 
-_SUMMARIES = {
-    "DiceLoss": "upstream's: overlap of masks; normalization none for an output of sigmoid",
-    "GeneralizedDiceLoss": "upstream's: overlap of masks, rare ones count as much; see DiceLoss",
-    "BCEDiceLoss": "upstream's: cross-entropy and overlap of masks, for an output of none",
+_HIDDEN = {
+    "weight": "it would be of classes; a number beside the name weighs a whole term of a sum",
+    "ignore_index": "it would be of classes",
+}
+
+_DICE: dict[str, Any] = {
+    "outputs": lambda arguments: UNIT if arguments.get("normalization") == "none" else REAL_LINE,
+    "labels": UNIT,
+    "compares": "fractions",
+    "applies": lambda arguments: {"none": None}.get(found := arguments.get("normalization", "sigmoid"), found),
+    "instead": {"normalization": "none"},
+}
+
+#: Name -> what is known of it.
+_FACTS: dict[str, dict[str, Any]] = {
+    "DiceLoss": {"summary": "upstream's: overlap of masks; normalization none for an output of sigmoid", **_DICE},
+    "GeneralizedDiceLoss": {"summary": "upstream's: overlap of masks, rare ones count as much; see DiceLoss", **_DICE},
+    "BCEDiceLoss": {
+        "summary": "upstream's: cross-entropy and overlap of masks, for an output of none",
+        "labels": UNIT,
+        "compares": "fractions",
+        "applies": "sigmoid",
+        "instead": {"name": "BCELoss"},
+    },
+    **{
+        name: {"summary": "upstream's: classes, one per output channel", "compares": "classes", "applies": "softmax"}
+        for name in ("CrossEntropyLoss", "WeightedCrossEntropyLoss")
+    },
 }
 
 
 def losses() -> list[Loss]:
+    from torch import nn
+
     module = module_of("pytorch3dunet.unet3d.losses")
+    found = {name: getattr(module, name, getattr(nn, name, None)) for name in _FACTS}
     return [
         Loss(
             name,
-            getattr(module, name),
-            summary=summary,
+            build,
             per_voxel=False,
-            outputs=lambda arguments: UNIT if arguments.get("normalization") == "none" else REAL_LINE,
-            labels=UNIT,
             # 1.3 had no defaults for the factors of a sum
-            example={p.name: 1.0 for p in parameters_of(getattr(module, name)).values() if p.required},
-            hidden={"weight": "it would be of classes; a number beside the name weighs a whole term of a sum"},
+            example={p.name: 1.0 for p in parameters_of(build).values() if p.required},
+            hidden=_HIDDEN,
+            **_FACTS[name],
         )
-        for name, summary in _SUMMARIES.items()
-        if hasattr(module, name)
+        for name, build in found.items()
+        if build is not None
     ]

@@ -5,14 +5,16 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules import loss as home
 
 from p3d_regression.components.component import Refused
-from p3d_regression.interval import NON_NEGATIVE, REAL_LINE, UNIT, Interval
-from p3d_regression.losses import modules
-from p3d_regression.losses.loss import IntervalOf, Loss
+from p3d_regression.interval import NON_NEGATIVE, NON_POSITIVE, REAL_LINE, UNIT, Interval
+from p3d_regression.labels.floor import ABSOLUTE, SQUARED, VoxelLoss
+from p3d_regression.losses import builtin
+from p3d_regression.losses.loss import Loss
 
 _HIDDEN = {
     "reduction": "it is always the mean over the voxels that count",
@@ -21,70 +23,109 @@ _HIDDEN = {
     "weight": "it would be one number per patch; a number beside the name weighs a whole term of a sum",
 }
 
-#: What each is for; the order is that of the table, what is wanted most often first.
-_SUMMARIES = {
-    "MSELoss": "the mean of the labels at each voxel; few large errors count most",
-    "L1Loss": "the median of the labels; outliers count little",
-    "SmoothL1Loss": "squared below beta, absolute above: MSELoss near the label, L1Loss far from it",
-    "HuberLoss": "SmoothL1Loss times its delta: has the gradient of the squared error near the label",
-    "GaussianNLLLoss": "mean and variance of each voxel: an uncertainty beside the prediction, two output channels",
-    "PoissonNLLLoss": "counts; the output is the logarithm of the rate, or with log_input false the rate itself",
-    "BCELoss": "masks and fractions 0..1, for an output of sigmoid",
-    "BCEWithLogitsLoss": "masks and fractions 0..1, for an output of none: it applies the sigmoid itself",
-    "KLDivLoss": "fractions over the channels, for an output of log_softmax",
-}
-
-_ALIASES = {
-    "MSELoss": ("MSE", "L2Loss"),
-    "L1Loss": ("MAE",),
-    "HuberLoss": ("Huber",),
-    "SmoothL1Loss": ("SmoothL1",),
-    "GaussianNLLLoss": ("GaussianNLL",),
-    "PoissonNLLLoss": ("PoissonNLL",),
-}
-
-#: Which outputs each can be given.
-_OUTPUTS: dict[str, Interval | IntervalOf] = {
-    "BCELoss": UNIT,
-    "KLDivLoss": Interval(high=0.0),
-    "PoissonNLLLoss": lambda arguments: REAL_LINE if arguments.get("log_input", True) else NON_NEGATIVE,
-}
-
-#: Which labels make sense for each.
-_LABELS: dict[str, Interval | IntervalOf] = {
-    "BCELoss": UNIT,
-    "BCEWithLogitsLoss": UNIT,
-    "HingeEmbeddingLoss": Interval(-1.0, 1.0),
-    "SoftMarginLoss": Interval(-1.0, 1.0),
-    "KLDivLoss": lambda arguments: Interval(high=0.0) if arguments.get("log_target", False) else UNIT,
-    "PoissonNLLLoss": NON_NEGATIVE,
-}
-
-#: Written anew because torch's own looks at each variance on the host, once per step.
-_OURS: dict[str, type[nn.Module]] = {"GaussianNLLLoss": modules.GaussianNLL, "BCEWithLogitsLoss": modules.BCEWithLogits}
-
 _TRIAL = torch.linspace(0.1, 0.9, 16, device="cpu").reshape(1, 2, 2, 2, 2)
 
 
 def losses() -> list[Loss | Refused]:
-    order = [*_SUMMARIES, *home.__all__]
-    return [_loss(getattr(home, name)) for name in sorted(home.__all__, key=order.index)]
+    """In the order of the table: what is wanted most often first."""
+    known = _known()
+    names = {loss.name for loss in known}
+    return [*known, *(_loss(getattr(home, name)) for name in home.__all__ if name not in names)]
+
+
+def _known() -> list[Loss]:
+    return [
+        _of(
+            nn.MSELoss,
+            "the mean of the labels at each voxel; few large errors count most",
+            aliases=("MSE", "L2Loss"),
+            voxel_loss=lambda arguments: SQUARED,
+        ),
+        _of(
+            nn.L1Loss,
+            "the median of the labels; outliers count little",
+            aliases=("MAE",),
+            voxel_loss=lambda arguments: ABSOLUTE,
+        ),
+        _of(
+            nn.SmoothL1Loss,
+            "squared below beta, absolute above: MSELoss near the label, L1Loss far from it",
+            aliases=("SmoothL1",),
+            units={"beta": "difference"},
+            voxel_loss=lambda arguments: VoxelLoss(builtin.smooth_l1(arguments["beta"])),
+        ),
+        _of(
+            nn.HuberLoss,
+            "SmoothL1Loss times its delta: has the gradient of the squared error near the label",
+            aliases=("Huber",),
+            units={"delta": "difference"},
+            voxel_loss=lambda arguments: VoxelLoss(_huber(arguments["delta"])),
+        ),
+        # written anew because torch's own looks at each variance on the host, once per step
+        Loss(
+            "GaussianNLLLoss",
+            builtin.GaussianNLL,
+            summary="mean and variance of each voxel: an uncertainty beside the prediction, two output channels",
+            variance=True,
+            aliases=("GaussianNLL",),
+            hidden=_HIDDEN,
+            units={"eps": "variance"},
+        ),
+        _of(
+            nn.PoissonNLLLoss,
+            "counts; the output is the logarithm of the rate, or with log_input false the rate itself",
+            outputs=lambda arguments: REAL_LINE if arguments.get("log_input", True) else NON_NEGATIVE,
+            labels=NON_NEGATIVE,
+            aliases=("PoissonNLL",),
+            applies=lambda arguments: "exp" if arguments.get("log_input", True) else None,
+            instead={"log_input": False},
+        ),
+        _of(
+            nn.BCELoss,
+            "masks and fractions 0..1, for an output of sigmoid",
+            outputs=UNIT,
+            labels=UNIT,
+            compares="fractions",
+        ),
+        # written anew because torch's own takes a tensor for pos_weight
+        Loss(
+            "BCEWithLogitsLoss",
+            builtin.BCEWithLogits,
+            summary="masks and fractions 0..1, for an output of none: it applies the sigmoid itself",
+            labels=UNIT,
+            hidden=_HIDDEN,
+            compares="fractions",
+            applies="sigmoid",
+            instead={"name": "BCELoss"},
+        ),
+        _of(
+            nn.KLDivLoss,
+            "fractions over the channels, for an output of log_softmax",
+            outputs=NON_POSITIVE,
+            labels=lambda arguments: NON_POSITIVE if arguments.get("log_target", False) else UNIT,
+            compares="fractions",
+            applies=lambda arguments: None if arguments.get("log_target", False) else "exp",
+            instead={"final_activation": "softmax", "name": "MSELoss"},
+        ),
+        *(
+            _of(cls, f"torch.nn.{cls.__name__}", labels=Interval(-1.0, 1.0), compares="fractions")
+            for cls in (nn.HingeEmbeddingLoss, nn.SoftMarginLoss)
+        ),
+    ]
+
+
+def _of(cls: type[nn.Module], summary: str, **facts: Any) -> Loss:
+    return Loss(cls.__name__, _unreduced(cls), summary=summary, hidden=_HIDDEN, **facts)
+
+
+def _huber(delta: float) -> Callable[[Any], Any]:
+    return lambda distance: np.where(distance < delta, 0.5 * distance**2, delta * (distance - 0.5 * delta))
 
 
 def _loss(cls: type[nn.Module]) -> Loss | Refused:
-    name = cls.__name__
-    if name not in _OURS and (reason := _reason_against(cls)):
-        return Refused(name, reason)
-    return Loss(
-        name,
-        _OURS.get(name) or _unreduced(cls),
-        summary=_SUMMARIES.get(name, f"torch.nn.{name}"),
-        variance=name == "GaussianNLLLoss",
-        outputs=_OUTPUTS.get(name, REAL_LINE),
-        labels=_LABELS.get(name, REAL_LINE),
-        aliases=_ALIASES.get(name, ()),
-        hidden=_HIDDEN,
-    )
+    """A loss that this project knows nothing of."""
+    reason = _reason_against(cls)
+    return Refused(cls.__name__, reason) if reason else _of(cls, f"torch.nn.{cls.__name__}")
 
 
 def _unreduced(cls: type[nn.Module]) -> Callable[..., nn.Module]:

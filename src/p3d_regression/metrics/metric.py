@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from p3d_regression.components.component import Component
 from p3d_regression.components.parameters import Argument
 from p3d_regression.interval import REAL_LINE, Interval
-from p3d_regression.text import as_yaml
+from p3d_regression.labels.floor import VoxelLoss
 
 
 class Accumulating(Protocol):
@@ -40,6 +40,8 @@ class Metric(Component):
         aliases: other names for it.
         example: arguments for a table and for tests; needed where the constructor has arguments without default.
         hidden: arguments of the constructor that a config may not give -> why.
+        voxel_loss: from the arguments to the metric of one voxel as a function of numpy arrays, where the metric is the
+            mean of that, as for :class:`~p3d_regression.losses.loss.Loss`; None for other metrics.
 
     Raises:
         ValueError: an argument, the aliases or the example cannot be used.
@@ -56,11 +58,19 @@ class Metric(Component):
     aliases: tuple[str, ...] = ()
     example: Mapping[str, Argument] = field(default_factory=dict)
     hidden: Mapping[str, str] = field(default_factory=dict)
+    voxel_loss: Callable[[Mapping[str, Any]], VoxelLoss | None] | None = None
     noun: ClassVar[str] = "metric"
 
     def __post_init__(self) -> None:
         self._check()
 
-    def lines(self, arguments: Mapping[str, Argument]) -> str:
-        given = "".join(f"\n    {name}: {as_yaml(value)}" for name, value in arguments.items())
-        return f"  eval_metric:\n    name: {self.name}{given}"
+    @property
+    def properties(self) -> dict[str, Any]:
+        """``higher_is_better``; ``ignores``, whether voxels can be masked; ``keeps_voxels``, whether all of a
+        validation are kept in memory.
+        """
+        return {
+            "higher_is_better": self.higher_is_better,
+            "ignores": self.on == "voxels",
+            "keeps_voxels": self.keeps_voxels,
+        }

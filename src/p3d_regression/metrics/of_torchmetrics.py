@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from p3d_regression.components.component import Refused
-from p3d_regression.interval import NON_NEGATIVE, REAL_LINE
+from p3d_regression.interval import NON_NEGATIVE
+from p3d_regression.labels.floor import ABSOLUTE, SQUARED
+from p3d_regression.metrics import builtin
 from p3d_regression.metrics.metric import Metric
+from p3d_regression.plugins import singleton
 
 _HIDDEN = {
     "num_outputs": "each channel has a metric of its own, and the score is their mean",
@@ -18,33 +21,46 @@ _HIDDEN = {
     "power": "the others are for labels and predictions above 0 only, and stop at the first one that is not",
 }
 
-#: What each is for; the order is that of the table, what is wanted most often first.
-_SUMMARIES = {
-    "MeanSquaredError": "MSE; squared false for RMSE",
-    "MeanAbsoluteError": "MAE, in the units of the labels",
-    "PearsonCorrCoef": "linear correlation; blind to offset and scale",
-    "ConcordanceCorrCoef": "correlation that offset and scale count against",
-    "SpearmanCorrCoef": "correlation of ranks",
-    "ExplainedVariance": "R2 that a constant offset does not count against",
-    "NormalizedRootMeanSquaredError": "RMSE by mean, range, standard deviation or norm of the labels",
-    "PeakSignalNoiseRatio": "PSNR in dB; data_range is that of the labels",
+#: What torchmetrics does not tell of each. The order is that of the table: what is wanted most often first.
+_FACTS: dict[str, dict[str, Any]] = {
+    "MeanSquaredError": {
+        "summary": "MSE; squared false for RMSE",
+        "higher_is_better": False,
+        "aliases": ("MSE",),
+        "voxel_loss": lambda arguments: SQUARED if arguments["squared"] else None,
+    },
+    "MeanAbsoluteError": {
+        "summary": "MAE, in the units of the labels",
+        "higher_is_better": False,
+        "aliases": ("MAE",),
+        "voxel_loss": lambda arguments: ABSOLUTE,
+    },
+    "PearsonCorrCoef": {
+        "summary": "linear correlation; blind to offset and scale",
+        "aliases": ("Pearson",),
+        "higher_is_better": True,  # a correlation of -1 is no good model
+    },
+    "ConcordanceCorrCoef": {
+        "summary": "correlation that offset and scale count against",
+        "aliases": ("Concordance",),
+    },
+    "SpearmanCorrCoef": {"summary": "correlation of ranks", "aliases": ("Spearman",)},
+    "ExplainedVariance": {"summary": "R2 that a constant offset does not count against"},
+    "NormalizedRootMeanSquaredError": {
+        "summary": "RMSE by mean, range, standard deviation or norm of the labels",
+        "aliases": ("NRMSE",),
+    },
+    "PeakSignalNoiseRatio": {
+        "summary": "PSNR in dB; data_range is that of the labels",
+        "higher_is_better": True,
+        "aliases": ("PSNR",),
+        "example": {"data_range": 1.0},
+    },
+    "MeanSquaredLogError": {"outputs": NON_NEGATIVE, "labels": NON_NEGATIVE},
+    "TweedieDevianceScore": {"higher_is_better": False},
+    "CriticalSuccessIndex": {"example": {"threshold": 0.5}},
+    "MinkowskiDistance": {"example": {"p": 3.0}},
 }
-
-_ALIASES = {
-    "MeanSquaredError": ("MSE",),
-    "MeanAbsoluteError": ("MAE",),
-    "PearsonCorrCoef": ("Pearson",),
-    "SpearmanCorrCoef": ("Spearman",),
-    "ConcordanceCorrCoef": ("Concordance",),
-    "NormalizedRootMeanSquaredError": ("NRMSE",),
-    "PeakSignalNoiseRatio": ("PSNR",),
-}
-
-#: Of labels and predictions that are not negative.
-_NON_NEGATIVE = ("MeanSquaredLogError",)
-
-#: Where torchmetrics says neither: a correlation of -1 is no good model.
-_HIGHER_IS_BETTER = {"PearsonCorrCoef": True, "TweedieDevianceScore": False}
 
 #: What works on a few numbers, and not on the voxels of a volume.
 _REFUSED = {
@@ -53,26 +69,43 @@ _REFUSED = {
     "MultiScaleStructuralSimilarityIndexMeasure": "its windows need patches of more than 160 voxels a side; see SSIM",
 }
 
-_EXAMPLES: dict[str, dict[str, Any]] = {
-    "CriticalSuccessIndex": {"threshold": 0.5},
-    "MinkowskiDistance": {"p": 3.0},
-    "PeakSignalNoiseRatio": {"data_range": 1.0},
-}
-
 #: Of the image metrics, those that look at single voxels.
 _IMAGES_BY_VOXEL = ("PeakSignalNoiseRatio",)
 
 #: Built in, in another form.
-_OURS = ("R2Score", "StructuralSimilarityIndexMeasure")
+_BUILT_IN = ("R2Score", "StructuralSimilarityIndexMeasure")
+
+#: What stands in where torchmetrics cannot be imported, so that pytorch-3dunet's metrics can be masked there too.
+_STAND_INS: dict[str, Callable[..., Any]] = {
+    "MeanSquaredError": builtin.mean_squared_error,
+    "MeanAbsoluteError": builtin.mean_absolute_error,
+    "PeakSignalNoiseRatio": builtin.peak_signal_noise_ratio,
+}
+
+
+@singleton
+def torchmetrics_error() -> str | None:
+    """Why torchmetrics cannot be imported, in one line; None if it can be.
+
+    With a torchvision that does not fit torch it is ``RuntimeError: operator torchvision::nms does not exist``. The
+    project's own metrics work without it: the plugin is active, and ``doctor`` shows this as a problem of its own.
+    """
+    try:
+        from torchmetrics import image, regression  # noqa: F401
+    except Exception as error:
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return None
 
 
 def metrics() -> list[Metric | Refused]:
+    if torchmetrics_error():
+        return [Metric(name, build, **_FACTS[name]) for name, build in _STAND_INS.items()]
     from torchmetrics import image, regression
 
-    found = {name: getattr(regression, name) for name in regression.__all__ if name not in _OURS}
+    found = {name: getattr(regression, name) for name in regression.__all__ if name not in _BUILT_IN}
     found |= {name: getattr(image, name) for name in _IMAGES_BY_VOXEL}
-    others = [name for name in image.__all__ if name not in (*found, *_OURS)]
-    order = [*_SUMMARIES, *found]
+    others = [name for name in image.__all__ if name not in (*found, *_BUILT_IN)]
+    order = [*(name for name in _FACTS if "summary" in _FACTS[name]), *found]
     return [
         *(_metric(found[name]) for name in sorted(found, key=order.index)),
         *(Refused(name, _REFUSED.get(name, "it is for pictures, or needs a trained network")) for name in others),
@@ -81,24 +114,14 @@ def metrics() -> list[Metric | Refused]:
 
 def _metric(cls: Any) -> Metric | Refused:
     name = cls.__name__
-    example = _EXAMPLES.get(name, {})
-    build = _builder(cls)
     if name in _REFUSED:
         return Refused(name, _REFUSED[name])
+    build, facts = _builder(cls), _FACTS.get(name, {})
+    example = facts.get("example", {})
     if reason := _reason_against(build, example):
         return Refused(name, reason)
-    return Metric(
-        name,
-        build,
-        higher_is_better=_HIGHER_IS_BETTER.get(name, cls.higher_is_better),
-        summary=_SUMMARIES.get(name, f"torchmetrics.{name}"),
-        outputs=NON_NEGATIVE if name in _NON_NEGATIVE else REAL_LINE,
-        labels=NON_NEGATIVE if name in _NON_NEGATIVE else REAL_LINE,
-        keeps_voxels=_keeps_voxels(build, example),
-        aliases=_ALIASES.get(name, ()),
-        example=example,
-        hidden=_HIDDEN,
-    )
+    general = {"summary": f"torchmetrics.{name}", "higher_is_better": cls.higher_is_better}
+    return Metric(name, build, keeps_voxels=_keeps_voxels(build, example), hidden=_HIDDEN, **general | facts)
 
 
 def _builder(cls: Any) -> Callable[..., Any]:

@@ -7,15 +7,12 @@ from p3d_regression.metrics import builtin, of_torchmetrics
 from p3d_regression.metrics.metric import Metric
 from p3d_regression.plugins import singleton
 
-EXAMPLE = "Example:\n  eval_metric:\n    name: R2Score"
-
 FAMILY = Family(
     Metric,
     hook="p3d_metrics",
-    noun="a metric",
     command="metrics",
-    example=EXAMPLE,
-    fallback="for unbounded values write MeanSquaredError, MeanAbsoluteError or R2Score.",
+    example="R2Score",
+    fallback="For unbounded values write MeanSquaredError, MeanAbsoluteError or R2Score.",
 )
 
 

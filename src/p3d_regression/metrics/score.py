@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from p3d_regression.components.configured import Configured
 from p3d_regression.errors import ConfigError
 from p3d_regression.losses.criterion import check_shapes
 from p3d_regression.losses.mask import Mask
 from p3d_regression.metrics.metric import Accumulating, Metric
 from p3d_regression.metrics.registry import registry
-from p3d_regression.text import as_yaml
 
 #: Voxels per axis of the patches that a metric is tried on, at most.
 _TRIALS = (24, 96)
@@ -38,7 +38,7 @@ class Resolved:
 
     def __str__(self) -> str:
         """As a config would say it, in one line."""
-        return as_yaml(self.metric.short(self.arguments))
+        return str(Configured(self.metric, self.arguments, "eval_metric"))
 
     def build(self) -> Accumulating:
         """Build what computes it for one channel.
@@ -85,8 +85,8 @@ class Resolved:
     def impossible(self, error: Exception, where: str = "") -> ConfigError:
         """What to say if it cannot be computed."""
         reason = (str(error) or type(error).__name__)[:500].rstrip(".")
-        return ConfigError(
-            f"eval_metric: {self} cannot be computed{where}: {reason}. {self.metric.usage(self.arguments)}"
+        return Configured(self.metric, self.arguments, "eval_metric", self.plugin).refusal(
+            f"cannot be computed{where}: {reason}"
         )
 
 
@@ -97,12 +97,12 @@ def resolve(section: Mapping[Any, object]) -> Resolved:
         ConfigError: it is not understood.
     """
     name = section.get("name")
-    if not isinstance(name, str):
-        raise ConfigError(f"eval_metric: {reprlib.repr(section)} has no name. {registry().family.example}")
-    offer = registry().find(name, "eval_metric.name")
     arguments = {str(key): value for key, value in section.items() if key != "name"}
-    metric = offer.component
-    return Resolved(metric, metric.bind(arguments, "eval_metric"), offer.plugin.distribution)
+    if not isinstance(name, str):
+        fix = registry().example("eval_metric", arguments)
+        raise ConfigError("eval_metric", f"{reprlib.repr(section)} has no name.", fix)
+    found = registry().configured(name, arguments, "eval_metric")
+    return Resolved(found.component, found.arguments, found.plugin)
 
 
 @dataclass

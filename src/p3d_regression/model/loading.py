@@ -35,7 +35,7 @@ def recall(unet: Any, state_dict: Mapping[str, Any], prefix: str, metadata: Mapp
     if not is_unet(unet) or channels is None or not _brings_a_head(state_dict, prefix, channels):
         return
     silent = not has_ours(unet) or hasattr(unet, REPLACED)
-    kept = checkpoint_memory.remembered(metadata, channels)
+    kept = checkpoint_memory.from_metadata(metadata, channels)
     if not silent and not metadata and not hasattr(unet, SAID):
         console().warning(_FORGOTTEN)
     if silent and kept is None and has_ours(unet):

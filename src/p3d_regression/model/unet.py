@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from p3d_regression.activations.final import FinalActivation
     from p3d_regression.scaling.target import TargetScaling
 
-#: Attribute of a U-Net: what its checkpoints remember, plain data that is copied and pickled with it.
-_STAMP = "_p3d_stamp"
+#: Attribute of a U-Net: its checkpoint memory, plain data that is copied and pickled with it. Models that an earlier
+#: version has pickled have it under this name.
+_MEMORY = "_p3d_stamp"
 
 #: Attribute of a U-Net that has a checkpoint's final activation: upstream's own, in a tuple so that it is no child.
 REPLACED = "_p3d_replaced"
@@ -83,8 +84,8 @@ def set_target_scaling(model: "nn.Module", value: object) -> "nn.Module":
             it is ``"standardize"``, for which a training measures the labels.
         TypeError: ``model`` is not one of upstream's U-Nets.
     """
-    from p3d_regression.scaling.spec import EXAMPLE, parse
-    from p3d_regression.scaling.target import settled
+    from p3d_regression.scaling.spec import parse
+    from p3d_regression.scaling.target import scaling_of
 
     unet = inside(model)
     if not is_attached(unet):
@@ -96,10 +97,10 @@ def set_target_scaling(model: "nn.Module", value: object) -> "nn.Module":
     if spec.is_measured:
         raise ConfigError(
             f"model.{SCALING}: only a training measures labels. Write the numbers, {{'mean': ..., 'std': ...}}, or "
-            f"leave it to train3dunet. {EXAMPLE}"
+            "leave it to train3dunet."
         )
     note_scaling(unet, spec)
-    set_scaling(unet, settled(spec, attached(unet)))
+    set_scaling(unet, scaling_of(spec, attached(unet)))
     # the user's word now, not that of a checkpoint
     unet.__dict__.pop(REPLACED, None)
     forget_compiled()
@@ -111,13 +112,13 @@ def attach(unet: Any, final: "FinalActivation", module: "nn.Module") -> None:
     conv = unet.final_conv
     if KEY not in conv._modules:
         conv.register_forward_hook(_apply)
-    if not hasattr(unet, _STAMP):
+    if not hasattr(unet, _MEMORY):
         unet.register_forward_pre_hook(_refuse_without)
         unet.register_state_dict_post_hook(_remember)
     conv.add_module(KEY, module)
     unet.final_activation = None  # upstream's own spelling of "no activation", in every version since 1.3
     unet.__dict__.pop(REPLACED, None)
-    setattr(unet, _STAMP, checkpoint_memory.stamp(Memory(final)))
+    setattr(unet, _MEMORY, checkpoint_memory.to_plain(Memory(final)))
 
 
 def note_scaling(unet: Any, spec: Spec) -> None:
@@ -132,13 +133,13 @@ def attach_scaling(unet: Any, spec: Spec) -> str:
         What that means, for a line of the log.
     """
     from p3d_regression.scaling.modules import Unmeasured
-    from p3d_regression.scaling.target import settled
+    from p3d_regression.scaling.target import scaling_of
 
     note_scaling(unet, spec)
     if spec.is_measured:
         unet.final_conv.add_module(SCALING, Unmeasured())
         return "to be measured, or to come with a checkpoint"
-    scaling = settled(spec, attached(unet))
+    scaling = scaling_of(spec, attached(unet))
     set_scaling(unet, scaling)
     return "none" if scaling is None else scaling.describe(attached(unet))
 
@@ -151,7 +152,7 @@ def set_scaling(unet: Any, scaling: "TargetScaling | None") -> None:
         device = unet.final_conv.weight.device
         # one without memory gets its weights later, and moves then
         unet.final_conv.add_module(SCALING, scaling.build().to("cpu" if device.type == "meta" else device))
-    setattr(unet, _STAMP, checkpoint_memory.stamp(Memory(attached(unet), scaling)))
+    setattr(unet, _MEMORY, checkpoint_memory.to_plain(Memory(attached(unet), scaling)))
 
 
 def is_unmeasured(unet: Any) -> bool:
@@ -168,7 +169,7 @@ def detach(unet: Any) -> None:
     _remove(_apply, unet.final_conv._forward_hooks)
     _remove(_refuse_without, unet._forward_pre_hooks)
     _remove(_remember, unet._state_dict_hooks)
-    for name in (_STAMP, REPLACED, SAID):
+    for name in (_MEMORY, REPLACED, SAID):
         unet.__dict__.pop(name, None)
 
 
@@ -219,12 +220,12 @@ def _refuse(unet: Any) -> NoReturn:
 
 def _remember(unet: Any, state_dict: Any, prefix: str, metadata: dict[str, Any]) -> None:
     if has_ours(unet) and unet.final_activation is None and not is_unmeasured(unet):
-        metadata[checkpoint_memory.STAMP] = copy.deepcopy(getattr(unet, _STAMP))
+        metadata[checkpoint_memory.METADATA_KEY] = copy.deepcopy(getattr(unet, _MEMORY))
 
 
 def is_attached(unet: Any) -> bool:
     """Whether a U-Net has a final activation of this project."""
-    return hasattr(unet, _STAMP)
+    return hasattr(unet, _MEMORY)
 
 
 def attached(unet: Any) -> "FinalActivation":
@@ -234,7 +235,7 @@ def attached(unet: Any) -> "FinalActivation":
 
 def memory_of(unet: Any) -> Memory:
     """What this project has put on a U-Net."""
-    return checkpoint_memory.read(getattr(unet, _STAMP), unet.final_conv.out_channels)
+    return checkpoint_memory.from_plain(getattr(unet, _MEMORY), unet.final_conv.out_channels)
 
 
 def inside(model: Any) -> Any:

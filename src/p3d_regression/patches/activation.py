@@ -34,9 +34,6 @@ PATCHERS = {
     "pytorch3dunet.datasets.utils": "p3d_regression.patches.loaders",
 }
 
-#: Upstream modules that take the builder by name: a last chance to patch what another import hook has hidden.
-USERS = ("pytorch3dunet.unet3d.trainer", "pytorch3dunet.predict")
-
 _lock = RLock()
 _hook: ImportHook | None = None
 _patches: "list[Patch]" = []
@@ -55,7 +52,7 @@ def activate() -> None:
         return
     with _lock:
         if _hook is None:
-            _hook = call_after_import({**dict.fromkeys(PATCHERS, _patch), **dict.fromkeys(USERS, _patch_with_missed)})
+            _hook = call_after_import(dict.fromkeys(PATCHERS, _patch), witness="torch")
         else:
             _hook.install()
 
@@ -135,14 +132,6 @@ def unsupported_builder() -> str:
     )
 
 
-def _patch_with_missed(user: ModuleType) -> None:
-    for name in PATCHERS:
-        module = user if name == user.__name__ else sys.modules.get(name)
-        # a test may have put a stand-in there
-        if isinstance(module, ModuleType):
-            _patch(module)
-
-
 def _patch(module: ModuleType) -> None:
     """Patch a module that has just been imported; patched again it stays as it is.
 
@@ -150,8 +139,9 @@ def _patch(module: ModuleType) -> None:
     """
     name = module.__name__
     try:
-        for patch in import_module(PATCHERS[name]).patch(module):
-            with _lock:
+        patcher = import_module(PATCHERS[name])
+        with _lock:
+            for patch in patcher.patch(module):
                 if not any(patch is known for known in _patches):
                     _patches.append(patch)
         _failures.pop(name, None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from p3d_regression._patching import AnyFunction, Patch, replace_function
 from p3d_regression.errors import UnsupportedUpstreamError
-from p3d_regression.keys import OURS, check_sections
+from p3d_regression.keys import PLUGIN_KEYS, check_sections
 from p3d_regression.patches import activation
 
 
@@ -38,7 +38,7 @@ def _check(config: object) -> None:
     model = config.get("model")
     if not isinstance(model, Mapping):
         return
-    for key in (key for key in OURS if key in model):
+    for key in (key for key in PLUGIN_KEYS if key in model):
         if not activation.builder_is_ready():
             raise UnsupportedUpstreamError(
                 f"model.{key}: {model[key]!r} would be ignored. {activation.unsupported_builder()}"

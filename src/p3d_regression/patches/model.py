@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from p3d_regression._patching import AnyFunction, Patch, replace_function, replace_method
 from p3d_regression.activations.spec import KEY
 from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
-from p3d_regression.keys import OURS, check_keys
+from p3d_regression.fix import Fix
+from p3d_regression.keys import PLUGIN_KEYS, check_keys
+from p3d_regression.model.last_layer import contradiction
 from p3d_regression.model.loading import recall
 from p3d_regression.model.unet import attach, attach_scaling, attached, inside, set_final_activation
 from p3d_regression.patches import activation
@@ -43,7 +45,7 @@ def _patch_get_model(module: ModuleType) -> Patch:
             from p3d_regression.scaling.target import spec_for
 
             value = model_config[KEY]
-            plain_config = {key: value for key, value in model_config.items() if key not in OURS}
+            plain_config = {key: value for key, value in model_config.items() if key not in PLUGIN_KEYS}
             channels = model_config.get("out_channels")
             if not isinstance(channels, int) or channels < 1:
                 # upstream says what it thinks of that
@@ -86,7 +88,7 @@ def _patch_constructors(module: ModuleType) -> Patch:
     if not classes:
         return Patch(target, "not needed", "no model class swallows unknown keys")
     return replace_method(
-        classes, "__init__", _refusing, target=target, detail=f"refuse a swallowed {' or '.join(OURS)}"
+        classes, "__init__", _refusing, target=target, detail=f"refuse a swallowed {' or '.join(PLUGIN_KEYS)}"
     )
 
 
@@ -94,14 +96,14 @@ def _swallows_unknown_keys(cls: object, module: ModuleType) -> bool:
     if not (isinstance(cls, type) and cls.__module__ == module.__name__ and "__init__" in vars(cls)):
         return False
     parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
-    return not OURS & parameters.keys() and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return not PLUGIN_KEYS & parameters.keys() and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _refusing(original: Callable[..., None], patch: Patch) -> Callable[..., None]:
     @wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         if patch.is_applied:
-            for key in (key for key in OURS if key in kwargs):
+            for key in (key for key in PLUGIN_KEYS if key in kwargs):
                 _refuse(type(self).__name__, key, kwargs[key])
         original(self, *args, **kwargs)
 
@@ -156,10 +158,8 @@ def _recalling(original: AnyFunction, patch: Patch) -> AnyFunction:
 
 
 def _warn_of_contradiction(model_config: Mapping[str, Any], final: "FinalActivation") -> None:
-    from p3d_regression.activations.final import contradiction
-
-    contradicted = contradiction(model_config, final, is_scaled=scaling.KEY in model_config)
-    message = f"model.{KEY}: {contradicted}"
-    if contradicted and message not in _warned:
-        _warned.add(message)
-        console().warning(message)
+    found = contradiction(model_config, final)
+    if found and found.message not in _warned:
+        _warned.add(found.message)
+        assert isinstance(found.fix, Fix)
+        console().warning(f"{found.key}: {found.message} Fix: {found.fix.in_one_line}.")

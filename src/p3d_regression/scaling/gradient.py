@@ -9,30 +9,24 @@ stays.
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from p3d_regression.interval import Interval
+from p3d_regression.losses.build import Resolved, build
+from p3d_regression.losses.mask import Mask
 from p3d_regression.scaling.spec import IDENTITY, Numbers
 from p3d_regression.scaling.target import TargetScaling
 
 #: Of the trial, (D, H, W): enough for losses that look at neighbourhoods.
 _SHAPE = (8, 16, 16)
 
-#: Arguments of losses that are in the units of the labels, and what they are if these are standardised.
-_LENGTHS: dict[str, Callable[[float, Numbers], float]] = {
-    "delta": lambda value, n: value / n.std,  # HuberLoss
-    "beta": lambda value, n: value / n.std,  # SmoothL1Loss
-    "threshold": lambda value, n: (value - n.mean) / n.std,  # WeightedSmoothL1Loss
-    "eps": lambda value, n: value / n.std**2,  # GaussianNLLLoss: of a variance
-}
-
 
 @dataclass(frozen=True)
-class Trial:
+class GradientSize:
     """The gradient of a loss at outputs about one standard deviation off.
 
     Attributes:
@@ -44,14 +38,16 @@ class Trial:
     shares: tuple[float, ...]
 
 
-def tried(
+def gradient_size(
     criterion: nn.Module,
     scaling: TargetScaling,
     ranges: Sequence[Interval],
     targets: Sequence[tuple[int, bool]],
     *,
+    loss: Resolved | None = None,
+    mask: Mask | None = None,
     more_labels: int = 0,
-) -> Trial | None:
+) -> GradientSize | None:
     """Compare the gradients of a loss for scaled and for standardised labels; None if that cannot be done.
 
     Args:
@@ -60,6 +56,9 @@ def tried(
         ranges: of the final activation, for each output channel.
         targets: for each output channel the channel of the labels that it predicts, and whether it is their variance
             that it predicts.
+        loss: what is known of the criterion, and which of its arguments are in the units of the labels; None for
+            nothing.
+        mask: of the criterion.
         more_labels: channels of the labels behind these, which the loss leaves out.
     """
     # in double precision, because labels may be 1e-20; a loss with a kernel of its own may not take that
@@ -67,30 +66,33 @@ def tried(
         try:
             # nothing random is taken from the user's seed, and no loss that remembers what it has seen sees this
             with torch.random.fork_rng(devices=[]), torch.enable_grad():
-                ours, standard = (copy.deepcopy(criterion).to("cpu") for _ in range(2))
-                _standardise(standard, scaling.numbers)
-                own = _gradient(ours, scaling.numbers, ranges, targets, more_labels, dtype)
-                wanted = _gradient(standard, [IDENTITY] * len(ranges), ranges, targets, more_labels, dtype)
+                standard: nn.Module
+                own = _gradient(_copy(criterion), scaling.numbers, ranges, targets, more_labels, dtype)
+                units = _units(scaling.numbers) if loss and loss.has_units else None
+                if loss and units:
+                    # without pytorch-3dunet's wrapper, which drops a channel of the labels
+                    standard, more = build(loss.standardised(units.mean, units.std), mask), 0
+                else:
+                    standard, more = _copy(criterion), more_labels
+                wanted = _gradient(standard, [IDENTITY] * len(ranges), ranges, targets, more, dtype)
         except Exception:
             continue  # what is wrong with a loss shows at the first batch
         size = float(own.norm())
         found = float(wanted.norm()) / size if size else math.nan
         if math.isfinite(found) and found > 0:
-            return Trial(found, tuple(float(part.norm()) / size for part in own.unbind(1)))
+            return GradientSize(found, tuple(float(part.norm()) / size for part in own.unbind(1)))
     return None
 
 
-def _standardise(criterion: nn.Module, numbers: Sequence[Numbers]) -> None:
-    """Give what a loss has in the units of the labels those of standardised ones, where all channels have the same."""
+def _copy(criterion: nn.Module) -> nn.Module:
+    return copy.deepcopy(criterion).to("cpu")
+
+
+def _units(numbers: Sequence[Numbers]) -> Numbers | None:
+    """The scaling that all channels share; None if they have several."""
     first = next((n for n in numbers if n != IDENTITY), IDENTITY)
     # without a mean: a variance, whose std is the square of another one
-    if any(n.mean != 0 and n != first for n in numbers):
-        return
-    for module in criterion.modules():
-        for name, standardised in _LENGTHS.items():
-            value = getattr(module, name, None)
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                setattr(module, name, standardised(value, first))
+    return None if any(n.mean != 0 and n != first for n in numbers) else first
 
 
 def _gradient(

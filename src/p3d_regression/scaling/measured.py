@@ -5,31 +5,30 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from p3d_regression.errors import ConfigError
+from p3d_regression.fix import Fix, advise, write
 from p3d_regression.labels.moments import Moments
-from p3d_regression.scaling.spec import KEY, PLACE, SMALLEST, Numbers, single
+from p3d_regression.scaling.spec import PLACE, SMALLEST, Numbers, single
 
 #: Relative to the largest label: what float32 cannot tell apart.
 _ROUNDING = 1e-6
 
 
 def numbers_of(labels: Sequence[Moments], targets: Sequence[tuple[int, bool]], source: str) -> list[Numbers]:
-    """Return what scales each output channel to the labels that it predicts.
+    """Return the numbers that scale each output channel to the labels that it predicts.
 
     Args:
         labels: moments of each channel of the labels.
-        targets: for each output channel the channel of the labels that it predicts, and whether it is their variance
-            that it predicts.
+        targets: for each output channel the channel of the labels that it predicts, and whether it predicts their
+            variance.
         source: which labels, for error messages.
 
     Raises:
-        ConfigError: a channel is constant, masked or not finite, or there is none.
+        ConfigError: a channel is constant, masked or not finite, or the number of channels is another.
     """
     wanted = 1 + max(channel for channel, _ in targets)
     if wanted != len(labels):
-        raise ConfigError(
-            f"{PLACE}: the labels of {source} have {len(labels)} channel(s), the model predicts {wanted}. Correct "
-            "model.out_channels or the labels."
-        )
+        message = f"the labels of {source} have {len(labels)} channel(s), the model predicts {wanted}."
+        raise ConfigError(PLACE, message, advise("correct model.out_channels or the labels"))
     return [_number(labels, channel, source, is_variance=is_variance) for channel, is_variance in targets]
 
 
@@ -37,12 +36,14 @@ def _number(labels: Sequence[Moments], channel: int, source: str, *, is_variance
     found = labels[channel]
     place = f"the labels of {source}" + (f", channel {channel}," if len(labels) > 1 else "")
     if not found.count:
-        _degenerate(f"no voxel of {place} counts, all are loss.ignore_index", "write the label of voxels without one")
+        _degenerate(f"no voxel of {place} counts, all are loss.ignore_index", "correct loss.ignore_index")
     if found.nan or found.inf:
-        fix = "write loss.ignore_index: .nan if these voxels have no label" if found.nan else "replace them in the file"
-        _degenerate(f"{place} hold {found.nan:.0f} NaN and {found.inf:.0f} infinite value(s)", fix)
+        what = f"{place} hold {found.nan:.0f} NaN and {found.inf:.0f} infinite value(s)"
+        if found.nan and not found.inf:
+            _degenerate(what, write("loss.ignore_index", math.nan, note="if these voxels have no label"))
+        _degenerate(what, "replace these values in the files")
     largest = max(abs(found.low), abs(found.high))
-    look = "look at the file and at loaders.label_internal_path"
+    look = "check the files and loaders.label_internal_path"
     if found.low == found.high:
         _degenerate(f"{place} are {found.low:.6g} in every voxel", look)
     if found.std <= _ROUNDING * largest:
@@ -50,9 +51,10 @@ def _number(labels: Sequence[Moments], channel: int, source: str, *, is_variance
         _degenerate(f"{place} have the std {found.std:.3g} {around}", look)
     mean, std = single(found.mean), single(found.std)
     if not (math.isfinite(mean) and math.isfinite(std)) or std < SMALLEST:
-        _degenerate(f"{place} have the std {found.std:.3g}, which is no float32", "use another unit")
+        _degenerate(f"{place} have the std {found.std:.3g}, which is no float32", "write the labels in another unit")
     return Numbers(0.0, single(std * std)) if is_variance else Numbers(mean, std)
 
 
-def _degenerate(what: str, fix: str) -> NoReturn:
-    raise ConfigError(f"{PLACE}: standardize cannot be measured: {what}. Fix: {fix}, or delete the line {KEY}.")
+def _degenerate(what: str, fix: Fix | str) -> NoReturn:
+    fix = advise(f"{fix}, or delete {PLACE}") if isinstance(fix, str) else fix
+    raise ConfigError(PLACE, f"standardize cannot be measured: {what}.", fix)

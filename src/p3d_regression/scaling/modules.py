@@ -59,6 +59,6 @@ class Unmeasured(nn.Module):
 
 def _refuse() -> NoReturn:
     raise RuntimeError(
-        "model.target_scaling: standardize has no numbers yet. They are measured when a training starts, and come with "
-        "a checkpoint: load one first, or write {mean: ..., std: ...}."
+        "model.target_scaling: standardize has no numbers yet. A training measures them when it starts, and a "
+        "checkpoint holds them: load one first, or write {mean: ..., std: ...}."
     )

@@ -1,21 +1,22 @@
 """From the value of ``model.target_scaling`` in a config to a specification: pure data, nothing is measured."""
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Real
 from typing import Any, NoReturn
 
 from p3d_regression.activations.spec import KEY as ACTIVATION
+from p3d_regression.activations.spec import fitted, rewritten
 from p3d_regression.errors import ConfigError
-from p3d_regression.text import fold
+from p3d_regression.fix import Fix, write
+from p3d_regression.text import fold, number_hint, number_in
 
-#: The key of upstream's ``model`` section.
+#: The key of the ``model`` section.
 KEY = "target_scaling"
 
 PLACE = f"model.{KEY}"
-EXAMPLE = f"Example:\n  model:\n    final_activation: none\n    {KEY}: standardize"
 _FORMS = (
     "Allowed: standardize (mean and standard deviation of the training labels), none, {mean: 12.5, std: 13} in the "
     "units of the labels, or a list with one of these per output channel; mean and std may be lists as well."
@@ -45,6 +46,15 @@ class Spec:
     terms: tuple[Numbers | None, ...]
 
     @property
+    def plain(self) -> object:
+        """As a config says it."""
+        terms = [
+            "standardize" if term is None else "none" if term == IDENTITY else {"mean": term.mean, "std": term.std}
+            for term in self.terms
+        ]
+        return terms[0] if all(term == terms[0] for term in terms) else terms
+
+    @property
     def is_measured(self) -> bool:
         """Whether the training labels say what some of it is."""
         return None in self.terms
@@ -66,12 +76,12 @@ def parse(value: object, channels: int) -> Spec:
     (Numbers(mean=12.5, std=13.0), Numbers(mean=0.0, std=1.0))
     """
     if isinstance(value, list | tuple):
-        _check_length(PLACE, value, channels)
+        _check_length(PLACE, value, channels, "none")
         return Spec(tuple(_term(entry, f"{PLACE}[{i}]") for i, entry in enumerate(value)))
     if isinstance(value, Mapping):
         _check_keys(PLACE, value)
-        means, stds = (_per_channel(f"{PLACE}.{key}", value[key], channels) for key in ("mean", "std"))
-        return Spec(tuple(_numbers(value, PLACE, *pair) for pair in zip(means, stds, strict=True)))
+        means = _per_channel(f"{PLACE}.mean", value["mean"], channels, 0.0)
+        return Spec(tuple(map(_numbers, means, _per_channel(f"{PLACE}.std", value["std"], channels, 1.0))))
     return Spec((_term(value, PLACE),) * channels)
 
 
@@ -84,12 +94,14 @@ def _term(value: object, place: str) -> Numbers | None:
         if fold(value) == "none":
             return IDENTITY
         near = get_close_matches(fold(value), ["standardize", "none"], n=1)
-        _refuse(place, value, f"means nothing here{f'; did you mean {near[0]}?' if near else '.'}")
+        why = f"is not known; did you mean {near[0]}?" if near else "is not known."
+        _refuse(place, value, why, write(place, near[0]) if near else None)
     if isinstance(value, bool):
-        _refuse(place, value, "is a boolean (YAML reads no, off and false as one); write standardize or none.")
+        fix = write(place, "standardize" if value else "none")
+        _refuse(place, value, "is a boolean (YAML reads no, off and false as one); write standardize or none.", fix)
     if isinstance(value, Mapping):
         _check_keys(place, value)
-        return _numbers(value, place, value["mean"], value["std"])
+        return _numbers((f"{place}.mean", value["mean"]), (f"{place}.std", value["std"]))
     _refuse(place, value, "is not understood.")
 
 
@@ -97,38 +109,40 @@ def _check_keys(place: str, value: Mapping[object, object]) -> None:
     if missing := [key for key in ("mean", "std") if key not in value]:
         _refuse(place, value, f"has no {' and no '.join(missing)}.")
     if more := [key for key in value if key not in ("mean", "std")]:
-        _refuse(place, value, f"has the key {reprlib.repr(more[0])}; the keys are mean and std.")
+        fix = rewritten(place, {key: value[key] for key in ("mean", "std")})
+        _refuse(place, value, f"has the key {reprlib.repr(more[0])}; the keys are mean and std.", fix)
 
 
-def _per_channel(place: str, value: object, channels: int) -> list[object]:
+def _per_channel(place: str, value: object, channels: int, filler: float) -> list[tuple[str, Any]]:
+    """The number of each channel, and where it stands."""
     if not isinstance(value, list | tuple):
-        return [value] * channels
-    _check_length(place, value, channels)
-    return list(value)
+        return [(place, value)] * channels
+    _check_length(place, value, channels, filler)
+    return [(f"{place}[{i}]", number) for i, number in enumerate(value)]
 
 
-def _check_length(place: str, value: list[object] | tuple[object, ...], channels: int) -> None:
+def _check_length(place: str, value: Sequence[object], channels: int, filler: object) -> None:
     if len(value) != channels:
         entries = "entry" if len(value) == 1 else "entries"
-        _refuse(
-            place, value, f"has {len(value)} {entries}, model.out_channels is {channels}; write one per output channel."
-        )
+        why = f"has {len(value)} {entries}, model.out_channels is {channels}; write one per output channel."
+        _refuse(place, value, why, rewritten(place, fitted(value, channels, filler)) or write(place, filler))
 
 
-def _numbers(whole: object, place: str, mean: Any, std: Any) -> Numbers:
-    pairs: list[tuple[str, Any]] = [("mean", mean), ("std", std)]
-    for key, number in pairs:
+def _numbers(mean: tuple[str, Any], std: tuple[str, Any]) -> Numbers:
+    for (place, number), example in ((mean, 0.0), (std, 1.0)):
+        fix = write(place, example, note="an example, in the units of the labels")
         if isinstance(number, bool) or not isinstance(number, Real):
-            why = "is not a number"
-            # YAML 1.1 takes 1e-3 for a text
-            why += "; write it with a point: 1.0e-3." if isinstance(number, str) and "e" in number.lower() else "."
-            _refuse(f"{place}.{key}", number, why)
-        size: Any = abs(number)
-        if not size <= LARGEST:
-            _refuse(f"{place}.{key}", number, "is no number that the network can compute with.")
-    if std < SMALLEST:
-        _refuse(f"{place}.std", std, "is not above 0: every output would be the mean.")
-    return Numbers(single(float(mean)), single(float(std)))
+            read = number_in(number)
+            _refuse(
+                place, number, f"is not a number{number_hint(number)}.", fix if read is None else write(place, read)
+            )
+        value: Any = number
+        if not abs(value) <= LARGEST:
+            _refuse(place, number, "is too large for the network, or not a finite number.", fix)
+        if place == std[0] and value < SMALLEST:
+            fix = write(place, float(-value)) if -value >= SMALLEST else fix
+            _refuse(place, number, "is not above 0: every output would be the mean.", fix)
+    return Numbers(single(float(mean[1])), single(float(std[1])))
 
 
 #: Of float32, in which the network computes.
@@ -149,7 +163,7 @@ def single(value: float) -> float:
 
 
 def spec_of(model_config: Mapping[str, object], channels: int) -> Spec | None:
-    """Return what a model section says of a target scaling; None if it says nothing.
+    """Return the target scaling of a model section; None if it has no such key.
 
     Raises:
         ConfigError: it is not understood.
@@ -158,17 +172,19 @@ def spec_of(model_config: Mapping[str, object], channels: int) -> Spec | None:
 
 
 def check_company(model_config: Mapping[str, object]) -> None:
-    """Refuse a target scaling of an activation that is not named.
+    """Refuse a target scaling without a final activation.
 
     Raises:
-        ConfigError: ``final_activation`` is missing beside it.
+        ConfigError: ``final_activation`` is missing.
     """
     if KEY in model_config and ACTIVATION not in model_config:
         raise ConfigError(
-            f"{PLACE}: {reprlib.repr(model_config[KEY])} scales the final activation, and there is no line "
-            f"model.{ACTIVATION} that says which. Write both; or neither, where a checkpoint brings both. {EXAMPLE}"
+            PLACE,
+            f"{reprlib.repr(model_config[KEY])} scales the final activation, and the config has no line "
+            f"model.{ACTIVATION}. Write both; or neither, where a checkpoint has both.",
+            write(f"model.{ACTIVATION}", "none"),
         )
 
 
-def _refuse(place: str, value: object, why: str) -> NoReturn:
-    raise ConfigError(f"{place}: {reprlib.repr(value)} {why} {_FORMS} {EXAMPLE}")
+def _refuse(key: str, value: object, why: str, fix: Fix | None = None) -> NoReturn:
+    raise ConfigError(key, f"{reprlib.repr(value)} {why} {_FORMS}", fix or write(key, "standardize"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from p3d_regression.errors import ConfigError
+from p3d_regression.fix import Fix, delete, write
 from p3d_regression.interval import NON_NEGATIVE, NON_POSITIVE, REAL_LINE, Interval
 from p3d_regression.scaling.spec import IDENTITY, PLACE, Numbers, Spec, parse, spec_of
 from p3d_regression.text import as_yaml
@@ -29,7 +30,7 @@ class TargetScaling:
 
     @property
     def plain(self) -> dict[str, list[float]]:
-        """What a config may say and a checkpoint keeps. Where it is equal, so is the function."""
+        """As in a config and in a checkpoint. Where it is equal, so is the function."""
         return {"mean": [n.mean for n in self.numbers], "std": [n.std for n in self.numbers]}
 
     def __str__(self) -> str:
@@ -63,13 +64,13 @@ def _written(number: float) -> str:
     return f"{number:.9g}"
 
 
-def settled(spec: Spec, final: "FinalActivation", measured: Sequence[Numbers] | None = None) -> TargetScaling | None:
-    """Return what a specification means for a model with a final activation; None if it leaves all channels alone.
+def scaling_of(spec: Spec, final: "FinalActivation", measured: Sequence[Numbers] | None = None) -> TargetScaling | None:
+    """Return the scaling of a model with a final activation; None if no channel is scaled.
 
     Args:
         spec: of the config.
         final: the model's final activation.
-        measured: mean and standard deviation that each channel has to have, for those that ``spec`` leaves open.
+        measured: mean and standard deviation of the labels of each channel, for those that ``spec`` leaves open.
 
     Raises:
         ConfigError: the final activation cannot be scaled.
@@ -86,14 +87,14 @@ def settled(spec: Spec, final: "FinalActivation", measured: Sequence[Numbers] | 
 
 
 def restored(plain: Any, final: "FinalActivation") -> TargetScaling:
-    """Return what a checkpoint remembers as ``plain``.
+    """Return the scaling that a checkpoint remembers as ``plain``.
 
     Raises:
-        ConfigError: it makes no sense with the final activation.
+        ConfigError: it is not understood, or the final activation cannot be scaled.
     """
-    found = settled(parse(plain, final.channels), final)
+    found = scaling_of(parse(plain, final.channels), final)
     if found is None:
-        raise ConfigError(f"{PLACE}: {plain!r} scales nothing")
+        raise ConfigError(PLACE, f"{plain!r} scales nothing.", delete(PLACE))
     return found
 
 
@@ -103,7 +104,7 @@ def is_bounded_by_zero(interval: Interval) -> bool:
 
 
 def spec_for(model_config: Mapping[str, object], final: "FinalActivation") -> Spec | None:
-    """Return what a model section says of a scaling of its final activation; None if it says nothing.
+    """Return the scaling that a model section asks for; None if it has no such key.
 
     Raises:
         ConfigError: it is not understood, or the final activation cannot be scaled.
@@ -115,44 +116,44 @@ def spec_for(model_config: Mapping[str, object], final: "FinalActivation") -> Sp
 
 
 def check(spec: Spec, final: "FinalActivation") -> None:
-    """Refuse to scale what has bounds of its own.
+    """Refuse to scale a final activation whose bounds would move.
 
     Raises:
         ConfigError: the output of a channel would get other bounds than the config says.
     """
     for channel, term in enumerate(spec.terms):
+        entry, interval = final.entry(channel), final.ranges[channel]
+        where = "" if final.channels == 1 else f" (output channel {channel})"
         if term == IDENTITY:
             continue
-        _check_channel(final, channel)
-        if term is not None and term.mean != 0 and is_bounded_by_zero(final.ranges[channel]):
-            entry = final.entry(channel)
-            raise ConfigError(
-                f"{PLACE}: the mean {term.mean:g}{_where(final, channel)} would move the bound of {entry}, whose range "
-                f"is {final.ranges[channel]}: only std scales it. Write mean: 0; or, for unbounded values, "
-                "final_activation: none."
-            )
+        if obstacle := _obstacle(final, channel):
+            why = f"{entry}{where} {obstacle}. For unbounded values write final_activation: none."
+            raise ConfigError(PLACE, why, _scaling_the_others(spec, final))
+        if term is not None and term.mean != 0 and is_bounded_by_zero(interval):
+            why = f"the mean {term.mean:g}{where} would move the bound of {entry}, whose range is {interval}"
+            why = f"{why}: only std scales it. For unbounded values write final_activation: none."
+            raise ConfigError(PLACE, why, _scaling_the_others(spec, final))
 
 
-def _check_channel(final: "FinalActivation", channel: int) -> None:
-    entry, interval = final.entry(channel), final.ranges[channel]
-    scalable = interval == REAL_LINE or is_bounded_by_zero(interval)
-    if scalable and not entry.activation.over_channels:
-        return
-    where = _where(final, channel)
-    if entry.activation.over_channels:
-        why, fix = "acts over all channels together, and scaled one by one they would lose what it makes of them", ""
-    elif math.isfinite(interval.low) and math.isfinite(interval.high):
-        why = f"is bounded: its values, in {interval}, are the ones that you have asked for"
-        fix = " For labels between two physical values write final_activation: {name: bounded, low: ..., high: ...}."
-    else:
-        why = f"has the range {interval}: scaled it would have another bound"
-        fix = " What is bounded by 0, such as softplus, can be scaled."
-    others = " Leave it out of a list: target_scaling: [none, standardize]." if final.channels > 1 else ""
-    raise ConfigError(
-        f"{PLACE}: {entry}{where} {why}.{fix} For unbounded values write final_activation: none. Or delete the line "
-        f"target_scaling.{others}"
-    )
+def _obstacle(final: "FinalActivation", channel: int) -> str:
+    """Why the output of a channel cannot be scaled; empty if it can."""
+    interval = final.ranges[channel]
+    if final.entry(channel).component.over_channels:
+        return "acts over all channels, and scaling them one by one would change what they are together"
+    if interval == REAL_LINE or is_bounded_by_zero(interval):
+        return ""
+    if math.isfinite(interval.low) and math.isfinite(interval.high):
+        bounded = "for labels between two physical values write final_activation: {name: bounded, low: ..., high: ...}"
+        return f"is bounded: its values are in {interval}, as the config says; {bounded}"
+    return f"has the range {interval}, and scaling would move its bound; only a bound of 0, as of softplus, stays"
 
 
-def _where(final: "FinalActivation", channel: int) -> str:
-    return "" if final.channels == 1 else f" (output channel {channel})"
+def _scaling_the_others(spec: Spec, final: "FinalActivation") -> Fix:
+    """Scale what can be scaled."""
+    terms = list(spec.terms)
+    for channel, term in enumerate(terms):
+        if _obstacle(final, channel):
+            terms[channel] = IDENTITY
+        elif term is not None and is_bounded_by_zero(final.ranges[channel]):
+            terms[channel] = Numbers(0.0, term.std)
+    return delete(PLACE) if set(terms) == {IDENTITY} else write(PLACE, Spec(tuple(terms)).plain)

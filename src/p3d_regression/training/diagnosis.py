@@ -1,16 +1,16 @@
-"""What is noticed while a training runs: a loss that is no number, an output that is the same everywhere."""
+"""Probable causes of what a training shows: a loss that is NaN or infinite, an output that is constant."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from p3d_regression.interval import Interval
+from p3d_regression.model.last_layer import LastLayer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def statistics(values: "Tensor") -> str:
-    """A tensor in words: range, mean, and how many values are no numbers."""
+    """A tensor in words: range, mean, and how many values are NaN or infinite."""
     values = values.detach()
     finite = values[values.isfinite()].double()
     nan, infinite = int(values.isnan().sum()), int(values.isinf().sum())
@@ -23,31 +23,31 @@ def cause_of_no_number(raw: "Tensor", labels: "Tensor", output: "Tensor", *, mas
     """Why the loss of a batch is NaN or infinite, probably, and what to do."""
     if not raw.isfinite().all():
         return (
-            "The raw volume holds NaN or infinite values, or a transform makes them (Standardize of a constant patch). "
-            "Mend the file or the transform."
+            "The raw volume holds NaN or infinite values, or a transform produces them (Standardize on a constant "
+            "patch). Correct the file or the transform."
         )
     if labels.isinf().any():
-        return "The labels hold infinite values, or a transform makes them. Mend the file or the transform."
+        return "The labels hold infinite values, or a transform produces them. Correct the file or the transform."
     if labels.isnan().any() and not masks_nan:
         return (
-            "The labels hold NaN. If these voxels have no label, write:\n  loss:\n    ignore_index: .nan\n"
-            "and they do not count. Else mend the file or the transform."
+            "The labels hold NaN. If these voxels have no label, exclude them from loss and metric:\n"
+            "  loss:\n    ignore_index: .nan\nOtherwise correct the file or the transform."
         )
     if not output.isfinite().all():
         return (
-            "Raw and labels are numbers, the model's output is not: the weights have grown too large. Lower "
+            "Raw and labels are finite, the model's output is not: the weights have grown too large. Lower "
             "optimizer.learning_rate, or look for outliers in the labels."
         )
     finite = labels[labels.isfinite()]
     largest = float(finite.abs().max()) if finite.numel() else 0.0
     if float(output.abs().max()) > 1000 * max(largest, 1.0):
         return (
-            "The model's output is far from all labels, and still grows: the weights have grown too large. Lower "
+            "The model's output is far larger than all labels: the weights have grown too large. Lower "
             "optimizer.learning_rate."
         )
     return (
-        "Raw, labels and output are numbers: the loss of them is none. Look whether labels and output are in the range "
-        "that this loss is for (`p3d-regression check` does)."
+        "Raw, labels and output are finite, their loss is not. Labels or output are probably outside the range that "
+        "this loss is for: `p3d-regression check` compares them."
     )
 
 
@@ -75,22 +75,22 @@ class OutputRange:
         return {channel: low for channel, (low, high) in enumerate(pairs) if low == high}
 
 
-def cause_of_constant(value: float, interval: Interval, name: str) -> str:
-    """Why the output is the same everywhere, probably, and what to do.
+def cause_of_constant(value: float, layer: LastLayer) -> str:
+    """Why an output channel is the same everywhere, probably, and what to do.
 
     Args:
         value: which.
-        interval: what the model's last layer can say.
-        name: of the last layer.
+        layer: the last layer in this channel.
     """
+    (interval,) = layer.ranges
     if interval.low == interval.high:
-        return f"{name} over one channel can say nothing else. Write: model: {{final_activation: none}}"
+        return f"A {layer.name} over one channel has no other value. Write: model: {{final_activation: none}}"
     if value in (interval.low, interval.high):
         return (
-            f"it is the end of the range {interval} of {name}, where that is flat and no gradient comes back. Lower "
-            "optimizer.learning_rate, or write an activation whose range goes beyond the labels (none, softplus)"
+            f"This is the end of the range {interval} of {layer.name}, where its gradient is 0. Lower "
+            "optimizer.learning_rate, or write an activation whose range goes beyond the labels (none, softplus)."
         )
     return (
-        "the network says the same whatever it sees: optimizer.learning_rate may be too high or far too low, the raw "
-        "volumes constant after their transforms, or the labels constant"
+        "The output does not depend on the input: optimizer.learning_rate may be too high or far too low, the raw "
+        "volumes constant after their transforms, or the labels constant."
     )

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from p3d_regression.errors import NonFiniteLossError, UnsupportedUpstreamError
-from p3d_regression.interval import REAL_LINE, UNIT, Interval
-from p3d_regression.model.unet import attached, is_attached
+from p3d_regression.model import last_layer
 from p3d_regression.training import batches, diagnosis, images, scaling
-from p3d_regression.training.plan import ELEMENTWISE, Plan
+from p3d_regression.training.plan import Plan
 from p3d_regression.upstream import builders
 from p3d_regression.upstream.log import console, say
 
@@ -55,10 +54,10 @@ def watch(trainer: Any, plan: Plan) -> None:
             raise UnsupportedUpstreamError(f"{message}. See `p3d-regression doctor`.")
         console().warning(f"{message}; this training is not watched for NaN, constant output and wrong shapes")
         return
-    _Session(trainer, plan).start()
+    _Monitor(trainer, plan).start()
 
 
-class _Session:
+class _Monitor:
     """One training.
 
     Args:
@@ -73,6 +72,8 @@ class _Session:
         self.output_range = diagnosis.OutputRange()
         self.checkpointed = 0
         self.reported: set[str] = set()
+        #: The sum of the losses whose values pytorch-3dunet has not asked for.
+        self.unread: Tensor | None = None
         self.recorders = {name: batches.record(loader) for name, loader in trainer.loaders.items()}
         self.gradient_factor = scaling.gradient_factor(trainer, plan)
 
@@ -84,9 +85,8 @@ class _Session:
         return metric if isinstance(metric, Score) else None
 
     def start(self) -> None:
-        inner = builders.inner_loss(self.trainer.loss_criterion)
-        if type(inner).__name__ in ELEMENTWISE:
-            inner.register_forward_pre_hook(_compare_shapes)
+        if self.plan.loss is None and self.plan.compares_values:
+            builders.inner_loss(self.trainer.loss_criterion).register_forward_pre_hook(_compare_shapes)
         self._replace("train", self._train)
         self._replace("validate", self._validate)
         self._replace("_forward_pass", self._forward_pass)
@@ -116,6 +116,7 @@ class _Session:
 
     def _validate(self, original: Callable[[], Any]) -> Any:
         self.phase, self.output_range = "val", diagnosis.OutputRange()
+        self._look_at_unread("a training iteration before")
         if self.score is not None:
             self.score.begin()
         try:
@@ -139,18 +140,41 @@ class _Session:
         if self.phase == "val":
             self.output_range.add(output)
         plain, predicted = loss.detach(), output.detach()
+        self.unread = plain if self.unread is None else self.unread + plain.float()
 
         def item() -> float:
-            # upstream asks for the number of every loss: where it does, a GPU is waited for anyway
+            # upstream asks for the value of every loss: where it does, a GPU is waited for anyway
             value: float = plain.item()
             if not np.isfinite(value):
                 self._stop(value, raw, labels, predicted, indices)
+            self.unread = None
             # upstream keeps the loss until the next batch is there, and this would keep the patches
             del loss.item
             return value
 
         loss.item = item
         return output, loss
+
+    def _look_at_unread(self, when: str) -> None:
+        """Where pytorch-3dunet reads losses by other means than ``item()``, look at them before anything is kept.
+
+        Raises:
+            NonFiniteLossError: one of them is NaN or infinite.
+        """
+        if self.unread is None:
+            return
+        total, self.unread = float(self.unread), None
+        if not np.isfinite(total):
+            raise NonFiniteLossError(
+                f"the loss is NaN or infinite in {when} {self.trainer.num_iterations}, and the weights may be so too; "
+                f"training stops. Check raw and labels: `p3d-regression check` finds NaN and infinite values in them. "
+                f"{self._kept()}"
+            )
+        self._warn(
+            "unread",
+            "this pytorch-3dunet does not read losses with item(): a NaN or infinite loss stops the training at the "
+            "next validation or log line, not at once, and the message does not name the batch",
+        )
 
     def _standardised(self, gradient: "Tensor") -> "Tensor":
         assert self.gradient_factor is not None
@@ -186,11 +210,11 @@ class _Session:
     def _look_at_validation(self, score: float) -> None:
         """Say once what is wrong with everything that was seen."""
         for channel, value in self.output_range.constants().items():
-            interval, name = self._last_layer(channel)
+            layer = last_layer.of_model(getattr(self.trainer.model, "module", self.trainer.model), channel)
             self._warn(
                 f"constant {channel}",
                 f"output channel {channel} was {value:g} in every voxel of the validation after iteration "
-                f"{self.trainer.num_iterations}. Probably {diagnosis.cause_of_constant(value, interval, name)}",
+                f"{self.trainer.num_iterations}. {diagnosis.cause_of_constant(value, layer)}",
             )
         # PSNR is infinite where nothing is wrong
         if np.isnan(score) or (np.isinf(score) and not (score > 0 and self.plan.higher_is_better)):
@@ -209,18 +233,8 @@ class _Session:
             self.reported.add(key)
             console().warning(message)
 
-    def _last_layer(self, channel: int) -> tuple[Interval, str]:
-        """What the model's last layer can say in a channel, and its name."""
-        model = getattr(self.trainer.model, "module", self.trainer.model)
-        if is_attached(model):
-            final = attached(model)
-            return final.ranges[channel], str(final.entry(channel))
-        name = type(model.final_activation).__name__
-        if name == "Softmax" and model.final_conv.out_channels == 1:
-            return Interval(1.0, 1.0), name
-        return (UNIT if name in ("Sigmoid", "Softmax") else REAL_LINE), name
-
     def _log_stats(self, original: Callable[..., Any], phase: str, loss: float, score: Any) -> Any:
+        self._look_at_unread("the validation after iteration" if phase == "val" else "a training iteration before")
         if self.score is None:
             return original(phase, loss, score)
         result = original(phase, loss, float(score))

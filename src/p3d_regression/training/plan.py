@@ -1,10 +1,12 @@
 """What is this project's in a training: decided once, from its config, before anything is built."""
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from p3d_regression.activations.spec import KEY
@@ -24,19 +26,6 @@ if TYPE_CHECKING:
 #: Upstream's metrics that this project computes where voxels do not count, or half of the output predicts no label.
 REPLACED_METRICS = ("MSE", "PSNR")
 
-#: Losses of upstream's own that compare continuous values voxel by voxel, and would broadcast.
-ELEMENTWISE = ("MSELoss", "L1Loss", "SmoothL1Loss", "WeightedSmoothL1Loss")
-
-#: Losses of upstream's own that apply a sigmoid or softmax themselves: which.
-WITH_LOGITS = {
-    "BCEWithLogitsLoss": "sigmoid",
-    "BCEDiceLoss": "sigmoid",
-    "CrossEntropyLoss": "softmax",
-    "WeightedCrossEntropyLoss": "softmax",
-    "DiceLoss": "sigmoid",
-    "GeneralizedDiceLoss": "sigmoid",
-}
-
 _current: "ContextVar[Plan | None]" = ContextVar("current", default=None)
 
 
@@ -46,10 +35,11 @@ class Plan:
 
     Attributes:
         is_ours: whether the config uses the plugin at all.
-        loss: None for upstream's.
-        metric: None for upstream's.
-        mask: which voxels count, for both; None for all, or where upstream's loss has its own way with it.
-        loss_name, metric_name: as written.
+        loss: None for pytorch-3dunet's.
+        metric: None for pytorch-3dunet's.
+        mask: which voxels count, for both; None for all, or where pytorch-3dunet's loss masks in its own way.
+        loss_section: of the config.
+        metric_name: as written.
         skips_last_target: whether the loss leaves out the last channel of the labels.
     """
 
@@ -57,14 +47,27 @@ class Plan:
     loss: "build.Resolved | None" = None
     metric: "score.Resolved | None" = None
     mask: "Mask | None" = None
-    loss_name: str = ""
+    loss_section: Mapping[str, Any] = field(default_factory=dict)
     metric_name: str = ""
     skips_last_target: bool = False
+
+    @cached_property
+    def described(self) -> "build.Resolved | None":
+        """What is known of the loss, whoever builds it; None for one that somebody has added to pytorch-3dunet."""
+        from p3d_regression.losses.build import described
+
+        return self.loss or described(self.loss_section)
+
+    @property
+    def compares_values(self) -> bool:
+        """Whether the loss compares continuous values voxel by voxel."""
+        known = losses.known(self.loss_section.get("name"))
+        return known is not None and known.compares == "values"
 
     @property
     def is_regression(self) -> bool:
         """Whether output and labels are compared as continuous values."""
-        return self.loss is not None or self.metric is not None or self.loss_name in ELEMENTWISE
+        return self.loss is not None or self.metric is not None or self.compares_values
 
     @property
     def higher_is_better(self) -> bool | None:
@@ -74,7 +77,7 @@ class Plan:
     def describe(self) -> str:
         """Loss, metric and mask in words, for a line of the log."""
         better = {True: "higher is better", False: "lower is better", None: "direction from the config"}
-        parts = [f"loss {self.loss or self.loss_name}", f"metric {self.metric or self.metric_name}"]
+        parts = [f"loss {self.loss or self.loss_section.get('name')}", f"metric {self.metric or self.metric_name}"]
         parts[1] += f" ({better[self.higher_is_better]})"
         if self.mask:
             parts.append(f"voxels labelled {self.mask} do not count")
@@ -97,10 +100,10 @@ class Plan:
 
     def units_differ(self, channels: int) -> str | None:
         """Why outputs are not in the units of the labels; None if the loss compares them as they are."""
-        if self.loss is None:
-            is_other = self.loss_name in WITH_LOGITS
-            return f"{self.loss_name} compares classes" if is_other else None
-        return self.loss.units_differ(channels)
+        if self.loss is not None:
+            return self.loss.units_differ(channels)
+        known = losses.known(self.loss_section.get("name"))
+        return f"{known.name} compares {known.compares}" if known and known.compares != "values" else None
 
 
 def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
@@ -117,9 +120,10 @@ def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
     model = _section(config, "model")
     own_loss, own_metric = _is_own_loss(loss), _is_own_metric(metric)
     is_ours = model_is_ours or own_loss or own_metric
-    loss_name, metric_name = str(loss.get("name")), str(metric.get("name"))
+    # pytorch-3dunet empties the section
+    loss_section, metric_name = copy.deepcopy(loss), str(metric.get("name"))
     if not is_ours:
-        return Plan(False, loss_name=loss_name, metric_name=metric_name)
+        return Plan(False, loss_section=loss_section, metric_name=metric_name)
     from p3d_regression.losses import build
     from p3d_regression.losses.mask import mask_of
     from p3d_regression.metrics import score
@@ -127,8 +131,8 @@ def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
     masked = loss.get("ignore_index") is not None
     if masked and not own_loss:
         # upstream's way with it divides by all voxels, where it is a mean over voxels that this project can take
-        offer = losses.registry().get(loss_name, "loss.name")
-        own_loss = offer is not None and offer.component.per_voxel
+        registration = losses.registry().get(str(loss.get("name")), "loss")
+        own_loss = registration is not None and registration.component.per_voxel
     channels = model.get("out_channels")
     is_number = isinstance(channels, int) and not isinstance(channels, bool) and channels > 0
     resolved = build.resolve(loss, channels if is_number else None) if own_loss else None
@@ -147,7 +151,7 @@ def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
         for phase in _scored_phases(config):
             found.try_on(_patch_shape(config, phase))
     skips = bool(loss.get("skip_last_target", False))
-    return Plan(True, resolved, found, mask, loss_name, metric_name, skips)
+    return Plan(True, resolved, found, mask, loss_section, metric_name, skips)
 
 
 def _scored_phases(config: Mapping[str, Any]) -> list[str]:
@@ -185,7 +189,7 @@ def model_is_ours(config: Mapping[str, Any]) -> bool:
         return True
     path = introspection.checkpoint_of(config, "train")
     try:
-        return path is not None and checkpoint_memory.STAMP in introspection.checkpoint_metadata(path)
+        return path is not None and checkpoint_memory.METADATA_KEY in introspection.checkpoint_metadata(path)
     except Exception:
         return False  # upstream says what is wrong with it
 
@@ -205,7 +209,7 @@ def _is_own_loss(section: Mapping[str, Any]) -> bool:
     if isinstance(ignored, float) and math.isnan(ignored):
         return True  # upstream looks for labels that equal it: there are none
     unread = [key for key in builders.loss(section).unread if section.get(key) is not None]
-    return bool(unread) and _takes(losses.registry(), name, unread, "loss.name")
+    return bool(unread) and _takes(losses.registry(), name, unread, "loss")
 
 
 def _is_own_metric(section: Mapping[str, Any]) -> bool:
@@ -216,12 +220,12 @@ def _is_own_metric(section: Mapping[str, Any]) -> bool:
     if not introspection.knows_metric(name):
         return True
     given = [key for key, value in section.items() if key != "name" and value is not None]
-    return name in REPLACED_METRICS and bool(given) and _takes(metrics.registry(), name, given, "eval_metric.name")
+    return name in REPLACED_METRICS and bool(given) and _takes(metrics.registry(), name, given, "eval_metric")
 
 
 def _takes(registry: "Registry[Any]", name: str, options: list[str], place: str) -> bool:
     """Whether what this project has under the name can use one of the options, which upstream ignores."""
-    offer = registry.get(name, place)
-    if offer is None or offer.origin == UPSTREAM:
+    registration = registry.get(name, place)
+    if registration is None or registration.origin == UPSTREAM:
         return False
-    return bool(set(options) & offer.component.parameters.keys())
+    return bool(set(options) & registration.component.parameters.keys())

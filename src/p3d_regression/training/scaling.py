@@ -11,7 +11,7 @@ from p3d_regression.model.memory import Memory
 from p3d_regression.model.unet import is_attached, memory_of
 from p3d_regression.scaling.measured import numbers_of
 from p3d_regression.scaling.spec import KEY, PLACE, Numbers, check_company, single
-from p3d_regression.scaling.target import settled, spec_for
+from p3d_regression.scaling.target import scaling_of, spec_for
 from p3d_regression.text import as_yaml
 from p3d_regression.training.plan import Plan
 from p3d_regression.upstream import datasets
@@ -49,7 +49,7 @@ def with_numbers(config: Mapping[str, Any], plan: Plan) -> Mapping[str, Any]:
             f"{PLACE}: standardize needs a loss that compares outputs and labels in one unit; {reason}. Delete the "
             f"line {KEY}, or write the numbers that it should have: {{mean: ..., std: ...}}."
         )
-    scaling = settled(spec, final, _measured(config, plan, channels))
+    scaling = scaling_of(spec, final, _measured(config, plan, channels))
     return config if scaling is None else {**config, "model": {**model, KEY: scaling.plain}}
 
 
@@ -109,11 +109,19 @@ def gradient_factor(trainer: Any, plan: Plan) -> float | None:
     memory = of_model(trainer)
     if memory is None or memory.scaling is None:
         return None
-    from p3d_regression.scaling.gradient import tried
+    from p3d_regression.scaling.gradient import gradient_size
 
     targets = plan.targets(memory.final.channels)
     more = int(plan.skips_last_target)
-    trial = tried(trainer.loss_criterion, memory.scaling, memory.final.ranges, targets, more_labels=more)
+    trial = gradient_size(
+        trainer.loss_criterion,
+        memory.scaling,
+        memory.final.ranges,
+        targets,
+        loss=plan.described,
+        mask=plan.mask,
+        more_labels=more,
+    )
     if trial is None:
         console().warning(
             "the size of the gradient with target_scaling could not be determined for this loss: learning rate and "

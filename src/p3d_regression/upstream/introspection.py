@@ -206,21 +206,35 @@ def score_sees_output(phase: str) -> bool:
     return phase == "val" or numbers >= [1, 7] or not numbers
 
 
+def load_checkpoint(path: str | Path, *, mmap: bool = False) -> Any:
+    """Read a checkpoint onto the CPU, as data: nothing in it is executed, whatever torch does by default.
+
+    Args:
+        path: of the file.
+        mmap: whether its weights are left on disk until they are used.
+
+    Raises:
+        Exception: the file is not a checkpoint, or holds objects that are not plain data.
+    """
+    import torch
+
+    # said here, and not left to the default: before torch 2.6 that executes pickles, and
+    # TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD makes it do so today
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
 def checkpoint_metadata(path: str) -> Mapping[str, Any]:
     """What the U-Net's ``state_dict`` in a checkpoint says of itself; its weights are left on disk.
 
     Raises:
-        Exception: the file is not one of upstream's checkpoints.
+        Exception: the file is not one of pytorch-3dunet's checkpoints.
     """
-    import torch
-
     try:
-        state = torch.load(path, map_location="cpu", mmap=True)
+        state = load_checkpoint(path, mmap=True)
     except RuntimeError:
         # of a torch before 1.6: cannot be left on disk
-        state = torch.load(path, map_location="cpu")
-    weights = state["model_state_dict"]
-    metadata: Mapping[str, Any] = getattr(weights, "_metadata", {}).get("", {})
+        state = load_checkpoint(path)
+    metadata: Mapping[str, Any] = getattr(state["model_state_dict"], "_metadata", {}).get("", {})
     return metadata
 
 

@@ -9,6 +9,10 @@ from p3d_regression.checks.rules.names import removed, unknown
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
+from p3d_regression.interval import NON_NEGATIVE, UNIT
+from p3d_regression.losses import registry as losses
+from p3d_regression.losses.build import Resolved
+from p3d_regression.losses.loss import Loss
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import builders
 
@@ -232,40 +236,30 @@ def output_is_not_the_label(view: View) -> Iterator[Found]:
     """
     if not view.head.is_ours or not view.has_regression_metric or _sorts(view):
         return
-    leaves = list(view.plan.loss.leaves) if view.plan.loss else []
-    names = [(leaf.spec.name, leaf.loss.name if leaf.loss else "", leaf.arguments) for leaf in leaves]
-    names = names or [(str(view.loss), str(view.loss), {})]
-    for written, name, arguments in names:
-        option, value, what, fix = _OTHERS.get(name, ("", "", "", ""))
-        if what and arguments.get(option, value) == value:
-            said = f"for {written} the output is {what}, and {view.metric} compares it with the labels"
-            yield Found("loss.name", said, fix)
+    channels, final, described = view.out_channels or 1, view.final, view.plan.described
+    for leaf, loss, applied, own in described.own_functions(channels) if described and final else []:
+        if final is None or not loss.instead:
+            continue
+        what = "the logarithm of the labels" if applied == "exp" else f"the input of a {applied}"
+        said = f"for {leaf.spec.name} the output is {what}, and {view.metric} compares it with the labels"
+        yield Found(f"{leaf.spec.place}.name", said, without_own_function(view, leaf, loss, applied, own))
+
+
+def without_own_function(view: View, leaf: Resolved, loss: Loss, applied: str, own: list[int]) -> Fix:
+    """Let the final activation of some channels apply what a loss applies itself, and write the loss for its output."""
+    changes, channels = dict(loss.instead), view.out_channels or 1
+    wanted = changes.pop("final_activation", applied)
+    if not view.labels_are_in(NON_NEGATIVE if wanted == "exp" else UNIT):
+        return view.with_activation("none") + for_any_labels(view)
+    others = [view.final.entry(channel).short if view.final else "none" for channel in range(channels)]
+    entries = [wanted if channel in own else others[channel] for channel in range(channels)]
+    fix = view.with_activation(wanted if len(own) == channels else entries)
+    return sum((write(f"{leaf.spec.place}.{key}", value) for key, value in changes.items()), fix)
 
 
 def _sorts(view: View) -> bool:
     """Whether the metric looks at the order of values alone."""
     return view.plan.metric is not None and view.plan.metric.metric.name == "SpearmanCorrCoef"
-
-
-_SIGMOID = "model:\n  final_activation: sigmoid\nloss:\n  name: BCELoss"
-
-#: Loss -> an option, its value with which the output is something else than the labels, what, and what to write.
-_OTHERS: dict[str, tuple[str, object, str, str]] = {
-    "BCEWithLogitsLoss": ("", None, "what comes before a sigmoid", _SIGMOID),
-    "BCEDiceLoss": ("", None, "what comes before a sigmoid", _SIGMOID),
-    "PoissonNLLLoss": (
-        "log_input",
-        True,
-        "the logarithm of the labels",
-        "model:\n  final_activation: exp  # or softplus\nloss:\n  name: PoissonNLLLoss\n  log_input: false",
-    ),
-    "KLDivLoss": (
-        "log_target",
-        False,
-        "the logarithm of the labels",
-        "model:\n  final_activation: softmax\nloss:\n  name: MSELoss",
-    ),
-}
 
 
 @family.rule("P3D218", "error")
@@ -281,7 +275,8 @@ def cross_entropy_of_one_channel(view: View) -> Iterator[Found]:
         loss:
           name: MSELoss
     """
-    if view.loss in ("CrossEntropyLoss", "WeightedCrossEntropyLoss") and view.out_channels == 1:
+    known = losses.known(view.loss)
+    if known and known.compares == "classes" and view.out_channels == 1:
         said = "is for several classes; with one output channel it is 0 for every output"
         fix = write("loss.name", "MSELoss", "for continuous labels; BCEWithLogitsLoss for a mask")
         # MSELoss compares continuous values, and must not be given a Sigmoid's or a Softmax's output

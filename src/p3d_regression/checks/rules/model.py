@@ -4,15 +4,14 @@ from collections.abc import Iterator
 
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import BOTH, Family
+from p3d_regression.checks.rules import loss
 from p3d_regression.checks.rules.names import nearest, renamed, unknown
 from p3d_regression.checks.view import MOST_CHANNELS, View
 from p3d_regression.errors import ConfigError, Found
-from p3d_regression.fix import write
-from p3d_regression.interval import UNIT
-from p3d_regression.keys import OURS, check_keys, check_sections
-from p3d_regression.scaling.spec import KEY as SCALING
+from p3d_regression.fix import NO_FIX, write
+from p3d_regression.keys import PLUGIN_KEYS, check_keys, check_sections
+from p3d_regression.model.last_layer import contradiction
 from p3d_regression.text import as_yaml
-from p3d_regression.training.plan import WITH_LOGITS
 from p3d_regression.upstream import introspection
 
 family = Family()
@@ -60,7 +59,7 @@ def unknown_model_key(view: View) -> Iterator[Found]:
     cls = introspection.model_class(view.model.get("name"))
     if cls is None or not introspection.takes_anything(cls):
         return
-    known = [*introspection.arguments(cls), "name", *OURS]
+    known = [*introspection.arguments(cls), "name", *PLUGIN_KEYS]
     for key in view.model:
         if key in known or (isinstance(key, str) and _is_misspelled_key(key)):
             continue
@@ -73,7 +72,7 @@ def unknown_model_key(view: View) -> Iterator[Found]:
 def _is_misspelled_key(key: str) -> bool:
     """Whether building the model refuses it, which another rule reports."""
     try:
-        check_keys([key])
+        check_keys({key: None})
     except ConfigError:
         return True
     return False
@@ -116,13 +115,8 @@ def contradicting_last_layer(view: View) -> Iterator[Found]:
           final_activation: none
           is_segmentation: false
     """
-    from p3d_regression.activations.final import contradiction
-
-    is_scaled = SCALING in view.model
-    if view.final is not None and (message := contradiction(view.model, view.final, is_scaled=is_scaled)):
-        is_plain = str(view.final) == "none" and not is_scaled
-        fix = write("model.is_segmentation", False) if is_plain else view.without_other_last_layers
-        yield Found(f"model.{KEY}", message, fix)
+    if view.final is not None and (found := contradiction(view.model, view.final)):
+        yield found
 
 
 @family.rule("P3D105", "error", modes=BOTH)
@@ -198,20 +192,17 @@ def activated_output_in_logits_loss(view: View) -> Iterator[Found]:
         loss:
           name: BCELoss
     """
-    own = WITH_LOGITS.get(view.loss or "")
-    if view.loss in ("DiceLoss", "GeneralizedDiceLoss"):
-        own = str(view.get("loss.normalization", "sigmoid"))
-    if own in (None, "none") or view.final is None or str(view.final) == "none":
-        return
-    fix = view.with_activation("none")
-    if view.loss in ("DiceLoss", "GeneralizedDiceLoss"):
-        fix = write("loss.normalization", "none")
-    elif view.has_regression_metric or str(view.final) == own:
-        # the metric, too, is to be given what the labels are
-        is_fraction = own == "sigmoid" and view.labels_are_in(UNIT)
-        fix = view.with_activation("sigmoid" if is_fraction else "none")
-        fix += write("loss.name", "BCELoss" if is_fraction else "MSELoss")
-    yield Found(f"model.{KEY}", f"{view.loss} applies a {own} to the output of {view.final}", fix)
+    final, described = view.final, view.plan.described
+    for leaf, known, applied, own in described.own_functions(view.out_channels or 1) if described and final else []:
+        if final is None or applied == "exp" or all(str(final.entry(channel)) == "none" for channel in own):
+            continue
+        options = {key: value for key, value in known.instead.items() if key in known.parameters}
+        fix = sum((write(f"{leaf.spec.place}.{key}", value) for key, value in options.items()), NO_FIX)
+        is_meant = view.has_regression_metric or all(str(final.entry(channel)) == applied for channel in own)
+        if not options and known.instead and is_meant:
+            fix = loss.without_own_function(view, leaf, known, applied, own)
+        said = f"{leaf.spec.name} applies a {applied} to the output of {final}"
+        yield Found(f"model.{KEY}", said, fix or view.with_activation("none"))
 
 
 @family.rule("P3D108", "error", modes=BOTH)

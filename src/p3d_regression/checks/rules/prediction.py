@@ -68,7 +68,7 @@ def checkpoint_contradicts_config(view: View) -> Iterator[Found]:
     if view.checkpoint_metadata is None:
         return
     try:
-        kept = checkpoint_memory.remembered(view.checkpoint_metadata, view.out_channels or 1)
+        kept = checkpoint_memory.from_metadata(view.checkpoint_metadata, view.out_channels or 1)
         if kept is not None and view.final is not None:
             checkpoint_memory.is_new_head(view.final, kept.final)
             if SCALING in view.model and view.scaling is not None:

@@ -11,7 +11,7 @@ from p3d_regression.fix import delete, write
 from p3d_regression.labels.moments import Moments
 from p3d_regression.scaling.measured import numbers_of
 from p3d_regression.scaling.spec import IDENTITY, KEY, Numbers, Spec
-from p3d_regression.scaling.target import is_bounded_by_zero, settled
+from p3d_regression.scaling.target import is_bounded_by_zero, scaling_of
 
 family = Family()
 
@@ -137,7 +137,7 @@ def _labels(view: View) -> list[Moments] | None:
     if phase is None or phase.statistics is None or not phase.statistics.complete:
         return None
     labels = phase.statistics.channels[: compared_label_channels(view, phase.statistics)]
-    return labels if len(labels) == view.label_channels else None
+    return labels if len(labels) == view.predicted_label_channels else None
 
 
 def _measured(view: View, labels: list[Moments]) -> list[Numbers] | ConfigError:
@@ -173,7 +173,7 @@ def _can_be_scaled(view: View, channel: int, measured: list[Numbers]) -> bool:
         return view.head.name == "none"
     only = Spec(tuple(None if i == channel else IDENTITY for i in range(len(measured))))
     try:
-        settled(only, view.final, measured)
+        scaling_of(only, view.final, measured)
     except ConfigError:
         return False
     return True

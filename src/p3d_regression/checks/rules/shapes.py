@@ -183,7 +183,7 @@ def _keeps_channels(view: View, phase: str) -> bool:
 
 
 def _channels_of(view: View, phase: str, has_axis: bool, channels: int) -> Iterator[Found]:
-    key, wanted = f"loaders.{phase}.transformer.label", view.label_channels
+    key, wanted = f"loaders.{phase}.transformer.label", view.predicted_label_channels
     if not has_axis:
         size = view.get("loaders.batch_size", 1)
         message = (
