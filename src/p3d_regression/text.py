@@ -15,6 +15,23 @@ def as_yaml(value: object) -> str:
     return text.removesuffix("...\n").strip()
 
 
+def number_in(value: object) -> int | float | None:
+    """The finite number in a text that YAML does not read as a number; None if there is none.
+
+    >>> number_in("1e-3"), number_in("2"), number_in("two"), number_in(2.0)
+    (0.001, 2, None, None)
+    """
+    try:
+        number = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    with suppress(ValueError):
+        return int(str(value))
+    return number
+
+
 def as_json(value: object) -> Any:
     """Plain data of YAML as JSON has it: what JSON has no word for, such as ``.nan`` and dates, becomes a text.
 
@@ -31,23 +48,6 @@ def as_json(value: object) -> Any:
         case None | bool() | int() | float() | str():
             return value
     return str(value)
-
-
-def number_in(value: object) -> int | float | None:
-    """The finite number in a text that YAML does not read as a number; None if there is none.
-
-    >>> number_in("1e-3"), number_in("2"), number_in("two"), number_in(2.0)
-    (0.001, 2, None, None)
-    """
-    try:
-        number = float(value) if isinstance(value, str) else math.nan
-    except ValueError:
-        return None
-    if not math.isfinite(number):
-        return None
-    with suppress(ValueError):
-        return int(str(value))
-    return number
 
 
 def number_hint(value: object) -> str:

@@ -207,7 +207,7 @@ class View:
         return self._planned if isinstance(self._planned, ConfigError) else None
 
     @cached_property
-    def head(self) -> LastLayer:
+    def last_layer(self) -> LastLayer:
         """The model's last layer. Where ``final_activation`` is wrong: as if it were not there."""
         return last_layer(self.model, self.out_channels or 1, self.final)
 
@@ -236,9 +236,8 @@ class View:
     @property
     def without_other_last_layers(self) -> Fix:
         """Delete the keys of pytorch-3dunet that ask for a Sigmoid or a Softmax."""
-        names = [name for name in ("is_segmentation", "final_sigmoid") if name in self.model]
-        is_none = last_layer(self.model, self.out_channels or 1).name == "none"
-        return delete(*(f"model.{name}" for name in names if not is_none))
+        names = ("is_segmentation", "final_sigmoid") if last_layer(self.model, 1).name != "none" else ()
+        return delete(*(f"model.{name}" for name in names if name in self.model))
 
     @property
     def predicted_label_channels(self) -> int | None:
@@ -251,15 +250,15 @@ class View:
 
     def seen_by_loss(self, phase: str) -> tuple[Interval, ...]:
         """The values that the loss is given, per channel: not the output, if upstream applies its layer after it."""
-        if self.head.is_ours or introspection.loss_sees_output(phase):
-            return self.head.ranges
-        return (REAL_LINE,) * len(self.head.ranges)
+        if self.last_layer.is_ours or introspection.loss_sees_output(phase):
+            return self.last_layer.ranges
+        return (REAL_LINE,) * len(self.last_layer.ranges)
 
     def seen_by_score(self, phase: str) -> tuple[Interval, ...]:
         """The values that the metric is given, per channel."""
-        if self.head.is_ours or introspection.score_sees_output(phase):
-            return self.head.ranges
-        return (REAL_LINE,) * len(self.head.ranges)
+        if self.last_layer.is_ours or introspection.score_sees_output(phase):
+            return self.last_layer.ranges
+        return (REAL_LINE,) * len(self.last_layer.ranges)
 
     @property
     def loss(self) -> str | None:
@@ -286,7 +285,7 @@ class View:
         """Whether the labels are continuous, as far as the config tells."""
         if self.mode == "train":
             return self.has_regression_loss or self.has_regression_metric
-        return not self.head.is_segmentation
+        return not self.last_layer.is_segmentation
 
     @property
     def higher_is_better(self) -> bool | None:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from p3d_regression.labels.floor import VoxelLoss
 
+#: The loss of which a fix makes an example, for continuous labels.
+PLAIN = "MSELoss"
+
 #: From the arguments of a loss to a range.
 IntervalOf = Callable[[Mapping[str, Any]], Interval]
 

@@ -12,7 +12,7 @@ from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
 from p3d_regression.interval import NON_NEGATIVE, UNIT
 from p3d_regression.losses import registry as losses
 from p3d_regression.losses.build import Resolved
-from p3d_regression.losses.loss import Loss
+from p3d_regression.losses.loss import PLAIN, Loss
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import builders
 
@@ -42,7 +42,7 @@ def unknown_loss(view: View) -> Iterator[Found]:
         return
     if not isinstance(section.get("name"), str):
         names, kind = builders.loss_names(), "a loss of pytorch-3dunet"
-        yield Found("loss.name", *unknown(section.get("name"), names, "loss.name", kind, "MSELoss"))
+        yield Found("loss.name", *unknown(section.get("name"), names, "loss.name", kind, PLAIN))
         return
     built = builders.loss(section)
     if built.error is not None:
@@ -198,7 +198,7 @@ def output_outside_loss(view: View) -> Iterator[Found]:
         if channel < len(seen) and not (seen[channel].low >= needed.low and seen[channel].high <= needed.high):
             which = f"output channel {channel}" if len(seen) > 1 else "the output"
             # pytorch-3dunet applies its own last layer after the loss
-            where = "" if view.head.is_ours or seen == view.head.ranges else ", before the last layer,"
+            where = "" if view.last_layer.is_ours or seen == view.last_layer.ranges else ", before the last layer,"
             said = f"{which}{where} is in {seen[channel]}, but {loss} needs it in {needed}"
             fits = view.labels_are_in(needed) and view.fitting_activation
             yield Found(f"model.{KEY}", said, fits or for_any_labels(view))
@@ -207,7 +207,7 @@ def output_outside_loss(view: View) -> Iterator[Found]:
 def for_any_labels(view: View) -> Fix:
     """Write a loss that any label and any output can be given, with the user's ``ignore_index``."""
     masked = {key: value for key, value in view.section("loss").items() if key == "ignore_index"}
-    return write("loss", {"name": "HuberLoss", **masked})
+    return write("loss", {"name": PLAIN, **masked})
 
 
 @family.rule("P3D217", "error")
@@ -234,7 +234,7 @@ def output_is_not_the_label(view: View) -> Iterator[Found]:
         eval_metric:
           name: R2Score
     """
-    if not view.head.is_ours or not view.has_regression_metric or _sorts(view):
+    if not view.last_layer.is_ours or not view.has_regression_metric or _sorts(view):
         return
     channels, final, described = view.out_channels or 1, view.final, view.plan.described
     for leaf, loss, applied, own in described.own_functions(channels) if described and final else []:
@@ -278,6 +278,6 @@ def cross_entropy_of_one_channel(view: View) -> Iterator[Found]:
     known = losses.known(view.loss)
     if known and known.compares == "classes" and view.out_channels == 1:
         said = "is for several classes; with one output channel it is 0 for every output"
-        fix = write("loss.name", "MSELoss", "for continuous labels; BCEWithLogitsLoss for a mask")
-        # MSELoss compares continuous values, and must not be given a Sigmoid's or a Softmax's output
-        yield Found("loss.name", said, fix + (view.with_activation("none") if view.head.is_segmentation else NO_FIX))
+        fix = write("loss.name", PLAIN, "for continuous labels")
+        # it compares continuous values, and must not be given a Sigmoid's or a Softmax's output
+        yield Found("loss.name", said, fix + (view.with_activation("none") if view.last_layer.is_segmentation else NO_FIX))

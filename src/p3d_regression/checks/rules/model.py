@@ -34,7 +34,7 @@ def softmax_on_one_channel(view: View) -> Iterator[Found]:
           out_channels: 1
           final_activation: none
     """
-    if not view.head.is_ours and KEY not in view.model and view.head.name == "softmax" and view.out_channels == 1:
+    if not view.last_layer.is_ours and KEY not in view.model and view.last_layer.name == "softmax" and view.out_channels == 1:
         yield Found(
             "model.final_sigmoid",
             "false is a Softmax over the output channels; there is only one, so every prediction is 1.0",
@@ -163,14 +163,14 @@ def regression_behind_segmentation_layer(view: View) -> Iterator[Found]:
         loss:
           name: MSELoss
     """
-    if not view.model or not view.is_regression or KEY in view.model or not view.head.is_segmentation:
+    if not view.model or not view.is_regression or KEY in view.model or not view.last_layer.is_segmentation:
         return
     which = view.loss if view.has_regression_loss else view.metric
     key = "is_segmentation" if "is_segmentation" in view.model else "final_sigmoid"
     reason = f"{key}: {as_yaml(view.model[key])}" if key in view.model else "the default of pytorch-3dunet"
     yield Found(
         f"model.{KEY}",
-        f"{which} compares continuous values, but the output goes through a {view.head.name} ({reason})",
+        f"{which} compares continuous values, but the output goes through a {view.last_layer.name} ({reason})",
         view.fitting_activation or view.with_activation("none"),
     )
 

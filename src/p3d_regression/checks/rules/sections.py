@@ -10,6 +10,7 @@ from p3d_regression.checks.rules.names import nearest, section
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
+from p3d_regression.losses.loss import PLAIN
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
 
@@ -50,7 +51,7 @@ def missing_section(view: View) -> Iterator[Found]:
 _FIRST_LINES: dict[str, dict[str, Any]] = {
     "model": {"name": "UNet3D", "in_channels": 1, "out_channels": 1},
     "loaders": {},
-    "loss": {"name": "MSELoss"},
+    "loss": {"name": PLAIN},
     "eval_metric": {"name": "MSE"},
     "optimizer": {"name": "Adam", "learning_rate": 0.0002},
     "trainer": training.TRAINER,
@@ -96,7 +97,7 @@ def _in_agreement(view: View, name: str, lines: dict[str, Any]) -> Fix:
         elif view.section("trainer"):
             more = write("trainer.eval_score_higher_is_better", False)
     makes_regression = name in ("loss", "eval_metric") and not view.is_regression
-    if makes_regression and view.model and KEY not in view.model and view.head.is_segmentation:
+    if makes_regression and view.model and KEY not in view.model and view.last_layer.is_segmentation:
         more += write(f"model.{KEY}", "none")
     return section(name, lines) + more
 
