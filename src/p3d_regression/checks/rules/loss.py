@@ -280,4 +280,5 @@ def cross_entropy_of_one_channel(view: View) -> Iterator[Found]:
         said = "is for several classes; with one output channel it is 0 for every output"
         fix = write("loss.name", PLAIN, "for continuous labels")
         # it compares continuous values, and must not be given a Sigmoid's or a Softmax's output
-        yield Found("loss.name", said, fix + (view.with_activation("none") if view.last_layer.is_segmentation else NO_FIX))
+        fix += view.with_activation("none") if view.last_layer.is_segmentation else NO_FIX
+        yield Found("loss.name", said, fix)

@@ -34,7 +34,8 @@ def softmax_on_one_channel(view: View) -> Iterator[Found]:
           out_channels: 1
           final_activation: none
     """
-    if not view.last_layer.is_ours and KEY not in view.model and view.last_layer.name == "softmax" and view.out_channels == 1:
+    layer = view.last_layer
+    if not layer.is_ours and KEY not in view.model and layer.name == "softmax" and view.out_channels == 1:
         yield Found(
             "model.final_sigmoid",
             "false is a Softmax over the output channels; there is only one, so every prediction is 1.0",

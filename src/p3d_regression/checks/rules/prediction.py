@@ -98,7 +98,8 @@ def _against_training_config(view: View) -> Iterator[Found]:
             fix += write(f"model.{key}", trained.model[key])
         elif key in view.model:
             fix += delete(f"model.{key}")
-    message = f"the model was trained with the last layer {trained.last_layer.name} ({path}), here it is {view.last_layer.name}"
+    layers = trained.last_layer.name, view.last_layer.name
+    message = f"the model was trained with the last layer {layers[0]} ({path}), here it is {layers[1]}"
     yield Found("model.is_segmentation", message, fix)
 
 
