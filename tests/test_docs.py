@@ -87,7 +87,7 @@ def test_every_config_on_the_page_of_losses_and_metrics_is_understood() -> None:
         if "loss" in config:
             build(losses.resolve(config["loss"], channels))
         if "eval_metric" in config:
-            metrics.resolve(config["eval_metric"]).try_on((16, 32, 32))
+            metrics.try_on(metrics.resolve(config["eval_metric"]), (16, 32, 32))
 
 
 def test_every_name_in_the_tables_of_that_page_is_understood() -> None:

@@ -187,15 +187,15 @@ FAILURES = {
     "has no hook": ("", "TypeError: it implements none of this project's hooks; there are p3d_activations"),
     "has an alias of letters": (
         SQUARE.replace('summary="squared"', 'summary="squared", aliases=("zoom")'),
-        "activation square: aliases are a tuple of names, not the text 'zoom'",
+        "final activation square: aliases are a tuple of names, not the text 'zoom'",
     ),
     "has a default that no checkpoint can keep": (
         SQUARE.replace("def forward", "def __init__(self, cap: float = float('inf')): pass\n        def forward"),
-        "activation square, argument cap: its default inf, which a checkpoint has to keep, is not a number",
+        "final activation square, argument cap: its default inf, which a checkpoint has to hold, is not a number",
     ),
     "has a bad name": (
         SQUARE.replace('"square"', '"My Square"'),
-        "activation 'My Square': a name is lower",
+        "final activation 'My Square': a name is lower",
     ),
 }
 

@@ -9,6 +9,7 @@ from torch import nn
 from p3d_regression import Interval, Loss
 from p3d_regression.components.component import Refused
 from p3d_regression.errors import ConfigError
+from p3d_regression.fix import Fix
 from p3d_regression.labels.floor import ABSOLUTE
 from p3d_regression.losses.build import build, resolve
 from p3d_regression.losses.registry import registry
@@ -46,27 +47,85 @@ def test_case_and_underscores_do_not_matter(name: str) -> None:
             ["loss.ignore_index: 'nan' is not a number", "ignore_index: .nan"],
         ),
         ({"name": "HuberLoss", "ignore_index": True}, ["loss.ignore_index: True is not a number"]),
-        ({"name": "HuberLoss", "skip_last_target": True}, ["loss.skip_last_target", "Delete the line"]),
+        (
+            {"name": "HuberLoss", "skip_last_target": True},
+            ["loss.skip_last_target", "delete that channel from"],
+        ),
         ({"name": "channelwise"}, ["loss.channels: None is not a list of losses", "- {name: BCELoss}"]),
         ({"name": "channelwise", "channels": []}, ["loss.channels: [] is not a list"]),
         ({"name": "channelwise", "channels": ["L1Loss", 3]}, ["loss.channels[1]: 3 is not a loss"]),
         ({"name": "channelwise", "channels": [{"delta": 3}]}, ["loss.channels[0]: {'delta': 3} has no name"]),
         ({"name": "channelwise", "channels": ["L1Loss", "Nope"]}, ["loss.channels[1].name: 'Nope'"]),
-        ({"name": "channelwise", "channels": ["L1Loss"], "beta": 3}, ["loss.beta: 3 channelwise takes channels only"]),
+        ({"name": "channelwise", "channels": ["L1Loss"], "beta": 3}, ["loss.beta: 3: channelwise takes channels only"]),
         (
             {"name": "channelwise", "channels": [{"name": "L1Loss", "ignore_index": 3}]},
-            ["stands beside the name"],
+            ["a mask is for the whole loss"],
         ),
-        ({"name": "channelwise", "channels": [{"name": "channelwise", "channels": ["L1Loss"]}]}, ["stands outside"]),
+        (
+            {"name": "channelwise", "channels": [{"name": "channelwise", "channels": ["L1Loss"]}]},
+            ["channelwise is for the whole loss"],
+        ),
         ({"name": "weighted_sum", "losses": ["L1Loss", "GaussianNLLLoss"]}, ["loss.losses[1]", "number of outputs"]),
         ({"name": "weighted_sum", "losses": ["L1Loss", "DiceLoss"], "ignore_index": 0}, ["DiceLoss is not a mean"]),
     ],
 )
 def test_what_is_wrong_is_named_with_key_value_and_fix(section: dict[str, Any], parts: list[str]) -> None:
-    message = refusal(section)
+    with pytest.raises(ConfigError) as caught:
+        build(resolve(section))
     for part in parts:
-        assert part in message
-    assert "Write:" in message or "xample:" in message or "Delete the line" in message or "sum" in message
+        assert part in str(caught.value)
+    build(resolve(fixed(caught.value, section)["loss"]))
+
+
+def fixed(error: ConfigError, section: dict[str, Any]) -> dict[str, Any]:
+    """The config with what the error says to write."""
+    fix = error.found.fix
+    assert isinstance(fix, Fix)
+    assert fix.changes
+    config: dict[str, Any] = fix.applied_to({"loss": section})
+    return config
+
+
+LOSSES = [{"name": "BCELoss"}, {"name": "L1Loss", "weight": 0.3}]
+
+
+@pytest.mark.parametrize(
+    ("section", "wanted"),
+    [
+        ({"name": "chanelwise", "channels": LOSSES}, {"name": "channelwise", "channels": LOSSES}),
+        ({"name": "Channel_Wise ", "channels": LOSSES}, None),
+        ({"name": "wieghted_sum", "losses": LOSSES}, {"name": "weighted_sum", "losses": LOSSES}),
+        ({"name": "wieghted_sum", "channels": LOSSES}, {"name": "weighted_sum", "losses": LOSSES}),
+        ({"name": "per channel", "channels": LOSSES}, {"name": "channelwise", "channels": LOSSES}),
+        ({"channels": LOSSES, "ignore_index": -1}, {"name": "channelwise", "channels": LOSSES, "ignore_index": -1}),
+        (
+            {"name": "chanelwise"},
+            {"name": "channelwise", "channels": [{"name": "BCELoss"}, {"name": "L1Loss", "weight": 0.2}]},
+        ),
+        (
+            {"name": "HubberLoss", "delta": "2.5", "weight": 3, "ignore_index": -1, "dleta": 4},
+            {"name": "HuberLoss", "delta": 2.5, "weight": 3, "ignore_index": -1},
+        ),
+        (
+            {"name": "channelwise", "channels": [{"name": "l1los", "weight": 2}, {"name": "Hubber", "delta": 3}]},
+            {"name": "channelwise", "channels": [{"name": "L1Loss", "weight": 2}, {"name": "Hubber", "delta": 3}]},
+        ),
+        (
+            {"name": "weighted_sum", "losses": {"name": "L1Loss"}},
+            {"name": "weighted_sum", "losses": [{"name": "L1Loss"}]},
+        ),
+        ({"name": "L1Loss", "weight": "5e-1"}, {"name": "L1Loss", "weight": 0.5}),
+        ({"name": "L1Loss", "ignore_index": "-1"}, {"name": "L1Loss", "ignore_index": -1}),
+    ],
+)
+def test_a_fix_keeps_what_the_user_has_written(section: dict[str, Any], wanted: dict[str, Any] | None) -> None:
+    if wanted is None:
+        resolve(section)
+        return
+    with pytest.raises(ConfigError) as caught:
+        resolve(section)
+    assert "did you mean" in str(caught.value) or "is not a" in str(caught.value)
+    assert fixed(caught.value, section)["loss"] == wanted
 
 
 @pytest.mark.parametrize(
@@ -78,7 +137,10 @@ def test_what_is_wrong_is_named_with_key_value_and_fix(section: dict[str, Any], 
     ],
 )
 def test_what_does_not_fit_the_model(section: dict[str, Any], channels: int, part: str) -> None:
-    assert part in refusal(section, channels)
+    with pytest.raises(ConfigError) as caught:
+        resolve(section, channels)
+    assert part in str(caught.value)
+    resolve(section, fixed(caught.value, section)["model"]["out_channels"])
 
 
 @pytest.mark.parametrize(

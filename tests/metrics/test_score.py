@@ -14,7 +14,7 @@ from torch import Tensor
 from p3d_regression.errors import ConfigError
 from p3d_regression.losses.mask import Mask
 from p3d_regression.metrics.registry import registry
-from p3d_regression.metrics.score import Accumulated, Running, Score, resolve
+from p3d_regression.metrics.score import Accumulated, Running, Score, resolve, try_on
 
 METRICS = [registration.component for registration in registry().registrations()]
 ON_VOXELS = [metric.name for metric in METRICS if metric.on == "voxels"]
@@ -55,7 +55,8 @@ def shown(score: Score, output: Tensor, label: Tensor) -> float:
 
 def at_once(name: str, output: Tensor, label: Tensor) -> float:
     """Torchmetrics' own of all voxels of a channel."""
-    metric: Any = resolve(section_of(name)).build()
+    found = resolve(section_of(name))
+    metric: Any = found.component.build(**found.arguments)
     if hasattr(metric, "set_dtype"):
         metric.set_dtype(torch.float64)
     metric.update(output.double(), label.double())
@@ -229,7 +230,7 @@ def test_upstreams_average_keeps_it_whatever_it_does_with_it() -> None:
 )
 def test_what_is_wrong_is_named_with_key_value_and_fix(section: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        resolve(section).try_on((4, 16, 16))
+        try_on(resolve(section), (4, 16, 16))
     for part in parts:
         assert part in str(caught.value)
 
@@ -238,8 +239,8 @@ def test_patches_that_are_too_small_for_a_metric_are_found_before_training() -> 
     with pytest.raises(
         ConfigError, match=r"of patches of 4 x 64 x 64 voxels: 4 voxels in Z .* sigma: \[0.4, 1.5, 1.5\]"
     ):
-        resolve({"name": "SSIM", "data_range": 1.0}).try_on((4, 64, 64))
-    resolve({"name": "SSIM", "data_range": 1.0, "sigma": [0.5, 1.5, 1.5]}).try_on((4, 64, 64))
+        try_on(resolve({"name": "SSIM", "data_range": 1.0}), (4, 64, 64))
+    try_on(resolve({"name": "SSIM", "data_range": 1.0, "sigma": [0.5, 1.5, 1.5]}), (4, 64, 64))
 
 
 def test_two_bounds_are_no_range() -> None:
@@ -247,8 +248,8 @@ def test_two_bounds_are_no_range() -> None:
     with pytest.raises(ConfigError, match="is not a number"):
         resolve({"name": "PSNR", "data_range": [0, 255]})
     with pytest.raises(ConfigError, match="data_range has to be above 0"):
-        resolve({"name": "SSIM", "data_range": 0}).try_on((16, 64, 64))
-    resolve({"name": "PSNR", "data_range": 1e-7}).try_on((16, 64, 64))
+        try_on(resolve({"name": "SSIM", "data_range": 0}), (16, 64, 64))
+    try_on(resolve({"name": "PSNR", "data_range": 1e-7}), (16, 64, 64))
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0, 1e6])
@@ -277,8 +278,8 @@ def test_constant_labels_have_no_r2() -> None:
 
 def test_every_direction_is_known() -> None:
     assert {metric.name for metric in METRICS if metric.higher_is_better is None} == set()
-    assert resolve({"name": "Pearson"}).metric.higher_is_better is True
-    assert resolve({"name": "RMSE"}).metric.higher_is_better is False
+    assert resolve({"name": "Pearson"}).component.higher_is_better is True
+    assert resolve({"name": "RMSE"}).component.higher_is_better is False
 
 
 def test_the_table_is_plain_data_and_its_examples_work() -> None:

@@ -1,13 +1,19 @@
 """What is this project's in a training, and what stays upstream's."""
 
+import datetime
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from p3d_regression.checks.registry import rules
+from p3d_regression.checks.run import check_config
 from p3d_regression.errors import ConfigError
+from p3d_regression.fix import Fix, write
 from p3d_regression.training.direction import settled
 from p3d_regression.training.plan import Plan, plan_of
+from support.lab import training_config
 
 NAN = math.nan
 PLAIN = {"loss": {"name": "MSELoss"}, "eval_metric": {"name": "MSE"}, "model": {"out_channels": 1}}
@@ -201,3 +207,45 @@ def test_a_plugin_that_claims_upstreams_name_does_not_take_the_mask_away(monkeyp
     with pytest.raises(ConfigError, match=r"'MSELoss' is claimed by torch.nn and greedy 1.0"):
         plan({"name": "MSELoss", "ignore_index": -1}, ours=True)
     assert not plan({"name": "MSELoss"}).is_ours
+
+
+class TestSectionsThatAreNone:
+    """Values of many kinds, of which pytorch-3dunet answers most with a bare TypeError."""
+
+    VALUES: tuple[Any, ...] = (
+        None, True, False, 0, 3, -1, 2.5, NAN, math.inf, "", "MSELoss", "MSE", "R2Score", "HubberLoss", "name", "a b",
+        [], ["MSELoss"], [{"name": "MSELoss"}], [[]], {}, {"nam": "MSELoss"}, {"MSELoss": None}, {None: 3},
+        {3: "MSELoss"}, {"delta": 1}, {"channels": ["L1Loss"]}, {"losses": 3}, {"data_range": 2},
+        datetime.date(2026, 1, 1), b"MSELoss",
+    )  # fmt: skip
+
+    def tried(self, config: dict[str, Any]) -> ConfigError | None:
+        try:
+            plan_of(config, model_is_ours=True)
+        except ConfigError as error:
+            return error
+        return None
+
+    @pytest.mark.parametrize("key", ["loss", "loss.name", "eval_metric", "eval_metric.name"])
+    def test_each_is_an_error_of_the_config_with_a_fix_that_works(self, key: str) -> None:
+        for value in self.VALUES:
+            config = write(key, value).applied_to(PLAIN)
+            error = self.tried(config)
+            if error is None:
+                assert isinstance(value, str)
+                continue
+            assert error.found.key.startswith(key.partition(".")[0])
+            assert isinstance(error.found.fix, Fix)
+            assert self.tried(error.found.fix.applied_to(config)) is None, value
+
+    @pytest.mark.parametrize("model", [{"final_activation": "none"}, {}])
+    @pytest.mark.parametrize("key", ["loss", "loss.name", "eval_metric", "eval_metric.name"])
+    def test_rules_find_each_once(self, key: str, model: dict[str, Any], tmp_path: Path) -> None:
+        for value in self.VALUES:
+            config = write(key, value).applied_to(training_config(tmp_path, {"name": "UNet3D", **model}))
+            view, findings, broken = check_config(config, "train", rules())
+            assert broken == {}
+            section = key.partition(".")[0]
+            found = [f for f in findings if f.rule.severity == "error" and f.found.key.startswith(section)]
+            works = isinstance(value, str) and view.plan_error is None and key.endswith(".name")
+            assert len(found) == 1 or works, (value, [str(f) for f in found])

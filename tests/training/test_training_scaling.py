@@ -372,7 +372,7 @@ class TestMeasured:
                 "loss.eps: 1e-06 is the smallest variance that the loss takes",
             ),
             (lambda label: label, {"model": {"out_channels": 2}}, "have 1 channel(s), the model predicts 2"),
-            (lambda label: label, {"loss": {"name": "BCEWithLogitsLoss"}}, "BCEWithLogitsLoss compares classes"),
+            (lambda label: label, {"loss": {"name": "BCEWithLogitsLoss"}}, "BCEWithLogitsLoss compares fractions"),
             (
                 lambda label: label,
                 {"loss": {"name": "PoissonNLLLoss"}},

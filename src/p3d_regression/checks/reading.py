@@ -193,7 +193,7 @@ def _metric_of(view: View) -> VoxelLoss | None:
     if view.plan.mask and view.predicted_label_channels != 1:
         return None  # a mean of means, if the channels do not count alike
     metric = view.plan.metric
-    return metric.metric.voxel_loss(metric.arguments) if metric.metric.voxel_loss else None
+    return metric.component.voxel_loss(metric.arguments) if metric.component.voxel_loss else None
 
 
 def compared_label_channels(view: View, statistics: Statistics) -> int:

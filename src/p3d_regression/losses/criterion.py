@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from p3d_regression.errors import ConfigError
+from p3d_regression.fix import Fix, advise, write
 from p3d_regression.losses.mask import Mask
 
 #: A number that every loss can be computed of, where a voxel does not count: no NaN must enter its gradient.
@@ -100,9 +101,10 @@ class Channelwise(Criterion):
     def forward(self, output: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
         if output.shape[1] != sum(self.widths) or label.dim() != output.dim() or label.shape[1] != len(self.parts):
             raise ConfigError(
-                f"loss.channels: there are {len(self.parts)} entries for labels with as many channels and an output "
-                f"with {sum(self.widths)}; the output has the shape {_written(output)}, the labels {_written(label)}. "
-                "Write one entry per channel of the labels, and set model.out_channels."
+                "loss.channels",
+                f"there are {len(self.parts)} entries for labels with as many channels and an output with "
+                f"{sum(self.widths)}; the output has the shape {_written(output)}, the labels {_written(label)}.",
+                advise("write one entry per channel of the labels, and set model.out_channels"),
             )
         losses = []
         for index, (part, own) in enumerate(zip(self.parts, torch.split(output, self.widths, dim=1), strict=True)):
@@ -152,24 +154,24 @@ def check_shapes(output: Tensor, label: Tensor, *, variance: bool = False) -> No
     if output.shape == label.shape:
         return
     what = "means in the first half of the output's channels have" if variance else "output has"
+    key, fix = _fix(output, label, variance=variance)
     raise ConfigError(
+        key,
         f"the {what} the shape {_written(output)}, the labels {_written(label)}; each voxel must be compared with its "
-        f"own label. {_shape_fix(output, label)}"
+        "own label.",
+        fix,
     )
 
 
-def _shape_fix(output: Tensor, label: Tensor) -> str:
+def _fix(output: Tensor, label: Tensor, *, variance: bool) -> tuple[str, Fix]:
+    """The key in a config and what to do about it."""
     if label.dim() == output.dim() - 1:
-        return (
-            "The labels have no channel axis. Write for train and val:\n  transformer:\n    label:\n"
-            "      - name: ToTensor\n        expand_dims: true"
-        )
+        what = "the labels have no channel axis: write {name: ToTensor, expand_dims: true} as the last label transform"
+        return "loaders", advise(f"{what} of train and val")
     if label.dim() == output.dim() and label.shape[2:] == output.shape[2:]:
-        return (
-            f"Set model.out_channels to fit the {label.shape[1]} channel(s) of the labels (twice as many for a loss "
-            "with a variance), or store labels with as many channels, as (C, D, H, W)."
-        )
-    return "Raw and label patches have to be of one size: look at their transforms, and at the volumes' shapes."
+        what = f"or store labels with {output.shape[1]} channel(s), as (C, D, H, W)"
+        return "model.out_channels", write("model.out_channels", label.shape[1] * (1 + variance)) + advise(what)
+    return "loaders", advise("make raw and label patches equal in size: see their transforms, and the volumes' shapes")
 
 
 def _written(tensor: Tensor) -> str:

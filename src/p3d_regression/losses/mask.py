@@ -1,10 +1,13 @@
 """Which voxels count."""
 
 import math
+import reprlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from p3d_regression.errors import ConfigError
+from p3d_regression.fix import write
+from p3d_regression.text import number_in
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -45,8 +48,7 @@ def mask_of(value: object) -> Mask | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(
-            f"loss.ignore_index: {value!r} is not a number; it is the label of the voxels that do not count, or .nan. "
-            "Example:\n  loss:\n    name: MSELoss\n    ignore_index: .nan"
-        )
+        why = f"{reprlib.repr(value)} is not a number; it is the label of the voxels that do not count, or .nan."
+        number = number_in(value)
+        raise ConfigError("loss.ignore_index", why, write("loss.ignore_index", math.nan if number is None else number))
     return Mask(float(value))

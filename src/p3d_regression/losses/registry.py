@@ -13,7 +13,6 @@ from p3d_regression.plugins import singleton
 FAMILY = Family(
     Loss,
     hook="p3d_losses",
-    command="losses",
     example="HuberLoss",
     fallback="For unbounded values write MSELoss, L1Loss or HuberLoss.",
 )
@@ -58,13 +57,12 @@ def _usable(loss: Loss | Refused) -> Loss | Refused:
 
 
 def _composed(name: str) -> dict[str, Any]:
-    import yaml
-
+    key, example = COMPOSITES[name], EXAMPLES[name]
     return {
         "name": name,
         "aliases": [],
-        "example": yaml.safe_load(EXAMPLES[name])["loss"],
-        "arguments": [{"name": COMPOSITES[name], "kind": "a list of losses", "required": True, "default": None}],
+        "example": {"name": name, key: example},
+        "arguments": [{"name": key, "kind": "a list of losses", "required": True, "default": None}],
         "outputs": "of its losses",
         "labels": "of its losses",
         "ignores": True,

@@ -4,10 +4,12 @@ import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeGuard
+from difflib import get_close_matches
+from typing import Any
 
 from p3d_regression.errors import ConfigError
-from p3d_regression.text import fold, short
+from p3d_regression.fix import Fix, delete, write
+from p3d_regression.text import fold, number_in, short
 
 #: The place of the loss that is not a part of another one.
 WHOLE = "loss"
@@ -18,20 +20,16 @@ WEIGHTED_SUM = "weighted_sum"
 #: What is made of several losses -> the key with the list of them.
 COMPOSITES = {CHANNELWISE: "channels", WEIGHTED_SUM: "losses"}
 
-#: Keys beside the name of a loss that are no arguments of it.
+#: Names of them, folded.
+_NAMES = {fold(CHANNELWISE): CHANNELWISE, fold(WEIGHTED_SUM): WEIGHTED_SUM, "sum": WEIGHTED_SUM}
+
+#: Keys of a loss that are no arguments of it.
 RESERVED = ("name", "ignore_index", "weight")
 
-EXAMPLES = {
-    CHANNELWISE: """  loss:
-    name: channelwise
-    channels:
-      - {name: BCELoss}
-      - {name: L1Loss, weight: 0.2}""",
-    WEIGHTED_SUM: """  loss:
-    name: weighted_sum
-    losses:
-      - {name: L1Loss}
-      - {name: MSELoss, weight: 0.1}""",
+#: Lists of losses.
+EXAMPLES: dict[str, list[dict[str, Any]]] = {
+    CHANNELWISE: [{"name": "BCELoss"}, {"name": "L1Loss", "weight": 0.2}],
+    WEIGHTED_SUM: [{"name": "L1Loss"}, {"name": "MSELoss", "weight": 0.1}],
 }
 
 
@@ -40,10 +38,10 @@ class Spec:
     """A loss as a config says it, not yet looked up.
 
     Attributes:
-        name: as written; a key of :data:`COMPOSITES` in that spelling.
+        name: as written; a key of :data:`COMPOSITES` in that spelling; empty where there is no text.
         place: where it stands, such as ``loss.channels[1]``.
         arguments: as written.
-        weight: what it is multiplied with.
+        weight: the factor of this loss.
         parts: what it is made of.
     """
 
@@ -64,60 +62,70 @@ def parse(section: Mapping[Any, object], place: str = WHOLE) -> Spec:
     {'delta': 2.0}
     """
     name = section.get("name")
-    if not isinstance(name, str):
-        _refuse(place, section, "has no name.")
     weight = _weight(section.get("weight", 1.0), f"{place}.weight")
     if place != WHOLE and "ignore_index" in section:
-        _refuse(
-            f"{place}.ignore_index",
-            section["ignore_index"],
-            "stands beside the name of the whole loss, once.",
-        )
-    composite = next(
-        (known for known in COMPOSITES if fold(name) in (fold(known), fold(known).replace("weighted", ""))), None
-    )
+        key = f"{place}.ignore_index"
+        raise ConfigError(key, "a mask is for the whole loss: the line belongs below the section loss.", delete(key))
     arguments = {str(key): value for key, value in section.items() if key not in RESERVED}
+    composite = _NAMES.get(fold(name)) if isinstance(name, str) else None
     if composite is None:
-        return Spec(name, place, arguments, weight)
+        return Spec(name if isinstance(name, str) else "", place, arguments, weight)
+    return Spec(composite, place, {}, weight, _parts(composite, arguments, place))
+
+
+def _parts(composite: str, arguments: Mapping[str, object], place: str) -> tuple[Spec, ...]:
     key = COMPOSITES[composite]
-    entries = arguments.pop(key, None)
-    if arguments:
-        _refuse(
-            f"{place}.{short(next(iter(arguments)))}",
-            next(iter(arguments.values())),
-            f"{composite} takes {key} only.",
-            composite,
+    others = [name for name in arguments if name != key]
+    if others:
+        raise ConfigError(
+            f"{place}.{short(others[0])}",
+            f"{reprlib.repr(arguments[others[0]])}: {composite} takes {key} only.",
+            delete(*(f"{place}.{name}" for name in others)),
         )
+    entries = arguments.get(key)
     if not isinstance(entries, list) or not entries:
-        _refuse(f"{place}.{key}", entries, "is not a list of losses.", composite)
-    parts = [_part(entry, f"{place}.{key}[{index}]", composite) for index, entry in enumerate(entries)]
-    return Spec(composite, place, {}, weight, tuple(parts))
+        example = [dict(entries)] if isinstance(entries, Mapping) and "name" in entries else EXAMPLES[composite]
+        why = f"{reprlib.repr(entries)} is not a list of losses."
+        raise ConfigError(f"{place}.{key}", why, write(f"{place}.{key}", example))
+    return tuple(_part(entry, f"{place}.{key}[{index}]") for index, entry in enumerate(entries))
 
 
-def _part(entry: object, place: str, composite: str) -> Spec:
+def _part(entry: object, place: str) -> Spec:
     if isinstance(entry, str):
         entry = {"name": entry}
     if not isinstance(entry, Mapping):
-        _refuse(place, entry, "is not a loss: a name, or a mapping with one.", composite)
+        why = f"{reprlib.repr(entry)} is not a loss: a name, or a mapping with one."
+        raise ConfigError(place, why, write(place, EXAMPLES[WEIGHTED_SUM][0]))
     part = parse(entry, place)
     if part.name == CHANNELWISE:
-        _refuse(place, entry, "channelwise stands outside: its entries have one channel each.", composite)
+        why = "channelwise is for the whole loss: an entry of a list has one channel, or all of them."
+        raise ConfigError(place, why, write(place, EXAMPLES[WEIGHTED_SUM][0]))
     return part
+
+
+def composite_meant(spec: Spec) -> tuple[str, Fix] | None:
+    """The loss made of others that an unknown one is close to, by its name or its list; and how to write it."""
+    lists = {
+        composite: entries
+        for composite, key in COMPOSITES.items()
+        if isinstance(entries := spec.arguments.get(key), list) and any(isinstance(e, str | Mapping) for e in entries)
+    }
+    near = get_close_matches(fold(spec.name[:100]), list(_NAMES), n=1, cutoff=0.7)
+    meant = _NAMES[near[0]] if near else next(iter(lists), None)
+    if meant is None:
+        return None
+    key = COMPOSITES[meant]
+    fix = write(f"{spec.place}.name", meant)
+    fix += delete(*(f"{spec.place}.{name}" for name in spec.arguments if name != key))
+    if meant not in lists:
+        fix += write(f"{spec.place}.{key}", next(iter(lists.values()), EXAMPLES[meant]))
+    return meant, fix
 
 
 def _weight(value: object, place: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        hint = f" (YAML reads it as a text; write {float(value):g})" if _is_number(value) else ""
-        _refuse(place, value, f"is not a number above 0, what this loss is multiplied with{hint}.", WEIGHTED_SUM)
+        number = number_in(value)
+        hint = f" (YAML reads it as a text; write {number:g})" if number else ""
+        why = f"{reprlib.repr(value)} is not a number above 0, the factor of this loss{hint}."
+        raise ConfigError(place, why, write(place, number) if number and number > 0 else delete(place))
     return float(value)
-
-
-def _is_number(value: object) -> TypeGuard[str]:
-    try:
-        return isinstance(value, str) and math.isfinite(float(value))
-    except ValueError:
-        return False
-
-
-def _refuse(place: str, value: object, why: str, example: str = WEIGHTED_SUM) -> NoReturn:
-    raise ConfigError(f"{place}: {reprlib.repr(value)} {why} Example:\n{EXAMPLES[example]}")

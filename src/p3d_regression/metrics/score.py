@@ -13,85 +13,22 @@ from torch import Tensor
 
 from p3d_regression.components.configured import Configured
 from p3d_regression.errors import ConfigError
+from p3d_regression.fix import advise
 from p3d_regression.losses.criterion import check_shapes
 from p3d_regression.losses.mask import Mask
+from p3d_regression.metrics import of_torchmetrics
 from p3d_regression.metrics.metric import Accumulating, Metric
 from p3d_regression.metrics.registry import registry
+
+#: The section of a config.
+PLACE = "eval_metric"
 
 #: Voxels per axis of the patches that a metric is tried on, at most.
 _TRIALS = (24, 96)
 
 
-@dataclass(frozen=True)
-class Resolved:
-    """A metric of a config, looked up, with all arguments.
-
-    Attributes:
-        metric: what is computed.
-        arguments: all of the constructor.
-        plugin: distribution, with version, of the plugin it comes from.
-    """
-
-    metric: Metric
-    arguments: Mapping[str, Any]
-    plugin: str | None = None
-
-    def __str__(self) -> str:
-        """As a config would say it, in one line."""
-        return str(Configured(self.metric, self.arguments, "eval_metric"))
-
-    def build(self) -> Accumulating:
-        """Build what computes it for one channel.
-
-        Raises:
-            ConfigError: the arguments make no sense.
-        """
-        try:
-            return self.metric.build(**self.arguments)
-        except Exception as error:
-            raise self.impossible(error) from (error if self.plugin else None)
-
-    def try_on(self, shape: tuple[int, ...]) -> None:
-        """Compute it once on patches of a shape (D, H, W), before a training has taken its time.
-
-        Raises:
-            ConfigError: it cannot be computed.
-        """
-        smallest, *larger = sorted({tuple(min(size, cap) for size in shape) for cap in _TRIALS})
-        try:
-            self._try_on(smallest)
-        except Exception as error:
-            failure = error
-            # plugins may need more
-            for capped in larger:
-                with suppress(Exception):
-                    return self._try_on(capped)
-            where = f" of patches of {' x '.join(map(str, shape))} voxels"
-            raise self.impossible(failure, where) from (failure if self.plugin else None)
-
-    def _try_on(self, shape: tuple[int, ...]) -> None:
-        # inside the ranges that it declares, and as wide as a range that the config names
-        width = float(self.arguments.get("data_range") or 1.0)
-        labels = width * torch.linspace(0.1, 0.9, math.prod(shape), device="cpu").reshape(1, 1, *shape)
-        accumulated = Accumulated(self, None)
-        # nothing random is taken from the user's seed, and nothing is said of these numbers
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            accumulated.add(0.9 * labels + 0.02 * width, labels)
-            value = accumulated.value
-        if not math.isfinite(value):
-            raise ValueError(f"it is {value} of finite labels")
-
-    def impossible(self, error: Exception, where: str = "") -> ConfigError:
-        """What to say if it cannot be computed."""
-        reason = (str(error) or type(error).__name__)[:500].rstrip(".")
-        return Configured(self.metric, self.arguments, "eval_metric", self.plugin).refusal(
-            f"cannot be computed{where}: {reason}"
-        )
-
-
-def resolve(section: Mapping[Any, object]) -> Resolved:
-    """Return the metric that an ``eval_metric`` section stands for.
+def resolve(section: Mapping[Any, object]) -> Configured[Metric]:
+    """Return the metric that an ``eval_metric`` section stands for, with all arguments.
 
     Raises:
         ConfigError: it is not understood.
@@ -99,17 +36,55 @@ def resolve(section: Mapping[Any, object]) -> Resolved:
     name = section.get("name")
     arguments = {str(key): value for key, value in section.items() if key != "name"}
     if not isinstance(name, str):
-        fix = registry().example("eval_metric", arguments)
-        raise ConfigError("eval_metric", f"{reprlib.repr(section)} has no name.", fix)
-    found = registry().configured(name, arguments, "eval_metric")
-    return Resolved(found.component, found.arguments, found.plugin)
+        fix = registry().example(PLACE, arguments)
+        raise ConfigError(PLACE, f"{reprlib.repr(dict(section))} has no name.", fix)
+    if (why := of_torchmetrics.torchmetrics_error()) and registry().get(name, PLACE) is None:
+        own = ", ".join(name for each in registry().registrations() for name in each.component.names)
+        raise ConfigError(
+            f"{PLACE}.name",
+            f"{reprlib.repr(name)} is not one of {own}; torchmetrics, which may have it, cannot be imported ({why}).",
+            advise("install the torchvision that fits the installed torch, or `pip uninstall torchvision`"),
+        )
+    return registry().configured(name, arguments, PLACE)
+
+
+def try_on(metric: Configured[Metric], shape: tuple[int, ...]) -> None:
+    """Compute a metric once on patches of a shape (D, H, W), before a training has taken its time.
+
+    Raises:
+        ConfigError: it cannot be computed.
+    """
+    smallest, *larger = sorted({tuple(min(size, cap) for size in shape) for cap in _TRIALS})
+    with metric.trial(f"of patches of {' x '.join(map(str, shape))} voxels"):
+        try:
+            _compute(metric, smallest)
+        except Exception:
+            # plugins may need more
+            for capped in larger:
+                with suppress(Exception):
+                    return _compute(metric, capped)
+            raise
+
+
+def _compute(metric: Configured[Metric], shape: tuple[int, ...]) -> None:
+    # inside the ranges that it declares, and as wide as a range that the config names
+    width = float(metric.arguments.get("data_range") or 1.0)
+    labels = width * torch.linspace(0.1, 0.9, math.prod(shape), device="cpu").reshape(1, 1, *shape)
+    accumulated = Accumulated(metric, None)
+    # nothing is said about these numbers
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        accumulated.add(0.9 * labels + 0.02 * width, labels)
+        value = accumulated.value
+    if not math.isfinite(value):
+        raise ValueError(f"it is {value} of finite labels")
 
 
 @dataclass
 class Accumulated:
     """A metric over all batches that it has been shown, per channel."""
 
-    resolved: Resolved
+    metric: Configured[Metric]
     mask: Mask | None
     _channels: list[Accumulating] = field(default_factory=list)
     _voxels: list[int] = field(default_factory=list)
@@ -122,7 +97,7 @@ class Accumulated:
         output, label = (_exact(tensor) for tensor in (output, label))
         counts = None if counts is None else counts.to(output.device)
         while len(self._channels) < label.shape[1]:
-            self._channels.append(_on(output.device, self.resolved.build()))
+            self._channels.append(_on(output.device, self._build()))
             self._voxels.append(0)
         for channel, metric in enumerate(self._channels):
             predicted, wanted = self._prepared(output, label, counts, channel)
@@ -132,8 +107,12 @@ class Accumulated:
                 self._voxels[channel] += wanted.numel()
         self._values = None
 
+    def _build(self) -> Accumulating:
+        with self.metric.trial():
+            return self.metric.component.build(**self.metric.arguments)
+
     def _prepared(self, output: Tensor, label: Tensor, counts: Tensor | None, channel: int) -> tuple[Tensor, Tensor]:
-        if self.resolved.metric.on == "patches":
+        if self.metric.component.on == "patches":
             return _patches(output, channel), _patches(label, channel)
         if counts is None:
             return output[:, channel].reshape(-1), label[:, channel].reshape(-1)
@@ -191,18 +170,18 @@ class Score:
     the metric of all batches so far, also after upstream has averaged it: see :class:`Running`.
 
     Args:
-        resolved: the metric.
+        metric: what is computed.
         mask: which voxels count.
         predicted: from the number of output channels to those that predict the labels' channels.
     """
 
     def __init__(
         self,
-        resolved: Resolved,
+        metric: Configured[Metric],
         mask: Mask | None = None,
         predicted: Callable[[int], list[int]] = lambda channels: list(range(channels)),
     ) -> None:
-        self.resolved = resolved
+        self.metric = metric
         self.mask = mask
         self.predicted = predicted
         self._stack: list[Accumulated] = []
@@ -214,7 +193,7 @@ class Score:
         return Running(accumulated) if self._stack else torch.tensor(accumulated.value, dtype=torch.float64)
 
     def _new(self) -> Accumulated:
-        return Accumulated(self.resolved, self.mask)
+        return Accumulated(self.metric, self.mask)
 
     def begin(self) -> None:
         """Forget nothing that is going on, and start anew inside it: a validation within an epoch of training."""
@@ -230,7 +209,7 @@ class Score:
         return self._stack[-1].values if self._stack else []
 
     def __repr__(self) -> str:
-        return f"{self.resolved}" + (f", without voxels labelled {self.mask}" if self.mask else "")
+        return f"{self.metric}" + (f", without voxels labelled {self.mask}" if self.mask else "")
 
 
 class Running:

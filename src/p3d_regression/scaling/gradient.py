@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from p3d_regression.interval import Interval
-from p3d_regression.losses.build import Resolved, build
+from p3d_regression.losses.build import build
 from p3d_regression.losses.mask import Mask
+from p3d_regression.losses.resolved import Resolved
 from p3d_regression.scaling.spec import IDENTITY, Numbers
 from p3d_regression.scaling.target import TargetScaling
 

@@ -105,7 +105,7 @@ class _Monitor:
 
     def _train(self, original: Callable[[], Any]) -> Any:
         """One epoch."""
-        if self.score is None or self.score.resolved.metric.keeps_voxels:
+        if self.score is None or self.score.metric.component.keeps_voxels:
             # kept for a whole epoch, they would fill the memory: each batch has a score of its own
             return original()
         self.score.begin()
@@ -244,7 +244,7 @@ class _Monitor:
                 tag = f"{phase}_eval_score/channel_{channel}"
                 self.trainer.writer.add_scalar(tag, value, self.trainer.num_iterations)
             listed = ", ".join(f"channel {channel} {value:.6g}" for channel, value in enumerate(values))
-            say(f"{phase} {self.score.resolved.metric.name}: {listed}")
+            say(f"{phase} {self.score.metric.component.name}: {listed}")
         return result
 
     def _log_images(self, original: Callable[..., Any], raw: Any, labels: Any, output: Any, prefix: str = "") -> None:

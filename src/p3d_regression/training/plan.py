@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+import reprlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -12,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 from p3d_regression.activations.spec import KEY
 from p3d_regression.components.registry import UPSTREAM
 from p3d_regression.errors import ConfigError
+from p3d_regression.fix import write
 from p3d_regression.losses import registry as losses
 from p3d_regression.metrics import registry as metrics
 from p3d_regression.model import memory as checkpoint_memory
 from p3d_regression.upstream import builders, introspection
 
 if TYPE_CHECKING:
+    from p3d_regression.components.configured import Configured
     from p3d_regression.components.registry import Registry
-    from p3d_regression.losses import build
     from p3d_regression.losses.mask import Mask
-    from p3d_regression.metrics import score
+    from p3d_regression.losses.resolved import Resolved
+    from p3d_regression.metrics.metric import Metric
 
 #: Upstream's metrics that this project computes where voxels do not count, or half of the output predicts no label.
 REPLACED_METRICS = ("MSE", "PSNR")
@@ -44,15 +47,15 @@ class Plan:
     """
 
     is_ours: bool
-    loss: "build.Resolved | None" = None
-    metric: "score.Resolved | None" = None
+    loss: "Resolved | None" = None
+    metric: "Configured[Metric] | None" = None
     mask: "Mask | None" = None
     loss_section: Mapping[str, Any] = field(default_factory=dict)
     metric_name: str = ""
     skips_last_target: bool = False
 
     @cached_property
-    def described(self) -> "build.Resolved | None":
+    def described(self) -> "Resolved | None":
         """What is known of the loss, whoever builds it; None for one that somebody has added to pytorch-3dunet."""
         from p3d_regression.losses.build import described
 
@@ -72,7 +75,9 @@ class Plan:
     @property
     def higher_is_better(self) -> bool | None:
         """The direction of the metric; None if it is not known."""
-        return self.metric.metric.higher_is_better if self.metric else introspection.higher_is_better(self.metric_name)
+        return (
+            self.metric.component.higher_is_better if self.metric else introspection.higher_is_better(self.metric_name)
+        )
 
     def describe(self) -> str:
         """Loss, metric and mask in words, for a line of the log."""
@@ -94,8 +99,8 @@ class Plan:
         """
         return self.loss.targets(channels) if self.loss else [(channel, False) for channel in range(channels)]
 
-    def least_variances(self, channels: int) -> dict[int, float]:
-        """The smallest variance that the loss takes, for each output channel that predicts one."""
+    def least_variances(self, channels: int) -> dict[int, tuple[str, float]]:
+        """For each output channel that predicts a variance the smallest one that the loss takes: its key, its value."""
         return self.loss.least_variances(channels) if self.loss else {}
 
     def units_differ(self, channels: int) -> str | None:
@@ -128,6 +133,8 @@ def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
     from p3d_regression.losses.mask import mask_of
     from p3d_regression.metrics import score
 
+    _check_name(config, "loss", builders.knows_loss, losses.registry(), build.resolve)
+    _check_name(config, "eval_metric", introspection.knows_metric, metrics.registry(), score.resolve)
     masked = loss.get("ignore_index") is not None
     if masked and not own_loss:
         # upstream's way with it divides by all voxels, where it is a mean over voxels that this project can take
@@ -140,16 +147,18 @@ def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
     if (mask or (resolved and resolved.has_variance)) and metric.get("name") in REPLACED_METRICS:
         own_metric = True
     found = score.resolve(metric) if own_metric else None
-    if found and mask and found.metric.on == "patches":
+    if found and mask and found.component.on == "patches":
         raise ConfigError(
-            f"loss.ignore_index: {found} compares neighbourhoods, and cannot leave voxels out. Choose a metric of "
-            "single voxels, such as:\n  eval_metric:\n    name: R2Score"
+            "eval_metric.name",
+            f"{found} compares neighbourhoods, from which no voxels can be excluded; with loss.ignore_index the metric "
+            "has to be one of single voxels.",
+            metrics.registry().example("eval_metric", found.arguments),
         )
     if resolved:
         build.build(resolved, mask)
     if found:
         for phase in _scored_phases(config):
-            found.try_on(_patch_shape(config, phase))
+            score.try_on(found, _patch_shape(config, phase))
     skips = bool(loss.get("skip_last_target", False))
     return Plan(True, resolved, found, mask, loss_section, metric_name, skips)
 
@@ -197,6 +206,29 @@ def model_is_ours(config: Mapping[str, Any]) -> bool:
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     section = config.get(name)
     return section if isinstance(section, Mapping) else {}
+
+
+def _check_name(
+    config: Mapping[str, Any],
+    key: str,
+    is_known: Callable[[str], bool],
+    registry: "Registry[Any]",
+    resolve: Callable[[Mapping[str, Any]], object],
+) -> None:
+    """Refuse a section without a name, which pytorch-3dunet answers with a bare TypeError.
+
+    One that is missing is accepted: somebody who builds a loss by hand names no metric.
+    """
+    section = config.get(key, {"name": ""})
+    if isinstance(section, Mapping) and isinstance(section.get("name"), str):
+        return
+    if isinstance(section, Mapping) and all(isinstance(option, str) for option in section):
+        resolve(section)
+    is_name = isinstance(section, str) and (is_known(section) or registry.get(section, key) is not None)
+    # as a whole: what is no text has no dotted key
+    example = registry.example(key, {}).applied_to({})[key]
+    fix = write(f"{key}.name", section) if is_name else write(key, example)
+    raise ConfigError(key, f"{reprlib.repr(section)} is not a section with a name.", fix)
 
 
 def _is_own_loss(section: Mapping[str, Any]) -> bool:

@@ -6,13 +6,13 @@ from typing import Any
 
 from p3d_regression.activations.spec import KEY as ACTIVATION
 from p3d_regression.errors import ConfigError
+from p3d_regression.fix import write
 from p3d_regression.labels.scan import Statistics, VolumeError, scan
 from p3d_regression.model.memory import Memory
 from p3d_regression.model.unet import is_attached, memory_of
 from p3d_regression.scaling.measured import numbers_of
 from p3d_regression.scaling.spec import KEY, PLACE, Numbers, check_company, single
 from p3d_regression.scaling.target import scaling_of, spec_for
-from p3d_regression.text import as_yaml
 from p3d_regression.training.plan import Plan
 from p3d_regression.upstream import datasets
 from p3d_regression.upstream.log import console, say
@@ -79,12 +79,13 @@ def _named(paths: list[str]) -> str:
 
 def _check_variances(found: list[Numbers], plan: Plan, channels: int) -> None:
     """Refuse a loss that takes no variance as small as those of the labels."""
-    for channel, least in plan.least_variances(channels).items():
+    for channel, (key, least) in plan.least_variances(channels).items():
         if found[channel].std < 1000 * least:
             raise ConfigError(
-                f"loss.eps: {least:g} is the smallest variance that the loss takes, and the labels have the variance "
-                f"{found[channel].std:.3g}: the predicted variances would be wrong. Write:\n  loss:\n"
-                f"    eps: {as_yaml(single(found[channel].std * 1e-6))}"
+                key,
+                f"{least:g} is the smallest variance that the loss takes, and the labels have the variance "
+                f"{found[channel].std:.3g}: the predicted variances would be wrong.",
+                write(key, single(found[channel].std * 1e-6)),
             )
 
 

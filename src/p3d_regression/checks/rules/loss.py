@@ -7,12 +7,12 @@ from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import Family
 from p3d_regression.checks.rules.names import removed, unknown
 from p3d_regression.checks.view import View
+from p3d_regression.components.configured import Configured
 from p3d_regression.errors import Found
 from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
 from p3d_regression.interval import NON_NEGATIVE, UNIT
 from p3d_regression.losses import registry as losses
-from p3d_regression.losses.build import Resolved
-from p3d_regression.losses.loss import PLAIN, Loss
+from p3d_regression.losses.loss import PLAIN
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import builders
 
@@ -36,9 +36,11 @@ def unknown_loss(view: View) -> Iterator[Found]:
     """
     section, error = view.section("loss"), view.plan_error
     is_reported = not _is_label(view.get("loss.ignore_index"))  # as ignore-index-matches-nothing
+    if not section:
+        return
     if error is not None and error.found.section == "loss" and not (is_reported and "ignore_index" in error.found.key):
         yield error.found
-    if not section or error is not None or view.plan.loss:
+    if error is not None or view.plan.loss:
         return
     if not isinstance(section.get("name"), str):
         names, kind = builders.loss_names(), "a loss of pytorch-3dunet"
@@ -237,29 +239,29 @@ def output_is_not_the_label(view: View) -> Iterator[Found]:
     if not view.last_layer.is_ours or not view.has_regression_metric or _sorts(view):
         return
     channels, final, described = view.out_channels or 1, view.final, view.plan.described
-    for leaf, loss, applied, own in described.own_functions(channels) if described and final else []:
-        if final is None or not loss.instead:
+    for leaf, applied, own in described.own_functions(channels) if described and final else []:
+        if final is None or not leaf.component.instead:
             continue
         what = "the logarithm of the labels" if applied == "exp" else f"the input of a {applied}"
-        said = f"for {leaf.spec.name} the output is {what}, and {view.metric} compares it with the labels"
-        yield Found(f"{leaf.spec.place}.name", said, without_own_function(view, leaf, loss, applied, own))
+        said = f"for {leaf.component.name} the output is {what}, and {view.metric} compares it with the labels"
+        yield Found(f"{leaf.place}.name", said, without_own_function(view, leaf, applied, own))
 
 
-def without_own_function(view: View, leaf: Resolved, loss: Loss, applied: str, own: list[int]) -> Fix:
+def without_own_function(view: View, leaf: Configured[Loss], applied: str, own: list[int]) -> Fix:
     """Let the final activation of some channels apply what a loss applies itself, and write the loss for its output."""
-    changes, channels = dict(loss.instead), view.out_channels or 1
+    changes, channels = dict(leaf.component.instead), view.out_channels or 1
     wanted = changes.pop("final_activation", applied)
     if not view.labels_are_in(NON_NEGATIVE if wanted == "exp" else UNIT):
         return view.with_activation("none") + for_any_labels(view)
     others = [view.final.entry(channel).short if view.final else "none" for channel in range(channels)]
     entries = [wanted if channel in own else others[channel] for channel in range(channels)]
     fix = view.with_activation(wanted if len(own) == channels else entries)
-    return sum((write(f"{leaf.spec.place}.{key}", value) for key, value in changes.items()), fix)
+    return sum((write(f"{leaf.place}.{key}", value) for key, value in changes.items()), fix)
 
 
 def _sorts(view: View) -> bool:
     """Whether the metric looks at the order of values alone."""
-    return view.plan.metric is not None and view.plan.metric.metric.name == "SpearmanCorrCoef"
+    return view.plan.metric is not None and view.plan.metric.component.name == "SpearmanCorrCoef"
 
 
 @family.rule("P3D218", "error")

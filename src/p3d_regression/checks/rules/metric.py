@@ -101,11 +101,13 @@ def unknown_metric(view: View) -> Iterator[Found]:
           name: R2Score
     """
     name = view.get("eval_metric.name")
+    if not view.section("eval_metric"):
+        return
     if view.plan_error is not None:
         found = view.plan_error.found
         if found.section == "eval_metric":
             yield Found(found.key, found.message, _in_its_direction(view, found.fix))
-    elif not view.plan.metric and view.section("eval_metric") and introspection.metric_class(name) is None:
+    elif not view.plan.metric and introspection.metric_class(name) is None:
         kind = "a metric of pytorch-3dunet"
         message, fix = unknown(name, introspection.metric_names(), "eval_metric.name", kind, "MSE")
         yield Found("eval_metric.name", message, _in_its_direction(view, fix))
@@ -198,7 +200,7 @@ def output_outside_metric(view: View) -> Iterator[Found]:
     """
     if view.plan.metric is None:
         return
-    metric, wanted = view.plan.metric, view.plan.metric.metric.outputs
+    metric, wanted = view.plan.metric, view.plan.metric.component.outputs
     ranges = view.predicting(view.seen_by_score("val"))
     outside = next((i for i in ranges if not (i.low >= wanted.low and i.high <= wanted.high)), None)
     if outside is None:

@@ -9,7 +9,7 @@ from p3d_regression.checks.rules.names import nearest, renamed, unknown
 from p3d_regression.checks.view import MOST_CHANNELS, View
 from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import NO_FIX, write
-from p3d_regression.keys import PLUGIN_KEYS, check_keys, check_sections
+from p3d_regression.keys import PLUGIN_KEYS, check_keys, check_sections, misspelled
 from p3d_regression.model.last_layer import contradiction
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
@@ -62,21 +62,12 @@ def unknown_model_key(view: View) -> Iterator[Found]:
         return
     known = [*introspection.arguments(cls), "name", *PLUGIN_KEYS]
     for key in view.model:
-        if key in known or (isinstance(key, str) and _is_misspelled_key(key)):
+        if key in known or misspelled(key):  # another rule finds a misspelled one
             continue
         meant = nearest(key, known)
         hint = f"did you mean {meant}?" if meant else f"it takes {', '.join(known)}"
         fix = renamed("model", view.model, key, meant)
         yield Found(f"model.{key}", f"{cls.__name__} ignores this key; {hint}", fix)
-
-
-def _is_misspelled_key(key: str) -> bool:
-    """Whether building the model refuses it, which another rule reports."""
-    try:
-        check_keys({key: None})
-    except ConfigError:
-        return True
-    return False
 
 
 @family.rule("P3D103", "error", modes=BOTH, raised_by_builder=True)
@@ -194,15 +185,16 @@ def activated_output_in_logits_loss(view: View) -> Iterator[Found]:
           name: BCELoss
     """
     final, described = view.final, view.plan.described
-    for leaf, known, applied, own in described.own_functions(view.out_channels or 1) if described and final else []:
+    for leaf, applied, own in described.own_functions(view.out_channels or 1) if described and final else []:
         if final is None or applied == "exp" or all(str(final.entry(channel)) == "none" for channel in own):
             continue
-        options = {key: value for key, value in known.instead.items() if key in known.parameters}
-        fix = sum((write(f"{leaf.spec.place}.{key}", value) for key, value in options.items()), NO_FIX)
+        instead = leaf.component.instead
+        options = {key: value for key, value in instead.items() if key in leaf.component.parameters}
+        fix = sum((write(f"{leaf.place}.{key}", value) for key, value in options.items()), NO_FIX)
         is_meant = view.has_regression_metric or all(str(final.entry(channel)) == applied for channel in own)
-        if not options and known.instead and is_meant:
-            fix = loss.without_own_function(view, leaf, known, applied, own)
-        said = f"{leaf.spec.name} applies a {applied} to the output of {final}"
+        if not options and instead and is_meant:
+            fix = loss.without_own_function(view, leaf, applied, own)
+        said = f"{leaf.component.name} applies a {applied} to the output of {final}"
         yield Found(f"model.{KEY}", said, fix or view.with_activation("none"))
 
 

@@ -136,8 +136,8 @@ def key_outside_its_section(view: View) -> Iterator[Found]:
           delta: 2.0
     """
     options = {
-        "loss": {"ignore_index", *(name for leaf in _leaves(view) for name in leaf.loss.parameters)},
-        "eval_metric": set(view.plan.metric.metric.parameters if view.plan.metric else ()) | {"data_range"},
+        "loss": {"ignore_index", *(name for leaf in _leaves(view) for name in leaf.component.parameters)},
+        "eval_metric": set(view.plan.metric.component.parameters if view.plan.metric else ()) | {"data_range"},
         "trainer": set(introspection.trainer_parameters()),
         "optimizer": {"learning_rate", "weight_decay"},
     }
@@ -150,4 +150,4 @@ def key_outside_its_section(view: View) -> Iterator[Found]:
 
 
 def _leaves(view: View) -> list[Any]:
-    return [leaf for leaf in view.plan.loss.leaves if leaf.loss] if view.plan.loss else []
+    return list(view.plan.loss.leaves) if view.plan.loss else []
