@@ -62,7 +62,7 @@ class TestTheFloorIsWhereUpstreamGetsStuck:
         assert {"P3D101", "P3D106", "P3D501"} <= codes(report)
         (found,) = [f for f in report["findings"] if f["code"] == "P3D501" and " val " in f["message"]]
         assert f"MSE cannot fall below {floor:.6g}" in found["message"]
-        assert found["fix"] == "model:\n  final_activation: none\n  # delete final_sigmoid"
+        assert found["fix"] == "model:\n  # delete final_sigmoid\n  final_activation: none"
 
     def test_sigmoid_approaches_it_from_above(self, plugin: Environment, demo: Path) -> None:
         report, scores, losses = self.trained(plugin, demo, "sigmoid")

@@ -66,11 +66,6 @@ class View:
         value = self.get(key)
         return value if isinstance(value, Mapping) else {}
 
-    def steps(self, phase: str, kind: str) -> list[Mapping[str, Any]]:
-        """The transforms of ``raw`` or ``label`` in a phase."""
-        steps = self.get(f"loaders.{phase}.transformer.{kind}")
-        return [step for step in steps if isinstance(step, Mapping)] if isinstance(steps, list) else []
-
     def gaps(self, phase: str, *, is_hdf5: bool) -> Iterator[tuple[str, str]]:
         """Keys of a phase that pytorch-3dunet needs and that are missing or of another kind, and the kind they need.
 

@@ -12,7 +12,7 @@ from p3d_regression.errors import Found
 from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
 from p3d_regression.interval import NON_NEGATIVE, UNIT
 from p3d_regression.losses import registry as losses
-from p3d_regression.losses.loss import PLAIN
+from p3d_regression.losses.loss import PLAIN, Loss
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import builders
 

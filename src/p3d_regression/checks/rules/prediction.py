@@ -74,8 +74,8 @@ def checkpoint_contradicts_config(view: View) -> Iterator[Found]:
             if SCALING in view.model and view.scaling is not None:
                 checkpoint_memory.is_new_scaling(view.scaling, view.final, kept.scaling)
     except ConfigError as error:
-        key, _, message = str(error).partition(": ")
-        yield Found(key, message, delete(key))
+        found = error.found
+        yield Found(found.key, found.message, found.fix or delete(found.key))
         return
     if kept is None:
         yield from _against_training_config(view)
