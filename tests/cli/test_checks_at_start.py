@@ -39,7 +39,7 @@ class TestTraining:
     def test_an_error_stops_a_config_with_our_key_before_anything_is_built(self, train: Train, tmp_path: Path) -> None:
         result = train("", merged(training_config(tmp_path, OURS), WRONG))
         assert result.returncode != 0
-        assert "ConfigError: the config would not do what it says:" in result.stderr
+        assert "ConfigError: this config has 1 error(s):" in result.stderr
         assert CODE in result.stderr
         assert "Fix: trainer: {eval_score_higher_is_better: false}" in result.stderr
         assert "`P3D_REGRESSION_CHECKS=warn` before the command" in result.stderr
@@ -73,7 +73,7 @@ class TestTraining:
         result = train("sometimes", training_config(tmp_path, UPSTREAMS))
         assert result.returncode == 0
         (line,) = findings(result)
-        assert "P3D_REGRESSION_CHECKS=sometimes means nothing; there are off, warn and error" in line
+        assert "P3D_REGRESSION_CHECKS=sometimes is not a setting; there are off, warn and error" in line
 
     def test_a_warning_never_stops(self, train: Train, tmp_path: Path) -> None:
         option = {"loss": {"name": "SmoothL1Loss", "reduction": "sum"}}

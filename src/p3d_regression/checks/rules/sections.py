@@ -10,6 +10,7 @@ from p3d_regression.checks.rules.names import nearest, section
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
+from p3d_regression.losses.loss import PLAIN
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
 
@@ -51,7 +52,7 @@ def missing_section(view: View) -> Iterator[Found]:
 _FIRST_LINES: dict[str, dict[str, Any]] = {
     "model": {"name": "UNet3D", "in_channels": 1, "out_channels": 1},
     "loaders": {},
-    "loss": {"name": "MSELoss"},
+    "loss": {"name": PLAIN},
     "eval_metric": {"name": "MSE"},
     "optimizer": {"name": "Adam", "learning_rate": 0.0002},
     "trainer": training.TRAINER,
@@ -92,7 +93,7 @@ def _in_agreement(view: View, name: str, lines: dict[str, Any]) -> Fix:
         lines["eval_score_higher_is_better"] = better
     elif name == "eval_metric" and view.loss and not view.is_regression:
         lines["name"] = "MeanIoU"
-    elif name == "loss" and view.metric and not view.is_regression and view.head.is_segmentation:
+    elif name == "loss" and view.metric and not view.is_regression and view.last_layer.is_segmentation:
         lines["name"] = "BCEDiceLoss"
     elif lines.get("name") == "MSE" and (view.get(said) is True or view.get("lr_scheduler.mode") == "max"):
         lines["name"] = "R2Score"
@@ -100,7 +101,12 @@ def _in_agreement(view: View, name: str, lines: dict[str, Any]) -> Fix:
     changed = View(fix.applied_to(view.config), view.mode, opens_files=False)
     if name == "eval_metric" and view.section("trainer") and changed.higher_is_better != view.get(said, True):
         fix += write(said, changed.higher_is_better)
-    if changed.is_regression and not view.is_regression and not view.head.is_ours and view.head.is_segmentation:
+    if (
+        changed.is_regression
+        and not view.is_regression
+        and not view.last_layer.is_ours
+        and view.last_layer.is_segmentation
+    ):
         fix += write(f"model.{KEY}", "none")
     return fix
 
