@@ -1,12 +1,15 @@
 """Changes to a config, applied and as lines."""
 
 import copy
+import datetime
+import json
+import math
 import pickle
 
 import pytest
 import yaml
 
-from p3d_regression import ConfigError
+from p3d_regression import ConfigError, Found
 from p3d_regression.fix import DELETE, Change, Fix, advise, delete, write
 
 STEPS = [{"name": "Standardize"}, {"name": "RandomRotate"}, {"name": "ToTensor", "expand_dims": True}]
@@ -75,3 +78,20 @@ def test_an_error_shows_it() -> None:
     assert (found.key, str(found.fix)) == ("model.final_activation", str(error.found.fix))
     assert pickle.loads(pickle.dumps(delete("a"))).changes[0].value is DELETE
     assert DELETE is copy.deepcopy(DELETE)
+
+
+def test_in_json() -> None:
+    fix = write("loss.ignore_index", math.nan) + write("a", {1: [datetime.date(2026, 1, 2), True]}) + delete("b[0]")
+    assert json.loads(json.dumps([change.as_dict() for change in fix.changes], allow_nan=False)) == [
+        {"key": "loss.ignore_index", "value": ".nan"},
+        {"key": "a", "value": {"1": ["2026-01-02", True]}},
+        {"key": "b[0]", "delete": True},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "section"), [("model.f_maps[0]", "model"), ("loss", "loss"), ("steps[1].name", "steps"), ("", "")]
+)
+def test_a_finding_knows_its_section(key: str, section: str) -> None:
+    assert Found(key, "is wrong").section == section
+    assert Found(key, "is wrong", "lines of a plugin").fix == advise("lines of a plugin")

@@ -1,7 +1,6 @@
 """The hooks a plugin may implement: functions of these names, marked with ``@p3d_regression.hookimpl``.
 
-A plugin is a module named in its package's entry points, group ``p3d_regression``. The project's own activations
-come through the same hook.
+A plugin is a module named in its package's entry points, group ``p3d_regression``.
 """
 
 from collections.abc import Iterable

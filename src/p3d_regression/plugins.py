@@ -97,7 +97,7 @@ class Plugins:
         self._modules.append((plugin, module))
 
     def contributions(self, hook: str) -> Iterator[tuple[Plugin, list[Any]]]:
-        """Ask each plugin on its own for what it adds, so that one which raises takes no other with it."""
+        """What each plugin adds. Each is called alone, so that an error in one does not affect the others."""
         for plugin, module in self._modules:
             if plugin.state != "loaded":
                 continue
@@ -112,7 +112,7 @@ class Plugins:
 
 
 def _is_optional(caller: pluggy.HookCaller, module: object) -> bool:
-    """Whether a plugin has said that it can do without this hook, which a newer version may have."""
+    """Whether a plugin has marked a hook, which a newer version may have, as optional."""
     return all(
         implementation.optionalhook for implementation in caller.get_hookimpls() if implementation.plugin is module
     )
@@ -131,7 +131,7 @@ def _normal(name: str) -> str:
 
 
 def singleton(make: Callable[[], T]) -> Callable[[], T]:
-    """Let a function without arguments be called once in a process; what it returned then is returned again."""
+    """Call a function without arguments once in a process, and return the same result ever after."""
     lock, made = RLock(), cache(make)
 
     @wraps(make)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from p3d_regression import ConfigError
 from p3d_regression.activations.registry import registry, resolve
+from p3d_regression.activations.spec import KEY
 
 NAMES = [
     name for registration in registry().registrations() for name in (registration.what.name, *registration.what.aliases)
@@ -58,15 +59,26 @@ values = st.one_of(entries, st.lists(entries, min_size=1, max_size=4), nested)
 @example(value={"name": "hardtanh", "min_val": -1e300, "max_val": 1e300}, channels=1)
 @example(value={"name": "softplus", "beta": 5e-324}, channels=1)
 @example(value=eval("[" * 90 + "]" * 90), channels=1)
-def test_it_builds_or_is_a_config_error(value: object, channels: int) -> None:
+def test_it_builds_or_is_a_config_error_with_a_fix_that_works(value: object, channels: int) -> None:
     before = set(sys.modules)
-    with contextlib.suppress(ConfigError):
-        final = resolve(value, channels)
-        final.build()
-        assert len(final.ranges) == channels
-        assert resolve(final.plain, channels).plain == final.plain
-        assert final.describe()
+    while error := error_of(value, channels):
+        assert len(str(error)) < 2000
+        # one error after the other, and in the end there is none
+        value, before_fix = error.found.fix.applied_to({"model": {KEY: value}})["model"][KEY], value
+        assert repr(value) != repr(before_fix)
+    final = resolve(value, channels)
+    assert len(final.ranges) == channels
+    assert resolve(final.plain, channels).plain == final.plain
+    assert final.describe()
     assert set(sys.modules) == before
+
+
+def error_of(value: object, channels: int) -> ConfigError | None:
+    try:
+        resolve(value, channels).build()
+    except ConfigError as error:
+        return error
+    return None
 
 
 @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -11,10 +11,9 @@ from torch import nn
 from torch.nn.modules import activation as torchs
 
 from p3d_regression import ConfigError, plugins
-from p3d_regression.activations import builtin, modules, torch_nn
+from p3d_regression.activations import modules, torch_nn
 from p3d_regression.activations.activation import Activation
 from p3d_regression.activations.final import build
-from p3d_regression.activations.ranges import OF_TORCH_NN
 from p3d_regression.activations.registry import FAMILY, registry, resolve
 from p3d_regression.components.configured import Configured
 from p3d_regression.components.parameters import with_arguments
@@ -58,7 +57,7 @@ def mended(value: object, error: ConfigError) -> object:
 def test_every_usable_class_of_torch_is_known_by_its_own_name(name: str) -> None:
     final = resolve({"name": name, **dict.fromkeys(_required(name), 1)}, 2)
     assert isinstance(final.build(), getattr(nn, name))
-    assert name in OF_TORCH_NN, "ranges.py does not know it: it would be taken for unbounded"
+    assert name in torch_nn.KNOWN, "torch_nn.py does not know it: it would be taken for unbounded"
 
 
 def _required(name: str) -> list[str]:
@@ -104,7 +103,7 @@ def test_a_torch_that_grows_a_name_of_ours_changes_nothing(monkeypatch: pytest.M
 
     monkeypatch.setattr(torchs, "Exp", Exp, raising=False)
     monkeypatch.setattr(torchs, "__all__", ["Exp", "ReLU"])
-    own = {BUILT_IN: builtin.activations(), TORCH_NN: torch_nn.activations()}
+    own = {BUILT_IN: modules.activations(), TORCH_NN: torch_nn.activations()}
     anew = Registry(FAMILY, own, plugins.Plugins())
     assert anew.contested() == {}
     assert anew.configured("exp", {}, "here").component.build is modules.Exp
@@ -269,6 +268,16 @@ def test_trying_them_out_takes_nothing_from_the_seed() -> None:
     for registration in REGISTRATIONS:
         resolve(example(registration.what), 2).build()
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_one_that_breaks_its_promise_without_arguments_is_to_be_replaced() -> None:
+    entry = Configured(Activation("wide", nn.Identity, range=Interval(0.0), summary="for this test"), {}, "here")
+    with pytest.raises(ConfigError) as caught:
+        build(entry, 1)
+    assert str(caught.value) == (
+        "here: wide cannot be a final activation: it makes values from -8 to 8 and declares the range [0, inf). "
+        "Fix: write another final activation; `p3d-regression activations` lists all."
+    )
 
 
 def test_nor_does_a_plugins_that_draws_when_it_is_built() -> None:

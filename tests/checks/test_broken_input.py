@@ -328,5 +328,5 @@ def test_the_second_of_three_configs_is_interrupted(data: Path, monkeypatch: pyt
     assert (first["interrupted"], second["interrupted"]) == (False, True)
     assert first["phases"].keys() == {"train", "val"}
     assert second["phases"].keys() == {"train"}
-    assert third["failures"] == ["interrupted before it"]
+    assert third["failures"] == ["interrupted before this config"]
     assert len(calls) == 4

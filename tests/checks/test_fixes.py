@@ -86,6 +86,44 @@ def test_sections_of_another_kind(changes: dict[str, Any], data: Path, tmp_path:
     assert wrong_fixes(write_config(tmp_path / "train.yml", config), with_data=True) == []
 
 
+TENSOR = {"name": "ToTensor", "expand_dims": True}
+ROTATE = {"name": "RandomRotate", "axes": [[2, 1]], "order": 3}
+ELASTIC = {"name": "ElasticDeformation", "spline_order": 3}
+
+
+def transforms(raw: list[Any], label: list[Any], **sections: Any) -> dict[str, Any]:
+    return {"loaders": {"train": {"transformer": {"raw": raw, "label": label}}}, **sections}
+
+
+#: Faults that come together, or whose fix depends on other lines.
+FAULTS: list[dict[str, Any]] = [
+    transforms([TENSOR], [{"name": "Pony"}, {"name": "Cow"}, TENSOR]),
+    transforms([TENSOR], ["Pony", None, "ToTensor"]),
+    transforms([{"name": "Standardise"}, TENSOR], [{"name": "RandomContrast"}, {"name": "Relabel"}, TENSOR]),
+    transforms([ROTATE, ELASTIC, TENSOR], [TENSOR]),
+    transforms([ROTATE, ELASTIC, TENSOR], [TENSOR], loss={"name": "MSELoss", "ignore_index": -6}),
+    transforms([TENSOR], [ROTATE, {"name": "ToTensor"}]),
+    transforms([TENSOR], [{"name": "ToTensor", "expand_dim": True, "dtyp": "int64"}]),
+    transforms([{"name": "Standardize"}], [{"name": "ToTensor", "expand_dims": True, "dtype": "int99"}]),
+    {"trainer": {"epochs": 5, "validate_every": "7", "pony": 1, 3: 4}},
+    {"optimizer": {"name": "adam", "lr": "1e-3", "momentum": 0.9, None: 1}},
+    {"optimizer": {"name": "SGD", "learning_rate": "1e-3", "weight_decay": "1e-5"}},
+    {"lr_scheduler": {"name": "StepLr", "step_sise": 9}},
+    {"lr_scheduler": {"name": "StepLR", "pony": 9}},
+    {"loaders": {"train": {"slice_builder": {"patch_shape": [9, 16, 900], "stride_shape": [9, 8, 900]}}}},
+    {"model": {"final_activation": "sigmoid"}, "loss": {"name": "BCELoss"}},
+    {"model": {"out_channels": 3, "final_activation": ["none", "softplus", "none"]}},
+    {"loss": None, "eval_metric": None, "trainer": None, "optimizer": None},
+    {"loss": "MSELoss", "eval_metric": "R2Score", "optimizer": "AdamW", "lr_scheduler": "StepLR"},
+]
+
+
+@pytest.mark.parametrize("changes", FAULTS, ids=str)
+def test_faults_that_come_together(changes: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    config = merged(training_config(data, broken_input.MODEL), changes)
+    assert wrong_fixes(write_config(tmp_path / "train.yml", config), with_data=True) == []
+
+
 @pytest.mark.parametrize("example", upstreams_examples.EXAMPLES, ids=lambda example: example.__name__)
 def test_configs_as_pytorch_3dunet_documents_them(example: Callable[[Path], Any], tmp_path: Path) -> None:
     upstreams_examples.write_example_data(tmp_path)

@@ -101,7 +101,7 @@ class TestPlugins:
         ("change", "said"),
         [
             (("LAB101", "P3D202"), "has a code that is taken, or that starts with P3D"),
-            (("rate > 0.01", "rate.nonsense"), "the rule LAB101 broke (AttributeError: 'float' object"),
+            (("rate > 0.01", "rate.nonsense"), "the rule LAB101 failed (AttributeError: 'float' object"),
             (("return [Rule(", "return [print, Rule("), "which is not a Rule"),
         ],
     )

@@ -239,16 +239,8 @@ def test_percentiles_of_the_volume_and_not_of_a_patch(data: Path, tmp_path: Path
         assert ("P3D309" in codes(config, tmp_path)) == found
 
 
-def test_data_alone_are_not_checked_as_a_prediction(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from p3d_regression.checks.at_start import check_at_start
-
-    monkeypatch.setenv("P3D_REGRESSION_CHECKS", "error")
-    config = prediction_config(data, {"name": "UNet3D"})
-    check_at_start({"loaders": config["loaders"], "device": "cpu"}, "predict")
-
-
 class TestOneFixIsEnough:
-    """What was mended as told is not found again under another name."""
+    """What was fixed as told is not found again under another name, and one cause is one finding."""
 
     def findings(self, data: Path, directory: Path, changes: dict[str, Any]) -> dict[str, str]:
         config = merged(training_config(data, SCALED), changes)
@@ -339,8 +331,8 @@ class TestOneFixIsEnough:
         config = training_config(data, {"name": "UNet3D", "final_activation": "none"})
         path = write_config(tmp_path / "config.yml", config)
         (note,) = check_file(str(path), [], rules(), with_data=False, progress=Silent()).notes
-        assert note.startswith("no file that it names was opened")
+        assert note.startswith("the data were not read, and ")
         config["loaders"]["dataset"] = "Standard"
         path = write_config(tmp_path / "config.yml", config)
         (note,) = check_file(str(path), [], rules(), with_data=True, progress=Silent()).notes
-        assert "its data were not looked at" in note
+        assert note == "the data were not read: correct the section loaders first"

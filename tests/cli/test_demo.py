@@ -74,7 +74,7 @@ def test_again_in_its_own_directory_and_compared_with_upstream(plugin: Environme
     )
     assert result.returncode == 0, result.stdout + result.stderr
     for layer in ("sigmoid", "softmax"):
-        assert f"upstream's {layer}" in result.stdout
+        assert f"pytorch-3dunet's {layer}" in result.stdout
         with h5py.File(out / f"upstream-{layer}" / "predictions" / "test_predictions.h5") as file:
             predicted = np.unique(file["predictions"])
         assert predicted[0] >= 0

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import p3d_regression
+from p3d_regression.cli.main import main
 from support.environments import Environment, install_to
 from support.lab import Lab, Trained, prediction_config, training_config, write_config, write_volumes
 
@@ -52,7 +55,7 @@ class TestDoctor:
         ("variable", "value", "reason"),
         [
             ("TORCH_DEVICE_BACKEND_AUTOLOAD", "0", "TORCH_DEVICE_BACKEND_AUTOLOAD=0 keeps torch from loading plugins"),
-            ("P3D_REGRESSION_DISABLE", "1", "P3D_REGRESSION_DISABLE=1 switches it off"),
+            ("P3D_REGRESSION_DISABLE", "1", "P3D_REGRESSION_DISABLE=1 switches the plugin off"),
         ],
     )
     def test_switched_off(self, plugin: Environment, variable: str, value: str, reason: str) -> None:
@@ -101,6 +104,20 @@ class TestDoctor:
         (tmp_path / "torch" / "__init__.py").write_text("import os; os._exit(3)")
         found = diagnose(plugin.having(PYTHONPATH=str(tmp_path)), code=1)
         assert "ended with exit code 3" in found["reason"]
+
+    def test_a_torchvision_of_another_torch_costs_metrics_only(self, plugin: Environment, tmp_path: Path) -> None:
+        """torchmetrics imports it, and stops with what a torchvision that was built for another torch raises."""
+        (tmp_path / "torchvision").mkdir()
+        error = "operator torchvision::nms does not exist"
+        (tmp_path / "torchvision" / "__init__.py").write_text(f"raise RuntimeError({error!r})")
+        found = diagnose(plugin.having(PYTHONPATH=str(tmp_path)), code=0)
+        assert found["reason"] is None
+        assert {patch["state"] for patch in found["patches"]} == {"applied"}
+        assert found["torchmetrics_error"] == (
+            f"cannot be imported (RuntimeError: {error}): its metrics are not available; install the torchvision that "
+            f"fits torch {found['versions']['torch']}"
+        )
+        assert found["registry_errors"] == {}
 
     def test_a_command_of_another_environment_is_noticed(self, plugin: Environment, tmp_path: Path) -> None:
         other = tmp_path / "train3dunet"
@@ -152,8 +169,21 @@ class TestRun:
         assert "train3dunet" in result.stderr
 
 
-def test_version_and_help(plugin: Environment) -> None:
-    result = plugin.run("p3d-regression", "--version")
-    assert p3d_regression.__version__ in result.stdout
-    for command in ("doctor", "run", "demo"):
-        assert command in plugin.run("p3d-regression", "--help").stdout
+def test_version_and_help() -> None:
+    assert p3d_regression.__version__ in CliRunner().invoke(main, ["--version"]).stdout
+    shown = CliRunner().invoke(main, ["--help"]).stdout
+    for command in main.commands:
+        assert f"  {command} " in shown
+        described = CliRunner().invoke(main, [command, "--help"]).stdout
+        assert described.startswith(f"Usage: main {command}")
+        assert "upstream" not in described.lower()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_as_a_module_and_on_a_full_device(plugin: Environment) -> None:
+    """Where the scripts are not on PATH; and with what an interpreter prints at its end."""
+    with Path("/dev/full").open("w") as full:
+        command = [plugin.python, "-m", "p3d_regression", "rule"]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == "Error: cannot write to standard output: No space left on device\n"

@@ -1,14 +1,22 @@
 """What the demo may touch, without running it."""
 
+import errno
 import json
+import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 
 from p3d_regression.demo import run as demo
+from p3d_regression.demo import training
+from p3d_regression.demo.data import Hemisphere
 from p3d_regression.demo.training import Run
 from p3d_regression.errors import DemoError
+from support.disk import enlarge, small_disk
 
 
 def claim(out: Path, *, compare: bool = False, iterations: int = 5) -> dict[str, Run]:
@@ -111,3 +119,52 @@ def test_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(DemoError, match=r"needs nilearn and matplotlib: pip install 'p3d-regression\[demo\]'"):
         demo.run_demo(tmp_path / "out", iterations=1, compare=False)
     assert not (tmp_path / "out").exists()
+
+
+class TestFullDisk:
+    @pytest.fixture(autouse=True)
+    def noise(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In place of the brain: nothing that gzip makes smaller."""
+        volume = np.random.default_rng(0).random((32, 32, 32), np.float32)
+        halves = (Hemisphere(volume, volume), Hemisphere(volume, volume))
+        monkeypatch.setattr("p3d_regression.demo.data.load_hemispheres", lambda: halves)
+
+    @pytest.mark.parametrize("size", ["4k", "8k", "64k"])
+    def test_is_one_clear_error_and_the_next_run_goes_on(self, tmp_path: Path, size: str) -> None:
+        """Full after the first file, after the first config, after all configs."""
+        with small_disk(tmp_path / "disk", size) as disk:
+            out = disk / "out"
+            with pytest.raises(
+                DemoError, match=rf"^{out}: no space left on device; choose a directory on another disk"
+            ):
+                demo.run_demo(out, iterations=1, compare=False)
+            assert not list(out.rglob("*.partial"))
+            enlarge(disk, "64m")
+            for path in claim(out)["none"].configs():
+                assert yaml.safe_load(path.read_text())
+
+    def test_of_a_claim_without_a_disk_of_its_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As above, on every system: each write that can fail."""
+        real = Path.write_bytes
+        for failing in range(5):
+            out, left = tmp_path / str(failing), [failing]
+
+            def write_bytes(path: Path, content: bytes, left: list[int] = left) -> int:
+                if left[0] == 0:
+                    real(path, content[:5])
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                left[0] -= 1
+                return real(path, content)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(Path, "write_bytes", write_bytes)
+                with pytest.raises(DemoError, match="no space left on device"):
+                    demo.run_demo(out, iterations=1, compare=False)
+            claim(out)
+
+    def test_is_named_where_a_command_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4096))
+        with pytest.raises(
+            DemoError, match=r"(?s)ended with exit code 2; its disk is full; see .*train\.log:\n.*--config"
+        ):
+            training._run("python", tmp_path / "train.yml", lambda line: None)

@@ -8,48 +8,10 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
-from pytorch3dunet.unet3d.model import get_model
 
 import p3d_regression
 from p3d_regression.cli.main import main
-from p3d_regression.export import run as export_run
-
-
-def section(channels: int = 1, **more: object) -> dict[str, object]:
-    return {"name": "UNet3D", "in_channels": 1, "out_channels": channels, "f_maps": [8, 16], "num_groups": 4, **more}
-
-
-class Trained:
-    """A checkpoint as a training would have left it, with the copy of its config."""
-
-    def __init__(self, directory: Path, *, change: Any = None, **model: object) -> None:
-        self.section = section(**model)
-        torch.manual_seed(0)
-        self.model = get_model(self.section).eval()
-        state = self.model.state_dict()
-        if change:
-            change(state)
-        self.path = directory / "checkpoints" / "best_checkpoint.pytorch"
-        logs = directory / "checkpoints" / "logs" / "2026"
-        logs.mkdir(parents=True)
-        (logs / "train.yml").write_text(yaml.safe_dump({"model": self.section, "trainer": {"resume": None}}))
-        optimizer = torch.optim.Adam(self.model.parameters())
-        torch.save(
-            {
-                "num_iterations": 7,
-                "model_state_dict": state,
-                "optimizer_state_dict": optimizer.state_dict(),
-            },
-            self.path,
-        )
-
-    def export(self, out: Path, *options: object) -> Result:
-        return CliRunner().invoke(main, ["export", str(self.path), str(out), *map(str, options)])
-
-    def output(self, shape: tuple[int, ...] = (2, 1, 16, 24, 24)) -> tuple[torch.Tensor, torch.Tensor]:
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-        with torch.no_grad():
-            return x, self.model(x)
+from support.checkpoints import Trained, section
 
 
 def in_plain_upstream(result: Result, out: Path, x: torch.Tensor) -> torch.Tensor:
@@ -127,7 +89,7 @@ class TestPlain:
     def test_a_plain_checkpoint_is_one_already(self, tmp_path: Path) -> None:
         result = Trained(tmp_path, is_segmentation=False).export(tmp_path / "out.pytorch")
         assert result.exit_code == 1
-        assert "is a plain checkpoint: pytorch-3dunet predicts with it as it is" in result.stderr
+        assert "is a plain checkpoint already: pytorch-3dunet predicts with it as it is" in result.stderr
 
     def test_a_head_that_was_altered_cannot_be_folded_into(self, tmp_path: Path) -> None:
         def normalised(state: dict[str, Any]) -> None:
@@ -161,7 +123,7 @@ class TestPlain:
         (logs / "other.yml").write_text(yaml.safe_dump({"model": other, "trainer": {"resume": None}}))
         result = trained.export(tmp_path / "again.pytorch")
         assert result.exit_code == 1
-        assert "have different networks: say with --config which" in result.stderr
+        assert "have different networks: name the training or prediction config" in result.stderr
         assert not (tmp_path / "again.pytorch").exists()
 
     def test_each_channel_is_compared_in_its_own_unit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,60 +143,25 @@ class TestPlain:
         assert "does not compute what the checkpoint does" in trained.export(tmp_path / "out.pytorch").stderr
 
 
-class TestNothingIsLost:
-    @pytest.fixture
-    def trained(self, tmp_path: Path) -> Trained:
-        return Trained(tmp_path, final_activation="none", target_scaling={"mean": 5, "std": 2})
+@pytest.fixture
+def trained(tmp_path: Path) -> Trained:
+    return Trained(tmp_path, final_activation="none", target_scaling={"mean": 5, "std": 2})
 
-    @pytest.mark.parametrize("format_", ["plain", "onnx", "pt2"])
-    def test_an_existing_file_stays(self, trained: Trained, tmp_path: Path, format_: str) -> None:
-        out = tmp_path / "thesis"
-        out.write_text("years of work")
-        for target in (out, trained.path):
-            before = target.read_bytes()
-            result = trained.export(target, "--format", format_)
-            assert result.exit_code == 1
-            assert "is there already, and is not overwritten" in result.stderr
-            assert target.read_bytes() == before
 
-    def test_so_does_one_that_appears_in_the_meantime(
-        self, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        out = tmp_path / "plain.pytorch"
-        monkeypatch.setattr(export_run, "_plain", lambda *_: [_[-1].write_text("ours"), out.write_text("theirs")])
-        assert "has appeared in the meantime" in trained.export(out).stderr
-        assert out.read_text() == "theirs"
-
-    @pytest.mark.parametrize("links", [True, False])
-    def test_a_model_that_computes_something_else_is_not_written(
-        self, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
-    ) -> None:
-        if not links:
-
-            def no_links(*_: object) -> None:
-                raise OSError("this file system has none")
-
-            monkeypatch.setattr("os.link", no_links)
-        out = tmp_path / "plain.pytorch"
-        with monkeypatch.context() as patched:
-            patched.setattr("p3d_regression.export.portable._folded", lambda weights, scaling: {})
-            result = trained.export(out)
-            assert result.exit_code == 1
-            assert "does not compute what the checkpoint does" in result.stderr
-            assert not out.exists()
-        assert trained.export(out).exit_code == 0
-        assert torch.load(out, weights_only=True)["num_iterations"] == 7
-
+class TestRefused:
     @pytest.mark.parametrize(
         ("arguments", "why"),
         [
-            (["nonsuch.pytorch", "out.pytorch"], "nonsuch.pytorch is not there"),
+            (["nonsuch.pytorch", "out.pytorch"], "nonsuch.pytorch does not exist"),
             (["no_checkpoint.pytorch", "out.pytorch"], "cannot be read as a checkpoint"),
             (["tensor.pytorch", "out.pytorch", "--config", "train.yml"], "it has no model_state_dict"),
             (["best_checkpoint.pytorch", "nonsuch/out.pytorch"], "nonsuch is not a directory"),
-            (["moved.pytorch", "out.pytorch"], "say with --config which training or prediction config"),
+            (
+                ["moved.pytorch", "out.pytorch"],
+                "name the training or prediction config of the checkpoint with --config",
+            ),
             (["moved.pytorch", "out.pytorch", "--config", "empty.yml"], "empty.yml has no section model"),
-            (["moved.pytorch", "out.pytorch", "--config", "no.yml"], "no.yml cannot be read"),
+            (["moved.pytorch", "out.pytorch", "--config", "no.yml"], "no.yml is not YAML"),
             (["moved.pytorch", "out.pytorch", "--config", "other.yml"], "does not fit the section model of"),
             (["moved.pytorch", "out.pytorch", "--config", "scaled.yml"], "the config says {mean: 1.0, std: 1.0e-06}"),
             (["moved.pytorch", "out.pytorch", "--config", "misspelled.yml"], "did you mean target_scaling?"),
@@ -267,6 +194,16 @@ class TestNothingIsLost:
         assert sorted(moved.iterdir()) == before
 
 
+class Touch:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
 @pytest.fixture(scope="module")
 def of_two_channels(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(
@@ -275,6 +212,16 @@ def of_two_channels(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         final_activation=["softplus", "none"],
         target_scaling={"mean": [0, 500], "std": [13, 40]},
     )
+
+
+def test_a_checkpoint_executes_no_code(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where torch is told to unpickle whatever it finds."""
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    torch.save({"model_state_dict": Touch(tmp_path / "executed")}, trained.path)
+    result = trained.export(tmp_path / "out.pytorch")
+    assert result.exit_code == 1
+    assert "cannot be read as a checkpoint" in result.stderr
+    assert not (tmp_path / "executed").exists()
 
 
 class TestGraphs:
@@ -314,3 +261,13 @@ class TestGraphs:
         result = of_two_channels.export(tmp_path / "model.onnx")
         assert result.exit_code == 1
         assert "needs onnx and onnxscript and onnxruntime: pip install 'p3d-regression[export]'" in result.stderr
+
+    @pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
+    def test_torch_2_5_is_refused(
+        self, of_two_channels: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        """A stand-in for it: of the hints for dimensions it has AUTO and STATIC only."""
+        monkeypatch.delattr(torch.export.Dim, "DYNAMIC")
+        result = of_two_channels.export(tmp_path / name)
+        assert result.exit_code == 1
+        assert f"--format {name[6:]} needs torch 2.6 or newer" in result.stderr

@@ -30,7 +30,7 @@ def test_a_section_has_the_last_layer_of_the_model_that_it_builds(name: str, cha
         found = last_layer(model, channels)
         assert len(found.ranges) == channels
         assert of_model(get_model(model), 0) == LastLayer(found.name, found.ranges[:1])
-        assert View({"model": model}, "train").head == found
+        assert View({"model": model}, "train").last_layer == found
 
 
 @pytest.mark.parametrize(("name", "ranges"), [("none", REAL_LINE), ("sigmoid", UNIT), ("softmax", Interval(1.0, 1.0))])

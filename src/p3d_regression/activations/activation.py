@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from p3d_regression.activations.ranges import RangeOf
 from p3d_regression.components.component import Component
 from p3d_regression.components.parameters import Argument, Parameter, Scalar, with_arguments
 from p3d_regression.fix import Fix, write
@@ -14,6 +13,9 @@ from p3d_regression.interval import Interval
 
 if TYPE_CHECKING:
     from torch import nn
+
+#: From the arguments of an activation, by name, and the number of channels that it acts on, to its range.
+RangeOf = Callable[[Mapping[str, Any], int], Interval]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Activation(Component):
     example: Mapping[str, Scalar] = field(default_factory=dict)
     hidden: Mapping[str, str] = field(default_factory=dict)
     noun: ClassVar[str] = "final activation"
+    command: ClassVar[str] = "activations"
     name_key: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
@@ -54,9 +57,9 @@ class Activation(Component):
             raise ValueError(f"{self.noun} {self.name!r}: a name is lower case, with digits and underscores")
         self._check()
         for parameter in self.parameters.values():
-            if not parameter.required and not _is_kept(parameter):
-                kept = f"its default {parameter.default!r}, which a checkpoint has to keep, is not {parameter.kind}"
-                raise ValueError(f"{self.noun} {self.name}, argument {parameter.name}: {kept}")
+            if not parameter.required and not _is_plain(parameter):
+                why = f"its default {parameter.default!r}, which a checkpoint has to hold, is not {parameter.kind}"
+                raise ValueError(f"{self.noun} {self.name}, argument {parameter.name}: {why}")
 
     def range_of(self, arguments: Mapping[str, Scalar], channels: int) -> Interval:
         """The values that each of ``channels`` channels can have."""
@@ -90,8 +93,8 @@ class Activation(Component):
         return row | {"range": bounds, "range_text": str(interval)}
 
 
-def _is_kept(parameter: Parameter) -> bool:
-    """Whether a default is what a config could have said: a checkpoint holds it, and is read like a config."""
+def _is_plain(parameter: Parameter) -> bool:
+    """Whether a config could hold the default: a checkpoint does, and is read like a config."""
     try:
         return bool(parameter.convert(parameter.default) == parameter.default)
     except ValueError:

@@ -13,7 +13,7 @@ from p3d_regression.text import as_yaml, shortened
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-#: What a config may say, with nothing left to default: text, mapping, or list of these.
+#: A final activation in a config: a text, a mapping, or a list of these.
 Plain = str | dict[str, Argument] | list[str | dict[str, Argument]]
 
 
@@ -97,7 +97,7 @@ class FinalActivation:
 
     @property
     def plain(self) -> Plain:
-        """As plain data with every argument: what a checkpoint keeps. Where it is equal, so is the function."""
+        """As plain data with every argument, as in a checkpoint. Where it is equal, so is the function."""
         if len(self.groups) == 1:
             return self.entries[0].plain
         return [entry.plain for entry in self.entries]
@@ -137,7 +137,7 @@ class FinalActivation:
         """Build the module: shape (N, C, ...) to (N, C, ...).
 
         Raises:
-            ConfigError: the arguments make no sense together.
+            ConfigError: the arguments contradict each other.
         """
         from p3d_regression.activations.modules import PerChannel
 

@@ -1,10 +1,13 @@
-"""The project's own final activations, and what applies one to each channel. No parameters, no buffers."""
+"""The project's own final activations, and the module that applies one to each channel. No parameters, no buffers."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+
+from p3d_regression.activations.activation import Activation
+from p3d_regression.interval import NON_NEGATIVE, REAL_LINE, Interval
 
 
 class Exp(nn.Module):
@@ -122,3 +125,49 @@ class PerChannel(nn.Module):
 
     def extra_repr(self) -> str:
         return f"channels={self.sizes}"
+
+
+def activations() -> list[Activation]:
+    return [
+        Activation(
+            "none",
+            nn.Identity,
+            range=REAL_LINE,
+            summary="any value: signed distances, denoised or normalised intensities, strain",
+            aliases=("identity", "linear", "null"),
+        ),
+        Activation(
+            "exp",
+            Exp,
+            range=NON_NEGATIVE,
+            summary="positive values over many orders of magnitude; the network regresses their logarithm",
+        ),
+        Activation(
+            "bounded",
+            Bounded,
+            range=lambda arguments, channels: Interval(arguments["low"], arguments["high"]),
+            summary="values between two physical bounds: a sigmoid from low to high",
+            example={"low": 0.0, "high": 70.0},
+        ),
+        Activation(
+            "lower_bounded",
+            LowerBounded,
+            range=lambda arguments, channels: Interval(arguments["low"]),
+            summary="values above a bound that is not 0, such as CT numbers above -1000",
+            example={"low": -1000.0},
+        ),
+        Activation(
+            "upper_bounded",
+            UpperBounded,
+            range=lambda arguments, channels: Interval(high=arguments["high"]),
+            summary="values below a bound, such as potentials or attenuation in dB below 0",
+            example={"high": 0.0},
+        ),
+        Activation(
+            "unit_vector",
+            UnitVector,
+            range=Interval(-1.0, 1.0),
+            summary="directions: the channels of each voxel as a vector of length 1",
+            over_channels=True,
+        ),
+    ]

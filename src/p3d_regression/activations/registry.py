@@ -1,7 +1,7 @@
 """All final activations that a config may name: the project's own, those of ``torch.nn``, those of plugins."""
 
 from p3d_regression import plugins
-from p3d_regression.activations import builtin, torch_nn
+from p3d_regression.activations import modules, torch_nn
 from p3d_regression.activations.activation import Activation
 from p3d_regression.activations.final import FinalActivation, range_of
 from p3d_regression.activations.spec import PLACE, parse
@@ -15,7 +15,6 @@ from p3d_regression.plugins import singleton
 FAMILY = Family(
     Activation,
     hook="p3d_activations",
-    command="activations",
     example="none",
     fallback="For unbounded values write none.",
     synonyms={"clip": "bounded", "clamp": "bounded"},
@@ -26,14 +25,14 @@ FAMILY = Family(
 def registry() -> Registry[Activation]:
     """The registry of this process, made at the first call: plugins are loaded then."""
     own: dict[str, list[Activation] | list[Activation | Refused]] = {
-        BUILT_IN: builtin.activations(),
+        BUILT_IN: modules.activations(),
         TORCH_NN: torch_nn.activations(),
     }
     return Registry(FAMILY, own, plugins.installed())
 
 
 def resolve(value: object, channels: int) -> FinalActivation:
-    """Return the final activation that ``value``, read from a config, stands for in a model.
+    """Return the final activation for a value in a config.
 
     Args:
         value: a name, a mapping with ``name`` and arguments, or a list of these.

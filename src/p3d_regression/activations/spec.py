@@ -1,4 +1,4 @@
-"""From the value of ``model.final_activation`` in a config to a specification: pure data, nothing is built."""
+"""The value of ``model.final_activation`` as a specification: pure data, nothing is built."""
 
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from p3d_regression.errors import ConfigError
 from p3d_regression.fix import Fix, write
 from p3d_regression.text import as_yaml, fold
 
-#: The key of upstream's ``model`` section that this project adds.
+#: The key of the ``model`` section.
 KEY = "final_activation"
 
 PLACE = f"model.{KEY}"
@@ -49,7 +49,7 @@ class Spec:
 
 
 def parse(value: object, channels: int | None = None) -> Spec:
-    """Return the specification that ``value``, read from a config, stands for. No name is looked up.
+    """Return the specification for a value in a config. No name is looked up.
 
     Args:
         value: a name; a mapping with the key ``name`` and arguments; or a list of these. None, which is YAML's

@@ -1,7 +1,8 @@
 """The activations of ``torch.nn``: whatever the installed torch has, and reasons for what cannot be used."""
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,11 +11,10 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules import activation as home
 
-from p3d_regression.activations.activation import Activation
-from p3d_regression.activations.ranges import OF_TORCH_NN, constant
+from p3d_regression.activations.activation import Activation, RangeOf
 from p3d_regression.components.component import Refused
 from p3d_regression.components.parameters import parameters_of
-from p3d_regression.interval import REAL_LINE
+from p3d_regression.interval import NON_NEGATIVE, NON_POSITIVE, REAL_LINE, UNIT, Interval
 from p3d_regression.text import fold
 
 #: Arguments of the constructors that a config may not give.
@@ -27,32 +27,77 @@ _HIDDEN = {
 
 _ALIASES = {"SiLU": ("swish",)}
 
-#: What each is for; the order is that of the table, what is wanted most often first.
-_SUMMARIES = {
-    "Softplus": "counts, densities, concentrations, dose: non-negative and smooth",
-    "ReLU": "non-negative values with exact zeros; voxels below 0 have no gradient, see softplus",
-    "Sigmoid": "probabilities, fractions, correlation 0..1",
-    "Tanh": "values within -1..1, such as normalised intensities or correlation",
-    "Softmax": "fractions that add up to 1 over the channels",
-    "LogSoftmax": "logarithms of fractions that add up to 1 over the channels",
-    "LogSigmoid": "logarithm of a probability",
-    "Hardtanh": "values clamped to min_val..max_val; no gradient outside, see bounded",
-    "Hardsigmoid": "0..1, linear in between; no gradient outside",
-    "Softsign": "-1..1 with long tails",
-    "ELU": "values above -alpha; close to x above 0",
-    "CELU": "values above -alpha; close to x above 0",
-    "SELU": "values above -1.758",
-    "LeakyReLU": "any value, negative ones scaled down",
-    "Softshrink": "sparse values: shrunk by lambd towards 0",
-    "Hardshrink": "sparse values: 0 within lambd of 0, x outside",
-    "Tanhshrink": "any value, flat around 0",
-    "Threshold": "x above a threshold, a constant below",
-    "ReLU6": "0..6, clamped; see bounded",
-    "Softmin": "fractions that add up to 1, largest where x is smallest",
-    "GELU": "mostly non-negative; rarely meant as an output",
-    "SiLU": "mostly non-negative; rarely meant as an output",
-    "Mish": "mostly non-negative; rarely meant as an output",
-    "Hardswish": "mostly non-negative; rarely meant as an output",
+# The minimum of each, where its derivative is zero, and SELU's limit: found with mpmath to 30 digits.
+_SILU_MIN = -0.278464542761073795
+_MISH_MIN = -0.308843413017250406
+_GELU_MIN = {"none": -0.169971207479903662, "tanh": -0.170040750571254051}
+_SELU_MIN = -1.7580993408473766
+
+
+def _threshold(arguments: Mapping[str, Any], channels: int) -> Interval:
+    return Interval(min(arguments["threshold"], arguments["value"]))
+
+
+def _elu(arguments: Mapping[str, Any], channels: int) -> Interval:
+    # alpha * (exp(x) - 1) for x < 0
+    return Interval(min(0.0, -arguments["alpha"]))
+
+
+def _celu(arguments: Mapping[str, Any], channels: int) -> Interval:
+    # alpha * (exp(x / alpha) - 1) for x < 0, which has no lower bound if alpha is negative
+    alpha = arguments["alpha"]
+    return Interval(-alpha) if alpha > 0 else REAL_LINE
+
+
+def _leaky_relu(arguments: Mapping[str, Any], channels: int) -> Interval:
+    return REAL_LINE if arguments["negative_slope"] > 0 else NON_NEGATIVE
+
+
+def _softplus(arguments: Mapping[str, Any], channels: int) -> Interval:
+    # log(1 + exp(beta * x)) / beta, but x itself where beta * x > threshold
+    beta, switch = arguments["beta"], arguments["threshold"] / arguments["beta"]
+    return Interval(min(0.0, switch)) if beta > 0 else Interval(-math.inf, max(0.0, switch))
+
+
+def _over_channels(interval: Interval, *, alone: float) -> RangeOf:
+    return lambda arguments, channels: interval if channels > 1 else Interval(alone, alone)
+
+
+#: Class of ``torch.nn`` -> what it is for, and its range; in the order of the table, most wanted first.
+KNOWN: dict[str, tuple[str, Interval | RangeOf]] = {
+    "Softplus": ("counts, densities, concentrations, dose: non-negative and smooth", _softplus),
+    "ReLU": ("non-negative values with exact zeros; voxels below 0 have no gradient, see softplus", NON_NEGATIVE),
+    "Sigmoid": ("probabilities, fractions, correlation 0..1", UNIT),
+    "Tanh": ("values within -1..1, such as normalised intensities or correlation", Interval(-1.0, 1.0)),
+    "Softmax": ("fractions that add up to 1 over the channels", _over_channels(UNIT, alone=1.0)),
+    "LogSoftmax": (
+        "logarithms of fractions that add up to 1 over the channels",
+        _over_channels(NON_POSITIVE, alone=0.0),
+    ),
+    "LogSigmoid": ("logarithm of a probability", NON_POSITIVE),
+    "Hardtanh": (
+        "values clamped to min_val..max_val; no gradient outside, see bounded",
+        lambda arguments, channels: Interval(arguments["min_val"], arguments["max_val"]),
+    ),
+    "Hardsigmoid": ("0..1, linear in between; no gradient outside", UNIT),
+    "Softsign": ("-1..1 with long tails", Interval(-1.0, 1.0)),
+    "ELU": ("values above -alpha; close to x above 0", _elu),
+    "CELU": ("values above -alpha; close to x above 0", _celu),
+    "SELU": ("values above -1.758", Interval(_SELU_MIN)),
+    "LeakyReLU": ("any value, negative ones scaled down", _leaky_relu),
+    "Softshrink": ("sparse values: shrunk by lambd towards 0", REAL_LINE),
+    "Hardshrink": ("sparse values: 0 within lambd of 0, x outside", REAL_LINE),
+    "Tanhshrink": ("any value, flat around 0", REAL_LINE),
+    "Threshold": ("x above a threshold, a constant below", _threshold),
+    "ReLU6": ("0..6, clamped; see bounded", Interval(0.0, 6.0)),
+    "Softmin": ("fractions that add up to 1, largest where x is smallest", _over_channels(UNIT, alone=1.0)),
+    "GELU": (
+        "mostly non-negative; rarely meant as an output",
+        lambda arguments, channels: Interval(_GELU_MIN[arguments["approximate"]]),
+    ),
+    "SiLU": ("mostly non-negative; rarely meant as an output", Interval(_SILU_MIN)),
+    "Mish": ("mostly non-negative; rarely meant as an output", Interval(_MISH_MIN)),
+    "Hardswish": ("mostly non-negative; rarely meant as an output", Interval(-0.375)),
 }
 
 #: Where every activation is tried, and compared in training and evaluation mode.
@@ -60,7 +105,7 @@ _TRIAL = torch.linspace(-4.0, 4.0, 16, device="cpu").reshape(1, 2, 2, 2, 2)
 
 
 def activations() -> list[Activation | Refused]:
-    order = [*_SUMMARIES, *home.__all__]
+    order = [*KNOWN, *home.__all__]
     return [_activation(getattr(home, name)) for name in sorted(home.__all__, key=order.index)]
 
 
@@ -75,12 +120,13 @@ def _activation(cls: type[nn.Module]) -> Activation | Refused:
 
 
 def _usable(cls: type[nn.Module]) -> Activation:
+    # the range of a class that this project does not know may be anything
+    summary, interval = KNOWN.get(cls.__name__, (f"torch.nn.{cls.__name__}", REAL_LINE))
     return Activation(
         _name(cls),
         _constructor(cls),
-        # a class that this project has not met may produce anything, as far as it knows
-        range=OF_TORCH_NN.get(cls.__name__, constant(REAL_LINE)),
-        summary=_SUMMARIES.get(cls.__name__, f"torch.nn.{cls.__name__}"),
+        range=interval,
+        summary=summary,
         over_channels=_is_over_channels(cls),
         aliases=_ALIASES.get(cls.__name__, ()),
         example=_required(cls),

@@ -17,41 +17,58 @@ logger = logging.getLogger(__name__)
 #: Environment variable: ``off``, ``warn`` or ``error``.
 SETTING = "P3D_REGRESSION_CHECKS"
 
-_said: set[str] = set()
+_logged: set[str] = set()
+
+
+class RejectedConfigError(ConfigError):
+    """A config with errors, before anything was built.
+
+    Attributes:
+        findings: the errors.
+    """
+
+    def __init__(self, findings: list[Finding]) -> None:
+        lines = "\n".join(f"  {finding}" for finding in findings)
+        message = (
+            f"this config has {len(findings)} error(s):\n{lines}\n`p3d-regression check` with this config shows more, "
+            f"also about its data; `p3d-regression rule CODE` explains a rule. `{SETTING}=warn` before the command "
+            "runs it in spite of the errors."
+        )
+        super().__init__("", message)
+        self.findings = findings
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.findings,)
 
 
 def check_at_start(config: Any, mode: Mode) -> None:
     """Log what the rules find in a config that a command is about to use.
 
     Raises:
-        ConfigError: there are errors, and the config uses a key of this project or ``P3D_REGRESSION_CHECKS=error``.
+        RejectedConfigError: there are errors, and the config uses a key of this project or
+            ``P3D_REGRESSION_CHECKS=error``.
     """
     setting = os.environ.get(SETTING, "").strip().lower()
     if setting == "off" or not isinstance(config, Mapping):
         return
     if mode == "predict" and not {"model", "model_path"} <= config.keys():
-        return  # somebody asks for the data alone
+        return  # only the data are built
     if setting not in ("", "warn", "error"):
-        _say(f"{SETTING}={os.environ[SETTING]} means nothing; there are off, warn and error")
+        _log(f"{SETTING}={os.environ[SETTING]} is not a setting; there are off, warn and error")
     try:
         view, findings = _findings(config, mode)
     except Exception as error:
-        # whatever is wrong with a rule: the training is the user's, not ours
+        # an error of a rule must not stop a training
         logger.debug("checks", exc_info=True)
-        _say(f"the config could not be checked ({type(error).__name__}: {error})")
+        _log(f"the config could not be checked ({type(error).__name__}: {error})")
         return
     stops = setting == "error" or (setting != "warn" and view.uses_plugin)
     errors = [finding for finding in findings if stops and finding.rule.severity == "error"]
     for finding in findings:
         if finding not in errors:
-            _say(str(finding))
+            _log(str(finding))
     if errors:
-        lines = "\n".join(f"  {finding}" for finding in errors)
-        raise ConfigError(
-            f"the config would not do what it says:\n{lines}\n`p3d-regression check` with this config shows more, also "
-            f"about its data; `p3d-regression rule CODE` explains a rule. `{SETTING}=warn` before the command tries it "
-            "all the same."
-        )
+        raise RejectedConfigError(errors)
 
 
 def _findings(config: Mapping[str, Any], mode: Mode) -> tuple[View, list[Finding]]:
@@ -59,13 +76,13 @@ def _findings(config: Mapping[str, Any], mode: Mode) -> tuple[View, list[Finding
 
     view, findings, failures = check_config(config, mode, rules())
     for code, error in failures.items():
-        # about an upstream that nobody has met, there is nothing to say
+        # of a version of pytorch-3dunet that nobody knows, there is nothing to report
         if not isinstance(error, UnknownUpstreamError):
-            _say(in_words(code, error))
+            _log(in_words(code, error))
     return view, findings
 
 
-def _say(line: str) -> None:
-    if line not in _said:
-        _said.add(line)
+def _log(line: str) -> None:
+    if line not in _logged:
+        _logged.add(line)
         console().warning(line)

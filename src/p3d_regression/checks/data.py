@@ -1,4 +1,4 @@
-"""What is known of the files of a phase: ``train``, ``val`` or ``test``."""
+"""What the files of a phase hold: ``train``, ``val`` or ``test``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,9 +40,9 @@ class FileLayout:
     Attributes:
         path: of it.
         error: why it cannot be read.
-        datasets: names of what it holds.
-        raw, label: None where they are missing or not wanted.
-        padded: the dataset ``raw_padded`` that upstream's lazy prediction has left there.
+        datasets: names of its datasets.
+        raw, label: None where they are missing or not needed.
+        padded: the dataset ``raw_padded`` that a lazy prediction of pytorch-3dunet has written.
         raw_moments: of the raw volume; None if it was not read, or cannot hold NaN.
     """
 
@@ -62,17 +62,17 @@ class FileLayout:
 
 @dataclass
 class Phase:
-    """What a phase of a config will read.
+    """The data of one phase of a config.
 
     Attributes:
         files: its files; empty if there are none, or the dataset class does not read HDF5.
         is_hdf5: whether the dataset class reads HDF5 files.
         raw_path, label_path: of the datasets in the files.
-        statistics: of the labels that the loss will see; None if they were not read.
-        limits: by the name of the loss or the metric: what can be reached.
-        failure: what upstream or HDF5 has said against the data when they were read.
-        broken_transforms: keys of transforms that a patch does not survive, and their errors.
-        changed_by_cast: whether labels are cast to a type that cannot hold them; looked at in a regression.
+        statistics: of the labels that the loss is given; None if they were not read.
+        limits: of the loss and the metric, by name: the best value on these labels.
+        failure: error of pytorch-3dunet or HDF5 when the data were read.
+        broken_transforms: keys of transforms that fail on a patch, and their errors.
+        changed_by_cast: whether labels are cast to a type that cannot hold them; known in a regression.
     """
 
     files: list[FileLayout]
@@ -87,7 +87,7 @@ class Phase:
     _bounds: dict[str, Bound] | None = None
 
     def bounds(self) -> dict[str, Bound]:
-        """What can be reached, by the name of the loss or the metric; to be asked when everything was read."""
+        """The best values of loss and metric, by name, from all that was read."""
         if self._bounds is None:
             self._bounds = {name: limit.bound() for name, limit in self.limits.items()}
         return self._bounds

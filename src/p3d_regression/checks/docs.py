@@ -3,12 +3,17 @@
 python -m p3d_regression.checks.docs > docs/rules.md
 """
 
+from pathlib import Path
+
 from p3d_regression.checks.rule import Rule
 from p3d_regression.checks.rules import CHAPTERS
 
+#: Address of the folder docs, once it is published. Without it, links lead to the files of a checkout.
+DOCS_URL = ""
+
 _NEEDS = {
     "config": "the config alone",
-    "files": "the files that the config names, without reading volumes",
+    "files": "the files that the config names, but no volumes",
     "volumes": "all volumes that the config names",
 }
 _MODES = {"train": "training", "predict": "prediction"}
@@ -16,10 +21,13 @@ _MODES = {"train": "training", "predict": "prediction"}
 _HEAD = """\
 # Rules of `p3d-regression check`
 
-Made from the code (`python -m p3d_regression.checks.docs`); `p3d-regression rule CODE` prints one of them.
+Generated from the code by `python -m p3d_regression.checks.docs`; `p3d-regression rule CODE` prints one of them.
 
-An error means that what comes out would be wrong, or that nothing would come out; a warning means that it may be. The
-rules that look at the config alone also run by themselves when a training or a prediction starts, see the
+An error means that the result would be wrong, or that there would be none; a warning means that it may be wrong. Each
+rule gives an example of a config that it finds, and what to use instead. `p3d-regression check --diff` shows what the
+fixes would change in a config, and `--fix` changes it.
+
+The rules that read the config alone also run when a training or a prediction starts, see the
 [README](../README.md#find-the-trap-before-training).
 """
 
@@ -27,7 +35,7 @@ _TAIL = """\
 ## Your own rules: plugins
 
 A package with an entry point in the group `p3d_regression` adds rules through the pluggy hook `p3d_rules`. It is found
-as [plugins with activations](final-activation.md#your-own-plugins) are, and may be one of them.
+as [plugins with activations](final-activation.md#your-own-plugins) are, and one package may add both.
 
 ```python
 from p3d_regression import Found, Rule, hookimpl
@@ -57,9 +65,9 @@ def p3d_rules():
     ]
 ```
 
-A rule is given a `View`: `view.get("a.dotted.key", default)`, `view.mode`, `view.head` (the last layer with its
-ranges), and with `needs="files"` or `needs="volumes"` what was found in the files, `view.phases`. One that raises costs
-a message and no training. Codes that start with `P3D` are this project's own.
+A rule is given a `View`: `view.get("a.dotted.key", default)`, `view.mode`, `view.last_layer` with its ranges, and with
+`needs="files"` or `needs="volumes"` what the files hold, `view.phases`. If a rule raises an error, the error is
+reported, and the training goes on. Codes that start with `P3D` are reserved for this project.
 """
 
 
@@ -84,6 +92,15 @@ def explain(rule: Rule) -> str:
         f"Example:\n\n```yaml\n{rule.bad}\n```\n\n"
         f"Use instead:\n\n```yaml\n{rule.good}\n```"
     )
+
+
+def page_of(rule: Rule) -> str | None:
+    """Address of a rule's page; None for rules of plugins, and where the documentation is not at hand."""
+    if not any(rule in chapter for chapter in CHAPTERS.values()):
+        return None
+    file = Path(__file__).parents[3] / "docs" / "rules.md"
+    address = f"{DOCS_URL}/rules.md" if DOCS_URL else file.as_uri() if file.is_file() else None
+    return f"{address}#{_anchor(rule)}" if address else None
 
 
 def _anchor(rule: Rule) -> str:

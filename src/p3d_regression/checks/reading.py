@@ -1,4 +1,4 @@
-"""Looks at the files of a config, once, before the rules that need what they hold."""
+"""Reads the files of a config, once, before the rules that need what they hold."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -17,13 +17,13 @@ from p3d_regression.upstream import datasets
 
 
 class Progress(Protocol):
-    """Told of the reading of volumes."""
+    """Follows the reading of volumes."""
 
     def start(self, what: str, voxels: int) -> None:
-        """So many voxels are going to be read."""
+        """A reading of so many voxels begins."""
 
     def advance(self, voxels: int) -> None:
-        """So many have been read."""
+        """So many more have been read."""
 
 
 def look(view: View, *, volumes: bool, progress: Progress) -> None:
@@ -31,8 +31,8 @@ def look(view: View, *, volumes: bool, progress: Progress) -> None:
 
     Args:
         view: its config must name a dataset class and, for each phase, the paths of files.
-        volumes: whether to read the volumes as well; else what HDF5 says of them.
-        progress: told of the reading.
+        volumes: whether to read the volumes as well, not only their shapes and types.
+        progress: follows the reading.
     """
     for name in view.phase_names:
         view.phases[name] = _layout(view, name)
@@ -56,7 +56,7 @@ def _layout(view: View, name: str) -> Phase:
         try:
             phase.files = [_file_layout(path, phase.raw_path, phase.label_path) for path in datasets.files(section)]
         except (OSError, ValueError) as error:
-            phase.failure = _first_line(error)  # of a path that is none
+            phase.failure = _first_line(error)  # of a text that is not a path
     return phase
 
 
@@ -80,8 +80,8 @@ def _stored(file: h5py.File, key: str | None) -> Stored | None:
 
 
 def is_sound(view: View, name: str, phase: Phase) -> bool:
-    """Whether everything that has to be there is, so that its volumes can be read."""
-    if phase.failure is not None or not says_what_to_do(view, name):
+    """Whether nothing is missing, so that the volumes of a phase can be read."""
+    if phase.failure is not None or not is_complete(view, name):
         return False
     if not phase.is_hdf5:
         return True
@@ -91,7 +91,7 @@ def is_sound(view: View, name: str, phase: Phase) -> bool:
 
 
 def _fits(view: View, name: str, phase: Phase) -> bool:
-    """Whether the patches fit into the volumes, and these to each other; if not, a rule says so."""
+    """Whether the patches fit into the volumes, and these to each other; if not, a rule reports it."""
     builder = view.section(f"loaders.{name}.slice_builder")
     patch = builder.get("patch_shape")
     if not is_shape(patch) or datasets.patch_shape_error(builder):
@@ -104,8 +104,8 @@ def _fits(view: View, name: str, phase: Phase) -> bool:
     return True
 
 
-def says_what_to_do(view: View, name: str) -> bool:
-    """Whether the config says of a phase what upstream needs; if not, a rule says so."""
+def is_complete(view: View, name: str) -> bool:
+    """Whether the config has all that pytorch-3dunet needs for a phase; if not, a rule reports it."""
     return not list(view.gaps(name, is_hdf5=datasets.is_hdf5(view.section("loaders"))))
 
 
@@ -132,7 +132,7 @@ def _read(view: View, name: str, phase: Phase, progress: Progress) -> None:
         _drop_limits_of_other_channels(view, phase)
         raise
     except Exception as error:
-        # upstream's and HDF5's own words: a rule makes a finding of them
+        # a rule reports the error of pytorch-3dunet or HDF5
         phase.failure, phase.statistics, phase.limits = _first_line(error), None, {}
 
 
@@ -145,7 +145,7 @@ def _label_volumes(view: View, name: str, phase: Phase) -> list[Volume]:
 
 
 def _validated(view: View, volumes: Sequence[Volume]) -> Iterator[Volume]:
-    """The patches that a validation looks at: ``validate_iters`` may say that it ends early."""
+    """The patches that a validation uses: it may end early, by ``validate_iters``."""
     iterations = view.get("trainer.validate_iters")
     left = math.inf if not isinstance(iterations, int) else (max(iterations, 0) + 1) * _batch_size(view)
     for volume in volumes:

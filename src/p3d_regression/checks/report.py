@@ -4,11 +4,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from p3d_regression.checks.data import Phase
+from p3d_regression.checks.docs import page_of
+from p3d_regression.checks.rule import Finding
 from p3d_regression.checks.run import Report
 from p3d_regression.labels.moments import Moments
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 _COLOURS = {"error": "red", "warning": "yellow"}
 
@@ -17,14 +20,16 @@ def as_dict(report: Report) -> dict[str, Any]:
     """One object of the JSON list.
 
     Returns:
-        ``config``, its path; ``findings``; ``failures``, what could not be done; ``notes``, what was left out;
-        ``interrupted``; and where data were read ``phases``, each with ``labels`` (a mapping per channel), ``floor``,
+        ``config``, its path; ``findings``; ``fixed``, findings whose fixes were applied before; ``failures``, what
+        could not be done; ``notes``, what was not checked; ``interrupted``; and where data were read ``phases``, each
+        with ``labels`` (a mapping per channel), ``floor``,
         ``constant`` and ``floor_per_channel`` by the name of the loss or metric (None where there is no number), and
         ``complete``.
     """
     found: dict[str, Any] = {
         "config": report.config,
         "findings": [finding.as_dict() for finding in report.findings],
+        "fixed": [finding.as_dict() for finding in report.fixed],
         "failures": report.failures,
         "notes": report.notes,
         "interrupted": report.interrupted,
@@ -71,6 +76,9 @@ def show(reports: list[Report], console: "Console") -> None:
         console.print(Text(report.config, "bold"), soft_wrap=True)
         for failure in report.failures:
             console.print(Text.assemble("  ", ("could not be checked: ", "red"), failure), soft_wrap=True)
+        for finding in report.fixed:
+            line = f"fixed {finding.rule.code} {finding.found.key}: {finding.found.fix.in_one_line}"
+            console.print(Text(f"  {line}", "green"), soft_wrap=True)
         if report.findings:
             _show_findings(report, console)
         elif not report.failures:
@@ -80,7 +88,7 @@ def show(reports: list[Report], console: "Console") -> None:
         for note in report.notes:
             console.print(Text(f"  {note}", "yellow"), soft_wrap=True)
         if report.interrupted:
-            console.print(Text("  interrupted: this is what is known so far", "yellow"))
+            console.print(Text("  interrupted: some labels were not read", "yellow"))
     errors, warnings = (sum(f.rule.severity == s for r in reports for f in r.findings) for s in _COLOURS)
     console.print(f"{errors} error(s), {warnings} warning(s). `p3d-regression rule CODE` explains a rule.")
 
@@ -94,28 +102,32 @@ def _show_findings(report: Report, console: "Console") -> None:
     if not console.is_terminal or console.width < widest + 90:
         # for grep, and where columns would be too narrow to paste from
         for finding in report.findings:
-            colour = _COLOURS[finding.rule.severity]
-            head = Text.assemble(
-                "  ", (f"{finding.rule.code} {finding.rule.severity}", colour), f" {finding.found.key}: "
-            )
-            console.print(head + Text(f"{finding.message} [{finding.rule.name}]"), soft_wrap=True)
+            code = _code(finding, console)
+            head = Text.assemble("  ", code, f" {finding.found.key}: {finding.message} [{finding.rule.name}]")
+            console.print(head, soft_wrap=True)
             for line in str(finding.found.fix).splitlines():
                 console.print(Text(f"      {line}", "cyan"), soft_wrap=True)
         return
     table = Table("rule", "key", "finding", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("fix", no_wrap=True, min_width=widest)
     for finding in report.findings:
-        rule, found = finding.rule, finding.found
-        cells = [
-            Text(f"{rule.code}\n{rule.severity}", _COLOURS[rule.severity]),
-            *map(Text, (found.key, finding.message)),
-        ]
-        table.add_row(*cells, Text(str(found.fix), "cyan"))
+        texts = Text(finding.found.key), Text(finding.message), Text(str(finding.found.fix), "cyan")
+        table.add_row(_code(finding, console, "\n"), *texts)
     console.print(table)
 
 
+def _code(finding: Finding, console: "Console", separator: str = " ") -> "Text":
+    """Code and severity of a rule; on a terminal the code is a link to the rule's page."""
+    from rich.text import Text
+
+    colour = _COLOURS[finding.rule.severity]
+    page = page_of(finding.rule) if console.is_terminal else None
+    code = Text(finding.rule.code, f"{colour} link {page}" if page else colour)
+    return code + Text(f"{separator}{finding.rule.severity}", colour)
+
+
 def _summaries(report: Report) -> list[str]:
-    """What the volumes hold, and what can be reached on them."""
+    """The labels of each phase, and the best loss and score on them."""
     lines = []
     for name, phase in (report.view.phases if report.view else {}).items():
         if phase.statistics is None:

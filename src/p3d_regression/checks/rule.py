@@ -94,8 +94,8 @@ class Finding:
 
     def __str__(self) -> str:
         """In one line, for a log."""
-        fix = f". Fix: {self.found.fix.in_one_line}" if self.found.fix else ""
-        return f"{self.rule.code} {self.rule.name}: {self.found.key}: {self.message}{fix}"
+        text = f"{self.rule.code} {self.rule.name}: {self.found.key}: {self.message}"
+        return f"{text.removesuffix('.')}. Fix: {self.found.fix.in_one_line}" if self.found.fix else text
 
 
 class Family:

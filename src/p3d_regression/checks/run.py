@@ -27,46 +27,56 @@ class Report:
     Attributes:
         config: its path, as given.
         findings: in the order of the rules.
-        failures: what could not be done: the file is no config, or a rule broke.
-        notes: what was left out, so that no finding is no praise.
-        view: the config itself; None if it is none.
+        failures: why it could not be checked: the file is not a config, or a rule failed.
+        notes: what was not checked, so that "no findings" is not taken for more than it is.
+        fixed: findings whose fixes were applied before this check.
+        view: of the config; None if the file is not a config.
     """
 
     config: str
     findings: list[Finding] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    fixed: list[Finding] = field(default_factory=list)
     view: View | None = None
 
     @property
     def interrupted(self) -> bool:
-        """Whether somebody has stopped the reading of its volumes."""
+        """Whether the reading of its volumes was stopped by the user."""
         return self.view is not None and self.view.interrupted
 
     @property
     def exit_status(self) -> int:
-        """0 no errors, 1 errors, 2 it could not be checked, or not to the end."""
+        """0 without errors, 1 with errors, 2 if it could not be checked, or not completely."""
         if self.failures or self.interrupted:
             return 2
         return int(any(finding.rule.severity == "error" for finding in self.findings))
 
 
 def check_file(
-    path: str, overrides: Sequence[str], rules: Sequence[Rule], *, with_data: bool, progress: Progress
+    path: str,
+    overrides: Sequence[str],
+    rules: Sequence[Rule],
+    *,
+    with_data: bool,
+    progress: Progress,
+    text: str | None = None,
 ) -> Report:
     """Check a config file of either command.
 
     Args:
         path: of the YAML file.
-        overrides: options of upstream's command that change the config, as on its command line.
-        rules: which.
-        with_data: whether to look at the files that the config names.
+        overrides: options of pytorch-3dunet that change the config, as on its command line.
+        rules: to run.
+        with_data: whether to read the files that the config names.
         progress: told of the reading of volumes.
+        text: to check in place of the content of the file; only without overrides.
     """
     report = Report(path)
     try:
-        config = read(path, overrides)
-        duplicates = tuple(_duplicate_keys(yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)))
+        config = read(path, overrides, text)
+        content = Path(path).read_text(encoding="utf-8") if text is None else text
+        duplicates = tuple(_duplicate_keys(yaml.compose(content, yaml.SafeLoader)))
         report.view = View(config, mode_of(config), opens_files=with_data, duplicate_keys=duplicates)
     except ConfigError as error:
         report.failures.append(str(error))
@@ -74,27 +84,27 @@ def check_file(
     depth: Needs = "volumes" if with_data else "config"
     try:
         if not with_data:
-            left_out = sum(rule.needs != "config" for rule in rules)
-            report.notes.append(f"no file that it names was opened: {left_out} rules are left out")
+            omitted = sum(rule.needs != "config" for rule in rules)
+            report.notes.append(f"the data were not read, and {omitted} rules about them were not run")
         elif not _names_data(report.view):
-            report.notes.append("its data were not looked at: mend the section loaders first")
+            report.notes.append("the data were not read: correct the section loaders first")
         else:
             look(report.view, volumes=any(rule.needs == "volumes" for rule in rules), progress=progress)
     except Exception as error:
         logger.debug("data", exc_info=True)
-        report.failures.append(f"the data cannot be looked at ({type(error).__name__}: {error})")
+        report.failures.append(f"the data cannot be read ({type(error).__name__}: {error})")
     report.findings, broken = apply(rules, report.view, depth)
     report.failures += [in_words(code, error) for code, error in broken.items()]
     return report
 
 
 def in_words(code: str, error: Exception) -> str:
-    """That a rule broke, and how."""
-    return f"the rule {code} broke ({type(error).__name__}: {error})"
+    """The error of a rule in one line."""
+    return f"the rule {code} failed ({type(error).__name__}: {error})"
 
 
 def _names_data(view: View) -> bool:
-    """Whether the config says enough to look at its data; if not, a rule says what is missing."""
+    """Whether the config says which data to read; if not, a rule reports what is missing."""
     loaders = view.section("loaders")
     if not loaders or introspection.dataset_class(loaders.get("dataset") or "StandardHDF5Dataset") is None:
         return False
@@ -102,7 +112,7 @@ def _names_data(view: View) -> bool:
 
 
 def apply(rules: Sequence[Rule], view: View, depth: Needs) -> tuple[list[Finding], dict[str, Exception]]:
-    """What the rules find that need no more than ``depth``, and what those that broke raised, by code."""
+    """Findings of the rules that need no more than ``depth``, and errors of rules that failed, by code."""
     findings: list[Finding] = []
     broken: dict[str, Exception] = {}
     for rule in rules:
@@ -115,27 +125,28 @@ def apply(rules: Sequence[Rule], view: View, depth: Needs) -> tuple[list[Finding
     return findings, broken
 
 
-def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a config, as upstream's command would.
+def read(path: str, overrides: Sequence[str] = (), text: str | None = None) -> dict[str, Any]:
+    """Read a config from a file, or from a text in its place, as pytorch-3dunet's command would.
 
     Raises:
         ConfigError: the file cannot be read, is not YAML, is no mapping, or does not fit the overrides.
     """
     try:
-        config: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        config: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8") if text is None else text)
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror or error}") from error
+        raise ConfigError("", f"cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"is not YAML: {' '.join(str(error).split())[:500]}") from error
+        raise ConfigError("", f"is not YAML: {' '.join(str(error).split())[:500]}") from error
     if config is None:
-        raise ConfigError("is empty")
+        raise ConfigError("", "is empty")
     if not isinstance(config, dict):
-        raise ConfigError(f"is a {type(config).__name__}, not a mapping with the sections model, loaders, ...")
+        what = f"is a {type(config).__name__}, not a mapping with the sections model, loaders, ..."
+        raise ConfigError("", what)
     return commands.overridden(path, overrides) if overrides else config
 
 
 def _duplicate_keys(node: Any, place: str = "") -> Iterator[tuple[str, int]]:
-    """Keys of a YAML mapping that come a second time, and the line of that."""
+    """Keys that a YAML mapping gives a second time, with the line."""
     if not isinstance(node, yaml.MappingNode):
         return
     seen: set[str] = set()
@@ -160,18 +171,19 @@ def mode_of(config: Mapping[str, Any]) -> Mode:
     if "model_path" in config or "test" in phases:
         return "predict"
     raise ConfigError(
+        "",
         "is neither a training config (no trainer, no loaders.train) nor a prediction config (no model_path, no "
-        "loaders.test)"
+        "loaders.test)",
     )
 
 
 def check_config(
     config: Mapping[str, Any], mode: Mode, rules: Sequence[Rule]
 ) -> tuple[View, list[Finding], dict[str, Exception]]:
-    """Check a config that a command is about to use, without its data. The config stays as it is.
+    """Check a config that a command is about to use, without its data. The config is not changed.
 
     Returns:
-        The config as the rules saw it, what they found, and what those that broke raised, by code.
+        The view of the config, the findings, and the errors of rules that failed, by code.
     """
     view = View(copy.deepcopy(dict(config)), mode)
     findings, broken = apply([rule for rule in rules if not rule.raised_by_builder], view, "config")

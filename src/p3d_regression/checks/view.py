@@ -1,4 +1,4 @@
-"""A config as the rules see it: read without trusting it, with what follows from it."""
+"""A config as the rules see it, whatever is wrong with it, and what follows from it."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,12 +37,12 @@ class View:
     """One config.
 
     Attributes:
-        config: as upstream's command would have it after reading and overriding.
-        mode: which of the two commands it is for.
-        phases: what was found in the files of each phase, by name; empty where they were not looked at.
-        opens_files: whether the checkpoint may be asked what it remembers.
-        duplicate_keys: keys that the file gives a second time, and the line of it.
-        interrupted: whether somebody has stopped the reading of volumes.
+        config: as pytorch-3dunet has it after reading and overriding.
+        mode: the command that it is for.
+        phases: what the files of each phase hold, by name; empty if no files were read.
+        interrupted: whether the reading of volumes was stopped by the user.
+        opens_files: whether the checkpoint may be opened.
+        duplicate_keys: keys that the file gives a second time, with the line.
     """
 
     config: Mapping[str, Any]
@@ -53,7 +53,7 @@ class View:
     duplicate_keys: tuple[tuple[str, int], ...] = ()
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value at a dotted key; the default where anything on the way is missing or no mapping."""
+        """The value at a dotted key; the default where a part of the key is missing or not a mapping."""
         value: Any = self.config
         for name in key.split("."):
             if not isinstance(value, Mapping) or name not in value:
@@ -65,11 +65,6 @@ class View:
         """The mapping at a dotted key; empty where there is none."""
         value = self.get(key)
         return value if isinstance(value, Mapping) else {}
-
-    def steps(self, phase: str, kind: str) -> list[Mapping[str, Any]]:
-        """The transforms of ``raw`` or ``label`` in a phase."""
-        steps = self.get(f"loaders.{phase}.transformer.{kind}")
-        return [step for step in steps if isinstance(step, Mapping)] if isinstance(steps, list) else []
 
     def gaps(self, phase: str, *, is_hdf5: bool) -> Iterator[tuple[str, str]]:
         """Keys of a phase that pytorch-3dunet needs and that are missing or of another kind, and the kind they need.
@@ -115,22 +110,22 @@ class View:
 
     @cached_property
     def checkpoint_metadata(self) -> Mapping[str, Any] | None:
-        """What the weights that are going to be loaded remember; None where there are none that can be read."""
+        """Metadata of the weights that will be loaded; None where there are no readable ones."""
         path = introspection.checkpoint_of(self.config, self.mode) if self.opens_files else None
         if path is None:
             return None
         try:
             return introspection.checkpoint_metadata(path)
         except Exception:
-            return None  # a rule says why
+            return None  # a rule reports the reason
 
     @cached_property
     def checkpoint_memory(self) -> memory.Memory | None:
-        """What the weights that are going to be loaded were trained with; None where that is not known."""
+        """The checkpoint memory of the weights that will be loaded; None where they have none."""
         try:
             return memory.from_metadata(self.checkpoint_metadata or {}, self.out_channels or 1)
         except ConfigError:
-            return None  # a rule says so
+            return None  # a rule reports it
 
     @cached_property
     def _resolved(self) -> "FinalActivation | ConfigError | None":
@@ -207,7 +202,7 @@ class View:
         return self._planned if isinstance(self._planned, ConfigError) else None
 
     @cached_property
-    def head(self) -> LastLayer:
+    def last_layer(self) -> LastLayer:
         """The model's last layer. Where ``final_activation`` is wrong: as if it were not there."""
         return last_layer(self.model, self.out_channels or 1, self.final)
 
@@ -249,16 +244,16 @@ class View:
         return tuple(ranges[channel] for channel in self.plan.predicted(len(ranges)))
 
     def seen_by_loss(self, phase: str) -> tuple[Interval, ...]:
-        """The values that the loss is given, per channel: not the output, if upstream applies its layer after it."""
-        if self.head.is_ours or introspection.loss_sees_output(phase):
-            return self.head.ranges
-        return (REAL_LINE,) * len(self.head.ranges)
+        """The values that the loss is given, per channel: not the output, if pytorch-3dunet applies the layer later."""
+        if self.last_layer.is_ours or introspection.loss_sees_output(phase):
+            return self.last_layer.ranges
+        return (REAL_LINE,) * len(self.last_layer.ranges)
 
     def seen_by_score(self, phase: str) -> tuple[Interval, ...]:
         """The values that the metric is given, per channel."""
-        if self.head.is_ours or introspection.score_sees_output(phase):
-            return self.head.ranges
-        return (REAL_LINE,) * len(self.head.ranges)
+        if self.last_layer.is_ours or introspection.score_sees_output(phase):
+            return self.last_layer.ranges
+        return (REAL_LINE,) * len(self.last_layer.ranges)
 
     @property
     def loss(self) -> str | None:
@@ -285,7 +280,7 @@ class View:
         """Whether the labels are continuous, as far as the config tells."""
         if self.mode == "train":
             return self.has_regression_loss or self.has_regression_metric
-        return not self.head.is_segmentation
+        return not self.last_layer.is_segmentation
 
     @property
     def higher_is_better(self) -> bool | None:

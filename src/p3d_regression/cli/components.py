@@ -1,4 +1,4 @@
-"""``p3d-regression activations``, ``losses`` and ``metrics``: what a config may name."""
+"""``p3d-regression activations``, ``losses`` and ``metrics``: the names that a config can use."""
 
 import json
 from collections.abc import Callable
@@ -7,37 +7,37 @@ from typing import Any
 import click
 
 
-@click.command(short_help="Every final activation that a config may name.")
+@click.command(short_help="List the final activations.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def activations(as_json: bool) -> None:
     """List the values of model.final_activation: arguments, output range, origin, use.
 
-    A range is that of the value in the first column. Softmax and others that act over the channels need a model
-    with two or more.
+    The range is for the value in the first column. Softmax and others that act over the channels need a model with
+    two or more output channels.
     """
     from p3d_regression.activations.registry import registry
 
     _show(registry().rows(), as_json, "final_activation:", "range", lambda row: row["range_text"])
 
 
-@click.command(short_help="Every loss that a config may name.")
+@click.command(short_help="List the losses.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def losses(as_json: bool) -> None:
-    """List the losses: arguments, the outputs they are for, origin, use.
+    """List the losses: arguments, the outputs that they are for, origin, use.
 
-    Upstream's own names keep upstream's behaviour, unless an option of these is used beside them.
+    A loss of pytorch-3dunet works as in pytorch-3dunet, unless the config adds an option that this list names for it.
     """
     from p3d_regression.losses.registry import registry
 
     _show(registry().rows(), as_json, "loss:", "output", lambda row: row["outputs"])
 
 
-@click.command(short_help="Every metric that a config may name.")
+@click.command(short_help="List the metrics.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def metrics(as_json: bool) -> None:
-    """List the metrics: arguments, which direction is better, origin, use.
+    """List the metrics: arguments, whether a higher or a lower score is better, origin, use.
 
-    Upstream's own names keep upstream's behaviour, unless an option of these is used beside them.
+    A metric of pytorch-3dunet works as in pytorch-3dunet, unless the config adds an option that this list names for it.
     """
     from p3d_regression.metrics.registry import registry
 
@@ -48,7 +48,7 @@ def metrics(as_json: bool) -> None:
 def _show(
     rows: list[dict[str, Any]], as_json: bool, key: str, what: str, property_of: Callable[[dict[str, Any]], str]
 ) -> None:
-    """Print what a config may name: as JSON, or as a table with one property in a column of its own."""
+    """Print rows as JSON, or as a table with a column for one property."""
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
@@ -85,5 +85,5 @@ def _print_table(key: str, what: str, rows: list[tuple[str, str, str, str, str]]
         table.add_row(*row)
         value, arguments, found, origin, use = row
         stacked += [value, f"    {found}, {origin}" + (f", arguments {arguments}" if arguments else ""), f"    {use}"]
-    # half a line to paste is no line: on a narrow terminal the columns stand below each other
+    # on a narrow terminal the columns follow below each other, so that a line to paste stays whole
     console.print(table if console.width >= 160 else "\n".join(stacked))

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 
-@click.command(short_help="Train and predict on a brain MRI (two minutes).")
+@click.command(short_help="Train and predict on a brain MRI, in two minutes.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -14,9 +14,9 @@ import click
     help="Directory for data, configs, checkpoints, predictions and the picture.",
 )
 @click.option("--iterations", type=click.IntRange(min=1), default=120, show_default=True, help="Training iterations.")
-@click.option("--compare", is_flag=True, help="Also train with upstream's own sigmoid and softmax.")
+@click.option("--compare", is_flag=True, help="Also train with the sigmoid and the softmax of pytorch-3dunet.")
 def demo(out: Path, iterations: int, compare: bool) -> None:
-    """Regress the distance to white matter from a brain MRI, with upstream's own commands.
+    """Regress the distance to white matter from a brain MRI, with train3dunet and predict3dunet.
 
     Takes about two minutes on two CPU cores, three times as long with --compare. Nothing is downloaded.
     """

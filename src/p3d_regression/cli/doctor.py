@@ -1,4 +1,4 @@
-"""``p3d-regression doctor``: does the plugin become active in this environment, and if not, why?"""
+"""``p3d-regression doctor``: whether the plugin becomes active in this environment, and if not, why."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import click
 from p3d_regression._version import __version__
 from p3d_regression.patches import activation
 
-_RUN = "or start upstream's commands with `p3d-regression run train3dunet ...`"
+_RUN = "or run `p3d-regression run train3dunet ...`"
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,23 @@ class Diagnosis:
 
     Attributes:
         active: the plugin becomes active in a fresh interpreter of this environment.
-        reason: why not, with the fix; None where it is active.
+        reason: why it does not, with the fix; None if it does.
         versions: of Python, torch, pytorch3dunet and p3d-regression; None for what cannot be imported.
         patches: ``target``, ``state`` and ``detail`` of each, as in :func:`p3d_regression.patches.activation.patches`.
-        commands: where the shell finds upstream's commands, and whether they belong to this environment.
+        torchmetrics_error: why torchmetrics cannot be imported, with the fix; None if it can. Without its metrics the
+            plugin is active all the same.
+        registry_errors: ``activations``, ``losses`` or ``metrics`` -> why they cannot be listed.
+        commands: where the shell finds the commands of pytorch-3dunet, and whether they belong to this environment.
         plugins: ``name``, ``distribution``, ``state`` and ``detail`` of each installed plugin of this project.
-        contested: names of activations, losses or metrics that more than one distribution claims -> these.
+        contested: names of activations, losses or metrics that several distributions claim -> the distributions.
     """
 
     active: bool
     reason: str | None
     versions: dict[str, str | None]
     patches: list[dict[str, str]]
+    torchmetrics_error: str | None
+    registry_errors: dict[str, str]
     commands: dict[str, dict[str, Any]]
     plugins: list[dict[str, str]]
     contested: dict[str, list[str]]
@@ -59,6 +64,8 @@ def diagnose() -> Diagnosis:
             "p3d-regression": __version__,
         },
         patches=found.get("patches", []),
+        torchmetrics_error=_torchmetrics(found),
+        registry_errors=found.get("registry_errors", {}),
         commands={name: _locate(name) for name in ("train3dunet", "predict3dunet")},
         plugins=found.get("plugins", []),
         contested=found.get("contested", {}),
@@ -67,7 +74,7 @@ def diagnose() -> Diagnosis:
 
 def _probe() -> dict[str, Any]:
     script = Path(__file__).with_name("doctor_probe.py")
-    # -P: upstream's console scripts do not import from the current directory either
+    # -P: the console scripts of pytorch-3dunet do not import from the current directory either
     child = subprocess.run([sys.executable, "-P", str(script)], capture_output=True, text=True, check=False)
     try:
         found: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
@@ -78,7 +85,7 @@ def _probe() -> dict[str, Any]:
 
 
 def _reason(found: dict[str, Any]) -> str | None:
-    """The first thing that keeps the plugin from working, in the order in which it starts up."""
+    """The first obstacle to the plugin, in the order of its start."""
     autoload = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1")
     broken = "; ".join(
         f"{patch['target']}: {patch['detail']}"
@@ -92,7 +99,7 @@ def _reason(found: dict[str, Any]) -> str | None:
     if found["pytorch3dunet"] is None:
         return f"pytorch3dunet cannot be imported ({found['pytorch3dunet_error']}); pip install pytorch3dunet."
     if activation.is_disabled():
-        return f"P3D_REGRESSION_DISABLE={os.environ['P3D_REGRESSION_DISABLE']} switches it off; unset it."
+        return f"P3D_REGRESSION_DISABLE={os.environ['P3D_REGRESSION_DISABLE']} switches the plugin off; unset it."
     if not found["supports_autoload"]:
         return f"torch {found['torch']} does not load plugins; install torch 2.5 or newer, {_RUN}."
     if autoload != "1":
@@ -105,8 +112,17 @@ def _reason(found: dict[str, Any]) -> str | None:
         return f"p3d-regression {__version__} is damaged ({broken}); install it again."
     if not found["active"]:
         versions = f"p3d-regression {__version__} does not support pytorch3dunet {found['pytorch3dunet']}"
-        return f"{versions}: {broken or found['pytorch3dunet_error']}. Install a version of upstream that it supports."
+        return f"{versions} ({broken or found['pytorch3dunet_error']}). Install a version that it supports."
     return None
+
+
+def _torchmetrics(found: dict[str, Any]) -> str | None:
+    error = found.get("torchmetrics_error")
+    if error is None:
+        return None
+    torchvision = f"the torchvision that fits torch {found['torch']}"
+    fix = f"install {torchvision if 'torchvision' in error else 'torchmetrics again'}"
+    return f"cannot be imported ({error}): its metrics are not available; {fix}"
 
 
 def _locate(command: str) -> dict[str, Any]:
@@ -115,12 +131,14 @@ def _locate(command: str) -> dict[str, Any]:
     return {"path": path, "this_environment": here}
 
 
-@click.command(short_help="Is the plugin active here, and if not, why?")
+@click.command(short_help="Find out whether the plugin is active here, and if not, why.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(as_json: bool) -> None:
-    """Say whether the plugin becomes active in this environment, and if not, why.
+    """Find out whether the plugin becomes active in this environment, and if not, why.
 
-    Exit status: 0 active, 1 not.
+    Imports torch and pytorch-3dunet in a fresh interpreter.
+
+    Exit status: 0 active, 1 not active.
     """
     diagnosis = diagnose()
     if as_json:
@@ -135,7 +153,7 @@ def _print_diagnosis(diagnosis: Diagnosis) -> None:
     from rich.text import Text
 
     def line(name: str, value: str, colour: str = "", more: str = "") -> None:
-        # Text, not markup: a path may hold square brackets. Unwrapped: half a path is no path.
+        # Text, not markup: a path may hold square brackets. Not wrapped, so that paths stay whole.
         console.print(Text.assemble(f"{name:<16}", (value, colour), f"  {more}" if more else ""), soft_wrap=True)
 
     console = Console(highlight=False)
@@ -143,7 +161,7 @@ def _print_diagnosis(diagnosis: Diagnosis) -> None:
         line(name, version or "not found", "" if version else "red")
     for name, command in diagnosis.commands.items():
         other = command["path"] and not command["this_environment"]
-        warning = "of another environment, where the plugin may be absent" if other else ""
+        warning = "belongs to another environment, which may lack the plugin" if other else ""
         line(name, command["path"] or "not on PATH", "" if command["this_environment"] else "yellow", warning)
     for patch in diagnosis.patches:
         good = patch["state"] in ("applied", "not needed")
@@ -155,6 +173,10 @@ def _print_diagnosis(diagnosis: Diagnosis) -> None:
         )
     for name, claims in diagnosis.contested.items():
         line("contested", name, "red", f"(claimed by {' and '.join(claims)})")
+    if diagnosis.torchmetrics_error:
+        line("torchmetrics", diagnosis.torchmetrics_error, "red")
+    for name, error in diagnosis.registry_errors.items():
+        line("broken", f"the {name} cannot be listed ({error})", "red")
     if diagnosis.active:
         line("active", "train3dunet and predict3dunet understand model.final_activation", "green")
     else:

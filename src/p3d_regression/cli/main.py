@@ -8,17 +8,19 @@ from p3d_regression.cli.components import activations, losses, metrics
 from p3d_regression.cli.demo import demo
 from p3d_regression.cli.doctor import doctor
 from p3d_regression.cli.export import export
+from p3d_regression.cli.group import Group
 from p3d_regression.cli.rule import rule
 from p3d_regression.cli.run import run
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="p3d-regression")
 def main() -> None:
     """Regression for pytorch-3dunet.
 
-    Where this package is installed, upstream's own train3dunet and predict3dunet understand
-    `model.final_activation`: none, softplus and others. These commands are the tools around that.
+    Where this package is installed, the commands of pytorch-3dunet, train3dunet and predict3dunet, understand
+    `model.final_activation`: none, softplus and others. The commands below check configs, list what a config can name,
+    and export checkpoints.
     """
 
 

@@ -6,7 +6,7 @@ import click
 @click.command(short_help="Explain a rule of `check`; without a code, list them.")
 @click.argument("code", required=False)
 def rule(code: str | None) -> None:
-    """Say what a rule finds, why it matters, and how it is mended."""
+    """Explain a rule: what it finds, why it matters, and what to write instead."""
     from p3d_regression.checks import docs, registry
 
     if code is None:

@@ -1,5 +1,6 @@
 """``p3d-regression run``: pytorch-3dunet's commands with the plugin, where torch does not load it."""
 
+import signal
 import sys
 from importlib import import_module
 
@@ -21,17 +22,19 @@ from p3d_regression.upstream.commands import COMMANDS
 @click.argument("command", type=click.Choice(list(COMMANDS)))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run(command: str, arguments: tuple[str, ...]) -> None:
-    """Run upstream's COMMAND with the plugin active, also where torch does not load it.
+    """Run train3dunet or predict3dunet with the plugin, also where torch does not load it.
 
-    As with TORCH_DEVICE_BACKEND_AUTOLOAD=0. ARGUMENTS are upstream's own:
+    torch does not load it with TORCH_DEVICE_BACKEND_AUTOLOAD=0, for example. ARGUMENTS are those of the command:
 
         p3d-regression run train3dunet --config train.yml
     """
     if activation.is_disabled():
-        raise click.UsageError(f"P3D_REGRESSION_DISABLE is set: unset it, or call {command} itself.")
+        raise click.UsageError(f"P3D_REGRESSION_DISABLE is set: unset it, or run {command} itself.")
     try:
         activation.activate()
-        # pytorch-3dunet parses sys.argv itself, and its usage message names the program from there
+        # as the command does by itself
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # pytorch-3dunet parses sys.argv, and its usage message takes the name of the program from there
         sys.argv = [command, *arguments]
         import_module(COMMANDS[command]).main()
     except (ConfigError, UnsupportedUpstreamError) as error:

@@ -27,6 +27,7 @@ class Component:
         example: arguments for a table and for tests; needed where the constructor has arguments without default.
         hidden: arguments of the constructor that a config may not give -> why.
         noun: what it is, in an error message.
+        command: of ``p3d-regression``, which lists all of its kind.
         name_key: the key of its name, below the place that names it; empty where the place may hold the name itself.
     """
 
@@ -37,6 +38,7 @@ class Component:
     example: Mapping[str, Any]
     hidden: Mapping[str, str]
     noun: ClassVar[str]
+    command: ClassVar[str]
     name_key: ClassVar[str] = ".name"
 
     def _check(self) -> None:
@@ -113,12 +115,18 @@ class Component:
         return f"It takes {takes}." if takes else f"{self.name} takes no arguments."
 
     def correction(self, place: str, given: Mapping[str, object]) -> Fix:
-        """Name this component in a config, with the arguments there as far as they can be used.
+        """Name this component in a config, with the arguments there :meth:`as_far_as_usable`.
 
         Args:
             place: where it is named, such as ``loss.channels[1]``.
-            given: the arguments there. Misspelled names and numbers in quotes are corrected; a value that cannot be
-                used is replaced by an example or the default; an unknown argument is deleted.
+            given: the arguments there; what cannot be used is deleted.
+        """
+        return self.written(place, self.as_far_as_usable(given), given)
+
+    def as_far_as_usable(self, given: Mapping[str, object]) -> dict[str, Argument]:
+        """The arguments in a config, with misspelled names and numbers in quotes corrected.
+
+        A value that cannot be used is replaced by an example or the default, an unknown argument is missing.
         """
         usable: dict[str, Argument] = {name: v for name, v in self.example.items() if self.parameters[name].required}
         # what is spelled right comes last, and counts
@@ -132,7 +140,7 @@ class Component:
                 with suppress(ValueError):
                     usable[name] = self.parameters[name].convert(value)
                     break
-        return self.written(place, {name: usable[name] for name in self.parameters if name in usable}, given)
+        return {name: usable[name] for name in self.parameters if name in usable}
 
     def value(self, arguments: Mapping[str, Argument]) -> str | dict[str, Argument]:
         """What a config says to name it with these arguments."""

@@ -9,6 +9,7 @@ from typing import Any, Generic
 from p3d_regression.components.component import C
 from p3d_regression.components.parameters import Argument, with_arguments
 from p3d_regression.errors import ConfigError
+from p3d_regression.fix import advise
 from p3d_regression.text import as_yaml, shortened
 
 
@@ -73,6 +74,10 @@ class Configured(Generic[C]):
         Args:
             why: the rest of the sentence that begins with the component.
         """
+        component, given = self.component, self.component.given(self.arguments)
         # object(): none of these values can be kept
-        fix = self.component.correction(self.place, dict.fromkeys(self.component.given(self.arguments), object()))
-        return ConfigError(self.place, f"{self} {why}. {self.component.usage}", fix)
+        others = component.as_far_as_usable(dict.fromkeys(given, object()))
+        if others == given:
+            fix = advise(f"write another {component.noun}; `p3d-regression {component.command}` lists all")
+            return ConfigError(self.place, f"{self} {why}.", fix)
+        return ConfigError(self.place, f"{self} {why}. {component.usage}", component.written(self.place, others, given))

@@ -1,4 +1,4 @@
-"""The arguments that a constructor takes, and what a config may say for them."""
+"""The arguments of a constructor, and the values that a config may give them."""
 
 import inspect
 import math

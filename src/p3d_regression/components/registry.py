@@ -51,7 +51,6 @@ class Family(Generic[C]):
     Attributes:
         cls: of the components.
         hook: through which plugins register them.
-        command: that lists them.
         example: name of a component that always works.
         fallback: what to say about a name that is close to no other.
         synonyms: names from elsewhere, folded -> the component to suggest.
@@ -59,7 +58,6 @@ class Family(Generic[C]):
 
     cls: type[C]
     hook: str
-    command: str
     example: str
     fallback: str
     synonyms: Mapping[str, str] = field(default_factory=dict)
@@ -172,7 +170,7 @@ class Registry(Generic[C]):
         if unloaded := [f"{plugin} ({plugin.state}: {plugin.detail})" for plugin in self.plugins.not_loaded()]:
             message += f" It may belong to a plugin that is not loaded: {'; '.join(unloaded)}."
         if near:
-            message += f" `p3d-regression {self.family.command}` lists all names."
+            message += f" `p3d-regression {self.family.cls.command}` lists all names."
             return message, near[1].correction(place, given)
         return f"{message} {self._names}", self.example(place, given)
 
@@ -186,4 +184,4 @@ class Registry(Generic[C]):
     @property
     def _names(self) -> str:
         names = sorted(name for each in self.registrations() for name in each.component.names)
-        return f"Allowed: {', '.join(names)} (see `p3d-regression {self.family.command}`)."
+        return f"Allowed: {', '.join(names)} (see `p3d-regression {self.family.cls.command}`)."

@@ -1,8 +1,9 @@
-"""The demo's data: MNI152 T1 template and the signed distance to white matter, one hemisphere a file.
+"""The demo's data: MNI152 T1 template and the signed distance to white matter, one file per hemisphere.
 
-The templates (McGill ICBM 152 2009a, at 1 mm) come inside nilearn's wheel; nothing is downloaded.
+The templates (McGill ICBM 152 2009a, at 1 mm) are a part of nilearn; nothing is downloaded.
 """
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,13 @@ class Hemisphere:
     label: Volume
 
     def write(self, path: Path) -> None:
-        """Write the datasets ``raw`` and ``label``, as upstream's HDF5 datasets expect them."""
-        with h5py.File(path, "w") as file:
+        """Write the datasets ``raw`` and ``label`` as HDF5, as pytorch-3dunet expects them."""
+        # in memory first: HDF5 ends the process with a segmentation fault where it cannot write
+        content = io.BytesIO()
+        with h5py.File(content, "w") as file:
             file.create_dataset("raw", data=self.raw, compression="gzip")
             file.create_dataset("label", data=self.label, compression="gzip")
+        path.write_bytes(content.getbuffer())
 
 
 def load_hemispheres() -> tuple[Hemisphere, Hemisphere]:

@@ -1,4 +1,4 @@
-"""What came out: a table for the terminal and one picture."""
+"""The result: a table for the terminal and a picture."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Scores:
     """How well a prediction agrees with the labels, over all voxels; distances in mm.
 
-    ``r`` is Pearson's correlation; it is None for a constant prediction, which has none.
+    ``r`` is Pearson's correlation; None for a constant prediction, where it is not defined.
     """
 
     low: float

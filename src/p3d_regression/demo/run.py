@@ -1,5 +1,6 @@
 """The whole demo: data, training, prediction, report."""
 
+import errno
 import hashlib
 import json
 from importlib.util import find_spec
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from p3d_regression.demo.training import Run
 from p3d_regression.errors import DemoError
 
-#: Marks a directory as made by the demo, and remembers its files as they were written: name -> SHA-256.
+#: Marks a directory as made by the demo, and lists its files as they were written: name -> SHA-256.
 MARKER = ".p3d-regression-demo.json"
 
 
@@ -21,16 +22,27 @@ def run_demo(out: Path, *, iterations: int, compare: bool) -> None:
     Args:
         out: directory for everything that is written; made if need be.
         iterations: of training.
-        compare: also train with the last layers that upstream itself offers.
+        compare: also train with the last layers of pytorch-3dunet itself.
 
     Raises:
-        DemoError: something is missing, ``out`` holds foreign or changed files, or a command failed.
+        DemoError: a package is missing, ``out`` contains foreign or changed files, the disk is full, or a command
+            failed.
     """
     _require("nilearn", "matplotlib")
+    try:
+        _run_demo(out.absolute(), iterations, compare)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DemoError(
+            f"{out}: {str(error.strerror).lower()}; choose a directory on another disk with --out."
+        ) from error
+
+
+def _run_demo(out: Path, iterations: int, compare: bool) -> None:
     from p3d_regression.demo.data import load_hemispheres
     from p3d_regression.demo.report import draw, read_prediction, table
 
-    out = out.absolute()
     runs = _plan(out, iterations, compare)
     console = Console()
     if (out / MARKER).exists():
@@ -71,11 +83,11 @@ def _plan(out: Path, iterations: int, compare: bool) -> dict[str, Run]:
 def _title(run: Run) -> str:
     if run.final_layer == "none":
         return "final_activation: none"
-    return f"upstream's {run.final_layer}"
+    return f"pytorch-3dunet's {run.final_layer}"
 
 
 def _files(out: Path, runs: dict[str, Run]) -> list[Path]:
-    """Everything that these runs write and that is worth keeping, whether it exists yet or not."""
+    """The results of these runs, whether they exist yet or not."""
     files = [out / "train.h5", out / "test.h5", out / "demo.png"]
     for run in runs.values():
         files += [*run.configs(), *run.outputs()]
@@ -96,14 +108,28 @@ def _claim(out: Path, runs: dict[str, Run]) -> None:
     for path in configs:
         if path.exists() and _key(path, out) not in written:
             raise DemoError(f"{path} was not written by this demo; choose another directory with --out.")
-    # forgotten until the end of the run: an interrupted one leaves them half replaced
+    # not listed until the end of the run: an interrupted one leaves them half replaced
     for path in _files(out, runs):
         written.pop(_key(path, out), None)
+    # listed before they are written, and never half written: the next run accepts them wherever this one ends
     for path, text in configs.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    marker.write_text(json.dumps(written))
-    _remember(out, list(configs))
+        path.unlink(missing_ok=True)
+        written[_key(path, out)] = hashlib.sha256(text.encode()).hexdigest()
+    _write(marker, json.dumps(written, indent=2))
+    for path, text in configs.items():
+        _write(path, text)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file as a whole, or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_bytes(text.encode())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _read_marker(marker: Path) -> dict[str, str]:
@@ -117,9 +143,9 @@ def _read_marker(marker: Path) -> dict[str, str]:
 
 
 def _remember(out: Path, paths: list[Path]) -> None:
-    """Add the files to the marker, as they are now."""
+    """Add the current content of the files to the marker."""
     written = _read_marker(out / MARKER) | {_key(path, out): _digest(path) for path in paths if path.exists()}
-    (out / MARKER).write_text(json.dumps(written, indent=2))
+    _write(out / MARKER, json.dumps(written, indent=2))
 
 
 def _key(path: Path, out: Path) -> str:

@@ -1,4 +1,4 @@
-"""The demo's configs, and upstream's own commands run on them as subprocesses."""
+"""The demo's configs, and the commands of pytorch-3dunet run on them as subprocesses."""
 
 import json
 import math
@@ -13,14 +13,14 @@ from pathlib import Path
 from p3d_regression.errors import DemoError
 from p3d_regression.keys import PLUGIN_KEYS
 
-#: What decides the model's last layer -> the lines of the config's model section that say so.
+#: Last layer of the model -> its lines in the section model.
 FINAL_LAYERS = {
     "none": (
-        "final_activation: none  # the lines that p3d-regression adds",
-        "target_scaling: standardize  # learns standardised labels; loss, scores and predictions stay in mm",
+        "final_activation: none  # this line and the next need p3d-regression",
+        "target_scaling: standardize  # trains on standardised labels; loss, scores and predictions stay in mm",
     ),
-    "sigmoid": ("final_sigmoid: true  # upstream's default",),
-    "softmax": ("final_sigmoid: false  # upstream: Softmax, which is 1.0 everywhere on one channel",),
+    "sigmoid": ("final_sigmoid: true  # the default of pytorch-3dunet",),
+    "softmax": ("final_sigmoid: false  # a Softmax, which is 1.0 everywhere on one channel",),
 }
 
 #: Called with the number of finished iterations and, right after a validation, its MSE.
@@ -116,7 +116,7 @@ def _model(last_lines: Iterable[str]) -> str:
 
 def _run(command: str, config: Path, watch: Callable[[str], None]) -> None:
     log = config.with_suffix(".log")
-    # this environment's own script, wherever the shell would find one
+    # the script of this environment, not the first on PATH
     script = shutil.which(command, path=sysconfig.get_path("scripts")) or shutil.which(command)
     if script is None:
         raise DemoError(f"{command} is not installed in this environment: pip install pytorch3dunet")
@@ -136,11 +136,15 @@ def _run(command: str, config: Path, watch: Callable[[str], None]) -> None:
             raise
     if process.returncode:
         last = "".join(log.read_text().splitlines(keepends=True)[-5:])
-        raise DemoError(f"{command} --config {config} ended with exit code {process.returncode}; see {log}:\n{last}")
+        # HDF5 and torch do not always say so
+        full = "; its disk is full" if shutil.disk_usage(log.parent).free < 2**20 else ""
+        raise DemoError(
+            f"{command} --config {config} ended with exit code {process.returncode}{full}; see {log}:\n{last}"
+        )
 
 
-#: What the prediction config says in place of these lines.
-_REMEMBERED = ["# no final_activation and no target_scaling here: the checkpoint remembers both"]
+#: In the prediction config, in place of the lines for the plugin.
+_REMEMBERED = ["# no final_activation and no target_scaling here: both are in the checkpoint"]
 
 _MODEL = """\
 model:
@@ -155,7 +159,7 @@ model:
 _TRAIN = """\
 # Regress the distance to white matter from a T1-weighted MRI.
 # train3dunet --config {config}
-# For your own data change the paths, in_channels, patch_shape and device, and validate on data of its own.
+# For your own data change the paths, in_channels, patch_shape and device, and validate on separate data.
 manual_seed: 0
 device: cpu
 {model}loss:
@@ -172,7 +176,7 @@ lr_scheduler:
   gamma: 0.3
 trainer:
   checkpoint_dir: {checkpoint_dir}
-  # MSE is an error: without this line upstream keeps the WORST model as best_checkpoint
+  # MSE is an error: without this line pytorch-3dunet keeps the WORST model as best_checkpoint
   eval_score_higher_is_better: false
   max_num_epochs: 100000
   max_num_iterations: {iterations}
@@ -201,7 +205,7 @@ loaders:
       label:
         - name: ToTensor
           expand_dims: true
-  # the test half as a whole, only to watch: last_checkpoint is predicted with, so it decides nothing
+  # the whole test half, only to watch the training: the prediction uses last_checkpoint, so it decides nothing
   val:
     file_paths: [{test_file}]
     slice_builder:
@@ -220,7 +224,7 @@ loaders:
 
 _PREDICT = """\
 # predict3dunet --config {config}
-# with validation data of its own: best_checkpoint.pytorch
+# with separate validation data use best_checkpoint.pytorch
 model_path: {checkpoint}
 device: cpu
 {model}predictor:

@@ -1,4 +1,4 @@
-"""Upstream's checkpoints, and the models that they are of, outside of a training."""
+"""Checkpoints of pytorch-3dunet and their models, outside of a training."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of upstream's trainer.
+    """Read a checkpoint of pytorch-3dunet's trainer.
 
     Raises:
-        ExportError: it is none.
+        ExportError: the file is not such a checkpoint.
     """
     try:
         state = introspection.load_checkpoint(path)
@@ -34,11 +34,11 @@ def build(section: Mapping[str, Any], weights: Mapping[str, Any], config: Path) 
 
     Raises:
         ConfigError: config and weights contradict each other.
-        ExportError: the model cannot be built, or the weights are another model's.
+        ExportError: the model cannot be built, or the weights belong to another model.
     """
     activation.activate()
     if not activation.builder_is_ready():
-        raise ExportError(f"this process has no plugin: {activation.unsupported_builder()}")
+        raise ExportError(f"the plugin is not active: {activation.unsupported_builder()}")
     try:
         with introspection.quiet():
             model: nn.Module = introspection.module_of("pytorch3dunet.unet3d.model").get_model(dict(section))
@@ -51,5 +51,5 @@ def build(section: Mapping[str, Any], weights: Mapping[str, Any], config: Path) 
 
 
 def memory_of(model: "nn.Module") -> Memory | None:
-    """What this project has put on a model; None if that is nothing."""
+    """What this project attached to a model; None for a model without it."""
     return unet.memory_of(model) if unet.is_attached(model) else None

@@ -1,11 +1,11 @@
-"""A model as a graph, for programs that know nothing of pytorch-3dunet: ONNX, and torch's own ``.pt2``."""
+"""A model as a graph, for programs without pytorch-3dunet: ONNX, and the ``.pt2`` of torch."""
 
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from p3d_regression.errors import ExportError
@@ -13,7 +13,7 @@ from p3d_regression.errors import ExportError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-#: Names of what goes in and comes out of an ONNX file.
+#: Names of the input and the output of an ONNX file.
 INPUT, OUTPUT = "raw", "prediction"
 
 Run = Callable[["Tensor"], "Tensor"]
@@ -30,36 +30,38 @@ def require(format_: str) -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if format_ == "onnx" and find_spec(name) is None]
     if missing:
         raise ExportError(f"--format onnx needs {' and '.join(missing)}: pip install 'p3d-regression[export]'")
-    if not hasattr(Dim, "AUTO"):
+    # torch 2.5 has Dim.AUTO, and fails in an assertion of its own with it
+    if not hasattr(Dim, "DYNAMIC"):
         raise ExportError(f"--format {format_} needs torch 2.6 or newer")
 
 
-def write_pt2(model: "nn.Module", sample: "Tensor", path: Path) -> Run:
-    """Write ``path`` with ``torch.export``, for any batch size and any patch shape; return what runs it.
+def as_pt2(model: "nn.Module", sample: "Tensor") -> tuple[bytes, Run]:
+    """Export a model with ``torch.export``, for any batch size and any patch shape.
 
     Args:
         model: in evaluation mode.
         sample: shape (N, C, ...) with N at least 2.
-        path: of the file.
+
+    Returns:
+        The content of a ``.pt2`` file, and what runs it.
     """
     import torch
 
+    file = io.BytesIO()
     with _quiet():
-        torch.export.save(_program(model, sample), path)
-        module = torch.export.load(path).module()
+        torch.export.save(_program(model, sample), file)
+        file.seek(0)
+        module = torch.export.load(file).module()
 
     def run(x: "Tensor") -> "Tensor":
         found: Tensor = module(x)
         return found
 
-    return run
+    return file.getvalue(), run
 
 
-def write_onnx(model: "nn.Module", sample: "Tensor", path: Path) -> Run:
-    """Write ``path`` with ``torch.onnx``, for any batch size and any patch shape; return what runs it.
-
-    Args: as for :func:`write_pt2`.
-    """
+def as_onnx(model: "nn.Module", sample: "Tensor") -> tuple[bytes, Run]:
+    """Export a model with ``torch.onnx``: arguments and what is returned as in :func:`as_pt2`."""
     import torch
 
     with _quiet():
@@ -72,31 +74,31 @@ def write_onnx(model: "nn.Module", sample: "Tensor", path: Path) -> Run:
             verbose=False,
         )
         assert program is not None
-        # in one file: half a model is no model
-        program.save(path, external_data=False)
+        # the weights are in it, not in a second file
+        content: bytes = program.model_proto.SerializeToString()
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def run(x: "Tensor") -> "Tensor":
         (found,) = session.run([OUTPUT], {INPUT: x.numpy()})
         return torch.from_numpy(found)
 
-    return run
+    return content, run
 
 
 def _program(model: "nn.Module", sample: "Tensor") -> Any:
     import torch
     from torch.export import Dim
 
-    free = {0: Dim.AUTO, **dict.fromkeys(range(2, sample.dim()), Dim.AUTO)}
+    free = dict.fromkeys([0, *range(2, sample.dim())], Dim.DYNAMIC)
     with torch.no_grad():
         return torch.export.export(model, (sample,), dynamic_shapes=(free,))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch warns of its own future while it exports."""
+    """While torch exports, it warns of deprecated parts of its own code."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:

@@ -1,4 +1,4 @@
-"""A checkpoint for people without the plugin: what plain upstream can compute, and how it is written there."""
+"""A checkpoint for people without the plugin: which models pytorch-3dunet alone can compute, and their config."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -14,36 +14,36 @@ _CONV = "final_conv"
 
 
 def section_of(section: Mapping[str, Any], memory: Memory) -> dict[str, Any]:
-    """Return the model section that gives the same predictions in plain upstream.
+    """Return the model section that gives the same predictions in plain pytorch-3dunet.
 
     Args:
         section: of a config that uses the plugin.
         memory: what the model was trained with.
 
     Raises:
-        ExportError: plain upstream has no such final activation.
+        ExportError: plain pytorch-3dunet has no such final activation.
     """
     final = memory.final
     if not (isinstance(final.plain, str) and final.plain in last_layer.UPSTREAM):
         what = "an activation per channel" if isinstance(final.plain, list) else f"the final activation {final}"
         raise ExportError(
-            f"plain pytorch-3dunet cannot express {what}: it has none (is_segmentation: false), a Sigmoid and a "
-            "Softmax for all channels, and nothing else can be folded into a convolution. Write --format onnx or "
-            "--format pt2 for a file that needs neither; or install p3d-regression where the checkpoint is used."
+            f"plain pytorch-3dunet cannot express {what}: it knows no activation (is_segmentation: false), a Sigmoid "
+            "and a Softmax, each for all channels. Use --format onnx or --format pt2 for a file that needs neither "
+            "package, or install p3d-regression where the checkpoint is used."
         )
     kept = {k: v for k, v in section.items() if k not in (*PLUGIN_KEYS, "is_segmentation", "final_sigmoid")}
     return {**kept, **last_layer.UPSTREAM[final.plain]}
 
 
 def weights_of(weights: Mapping[str, Any], memory: Memory) -> "OrderedDict[str, Any]":
-    """Return the weights with the scaling in the last convolution, and without the memory of it.
+    """Return the weights with the scaling in the last convolution, and without the checkpoint memory.
 
     Args:
-        weights: ``model_state_dict`` of a checkpoint; they stay as they are.
-        memory: what the model was trained with; its activation is one of plain upstream.
+        weights: ``model_state_dict`` of a checkpoint; not changed.
+        memory: what the model was trained with; plain pytorch-3dunet knows its activation.
 
     Raises:
-        ExportError: the last convolution has been altered, so that nothing can be folded into it.
+        ExportError: the checkpoint has no plain last convolution that could include the scaling.
     """
     folded = OrderedDict(weights)
     if memory.scaling is not None:
@@ -68,7 +68,7 @@ def _folded(weights: Mapping[str, Any], scaling: TargetScaling) -> dict[str, Any
 
     names = [f"{_CONV}.weight", f"{_CONV}.bias"]
     if missing := [name for name in names if name not in weights]:
-        raise ExportError(f"the checkpoint has no {missing[0]} of its own, into which its scaling could be folded")
+        raise ExportError(f"the checkpoint has no {missing[0]}: its last convolution cannot include the target scaling")
     weight, bias = (weights[name] for name in names)
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in scaling.plain.values())
     new_weight = weight.double() * std.view(-1, *(1,) * (weight.dim() - 1))

@@ -28,7 +28,7 @@ class Loss(Component):
     """A loss that a config may name.
 
     Attributes:
-        name: as configs write it; case and underscores do not matter there.
+        name: as configs write it; case, spaces and underscores do not matter there.
         build: returns the module. Called with the config's arguments by keyword; its signature says which there are,
             its annotations which values they take. If ``per_voxel``, the module maps output and label, both of shape
             (N, C, D, H, W), to the loss of each voxel, of the same shape; the mean over the voxels that count is taken
@@ -73,6 +73,7 @@ class Loss(Component):
     applies: str | Callable[[Mapping[str, Any]], str | None] | None = None
     instead: Mapping[str, Argument] = field(default_factory=dict)
     noun: ClassVar[str] = "loss"
+    command: ClassVar[str] = "losses"
 
     def __post_init__(self) -> None:
         self._check()

@@ -13,7 +13,6 @@ from p3d_regression.plugins import singleton
 FAMILY = Family(
     Loss,
     hook="p3d_losses",
-    command="losses",
     example="HuberLoss",
     fallback="For unbounded values write MSELoss, L1Loss or HuberLoss.",
 )

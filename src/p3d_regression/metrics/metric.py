@@ -28,7 +28,7 @@ class Metric(Component):
     """A metric that a config may name.
 
     Attributes:
-        name: as configs write it; case and underscores do not matter there.
+        name: as configs write it; case, spaces and underscores do not matter there.
         build: returns what computes it, for one channel: an :class:`Accumulating`, such as a ``torchmetrics.Metric``.
             Called with the config's arguments by keyword; its signature says which there are.
         higher_is_better: its direction; None if neither is.
@@ -60,6 +60,7 @@ class Metric(Component):
     hidden: Mapping[str, str] = field(default_factory=dict)
     voxel_loss: Callable[[Mapping[str, Any]], VoxelLoss | None] | None = None
     noun: ClassVar[str] = "metric"
+    command: ClassVar[str] = "metrics"
 
     def __post_init__(self) -> None:
         self._check()

@@ -10,7 +10,6 @@ from p3d_regression.plugins import singleton
 FAMILY = Family(
     Metric,
     hook="p3d_metrics",
-    command="metrics",
     example="R2Score",
     fallback="For unbounded values write MeanSquaredError, MeanAbsoluteError or R2Score.",
 )

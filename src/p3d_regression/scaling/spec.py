@@ -1,4 +1,4 @@
-"""From the value of ``model.target_scaling`` in a config to a specification: pure data, nothing is measured."""
+"""The value of ``model.target_scaling`` as a specification: pure data, nothing is measured."""
 
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -56,12 +56,12 @@ class Spec:
 
     @property
     def is_measured(self) -> bool:
-        """Whether the training labels say what some of it is."""
+        """Whether some of it has to be measured on the training labels."""
         return None in self.terms
 
 
 def parse(value: object, channels: int) -> Spec:
-    """Return the specification that ``value``, read from a config, stands for.
+    """Return the specification for a value in a config.
 
     Args:
         value: ``standardize``; ``none`` or None; a mapping with ``mean`` and ``std``; or a list of these.

@@ -34,7 +34,7 @@ class TargetScaling:
         return {"mean": [n.mean for n in self.numbers], "std": [n.std for n in self.numbers]}
 
     def __str__(self) -> str:
-        """As a config would say it, in one line."""
+        """As a config says it, in one line."""
         one = len(self.numbers) == 1
         return as_yaml({key: values[0] if one else values for key, values in self.plain.items()})
 

@@ -1,6 +1,6 @@
 """Rules about the files that a config names."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from p3d_regression.checks.data import FileLayout, Phase, is_shape
 from p3d_regression.checks.rule import BOTH, Family
 from p3d_regression.checks.rules.names import nearest, section, unknown
 from p3d_regression.checks.rules.shapes import fitting
-from p3d_regression.checks.rules.transforms import completed, transformer
+from p3d_regression.checks.rules.transforms import transformer, usable
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import Fix, advise, delete, write
@@ -41,14 +41,8 @@ def loaders_not_understood(view: View) -> Iterator[Found]:
         name = nearest(name, names) or "StandardHDF5Dataset"
     yield from _wrong_numbers(view)
     for phase in view.phase_names:
-        if not view.section(f"loaders.{phase}"):
-            advice = advise(f"write file_paths, slice_builder and transformer of {phase} below loaders.{phase}")
-            yield Found(f"loaders.{phase}", "this section is missing or empty", advice)
-            continue
-        gaps = dict(view.gaps(phase, is_hdf5=datasets.is_hdf5({"dataset": name})))
-        for place, kind in gaps.items():
-            if place.rpartition(".")[0] not in gaps:  # what is missing with its section is not said again
-                yield Found(place, f"is missing, empty, or not a {kind}", _filled(view, phase, place))
+        for place, kind in view.gaps(phase, is_hdf5=datasets.is_hdf5({"dataset": name})):
+            yield Found(place, f"is missing, empty, or not a {kind}", _filled(view, phase, place))
         key, builders = f"loaders.{phase}.slice_builder.name", introspection.slice_builder_names()
         builder = view.get(key)
         if view.section(f"loaders.{phase}.slice_builder") and builder not in builders:
@@ -71,7 +65,9 @@ def _wrong_numbers(view: View) -> Iterator[Found]:
 
 def _filled(view: View, phase: str, place: str) -> Fix:
     """What a phase lacks, from its other lines or those of the other phase."""
-    value, key = view.get(place), place.removeprefix(f"loaders.{phase}.")
+    value, key = view.get(place), place.removeprefix(f"loaders.{phase}").removeprefix(".")
+    if not key:
+        return advise(f"write file_paths, slice_builder and transformer of {phase} below {place}")
     if key == "file_paths":
         if isinstance(value, str) and value and (not view.opens_files or _exists(value)):
             return write(place, [value])
@@ -84,13 +80,7 @@ def _filled(view: View, phase: str, place: str) -> Fix:
     if key == "transformer":
         return section(place, steps)
     place, _, index = place.partition("[")
-    kind = place.rpartition(".")[2]
-    if not index:
-        return write(place, steps[kind])
-    # all items together: each one that is deleted would move the others
-    items = [item for item in view.get(place) if isinstance(item, Mapping) or introspection.transform_class(item)]
-    good = [item if isinstance(item, Mapping) else completed({"name": item}) for item in items]
-    return write(place, good or steps[kind])
+    return usable(view, place) if index else write(place, steps[place.rpartition(".")[2]])
 
 
 @family.rule("P3D402", "error")

@@ -49,7 +49,7 @@ def output_cannot_reach_labels(view: View) -> Iterator[Found]:
     for name, phase in view.phases.items():
         if phase.statistics is None or not view.is_regression or not view.model:
             continue
-        limits, seen = [], view.predicting(view.head.ranges)
+        limits, seen = [], view.predicting(view.last_layer.ranges)
         for measured, bound in phase.bounds().items():
             ranges = view.predicting(view.seen_by_loss(name) if measured == view.loss else view.seen_by_score(name))
             if _outside(ranges, phase) and bound.floor is not None and bound.constant is not None:

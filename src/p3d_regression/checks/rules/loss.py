@@ -7,10 +7,11 @@ from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import Family
 from p3d_regression.checks.rules.names import removed, unknown
 from p3d_regression.checks.view import View
+from p3d_regression.components.configured import Configured
 from p3d_regression.errors import Found
 from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
 from p3d_regression.losses import registry as losses
-from p3d_regression.losses.loss import PLAIN
+from p3d_regression.losses.loss import PLAIN, Loss
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import builders
 
@@ -42,7 +43,7 @@ def unknown_loss(view: View) -> Iterator[Found]:
         return
     if not isinstance(section.get("name"), str):
         names, kind = builders.loss_names(), "a loss of pytorch-3dunet"
-        yield Found("loss.name", *unknown(section.get("name"), names, "loss.name", kind, "MSELoss"))
+        yield Found("loss.name", *unknown(section.get("name"), names, "loss.name", kind, PLAIN))
         return
     built = builders.loss(section)
     if built.error is not None:
@@ -198,7 +199,7 @@ def output_outside_loss(view: View) -> Iterator[Found]:
         if channel < len(seen) and not (seen[channel].low >= needed.low and seen[channel].high <= needed.high):
             which = f"output channel {channel}" if len(seen) > 1 else "the output"
             # pytorch-3dunet applies its own last layer after the loss
-            where = "" if view.head.is_ours or seen == view.head.ranges else ", before the last layer,"
+            where = "" if view.last_layer.is_ours or seen == view.last_layer.ranges else ", before the last layer,"
             said = f"{which}{where} is in {seen[channel]}, but {loss} needs it in {needed}"
             fits = view.labels_are_in(needed) and view.fitting_activation
             yield Found(f"model.{KEY}", said, fits or for_any_labels(view))
@@ -207,7 +208,7 @@ def output_outside_loss(view: View) -> Iterator[Found]:
 def for_any_labels(view: View) -> Fix:
     """Write a loss that any label and any output can be given, with the user's ``ignore_index``."""
     masked = {key: value for key, value in view.section("loss").items() if key == "ignore_index"}
-    return write("loss", {"name": "HuberLoss", **masked})
+    return write("loss", {"name": PLAIN, **masked})
 
 
 @family.rule("P3D217", "error")
@@ -234,22 +235,28 @@ def output_is_not_the_label(view: View) -> Iterator[Found]:
         eval_metric:
           name: R2Score
     """
-    if not view.head.is_ours or not view.has_regression_metric or _sorts(view):
+    if not view.last_layer.is_ours or not view.has_regression_metric or _sorts(view):
         return
     channels, final, described = view.out_channels or 1, view.final, view.plan.described
     for leaf, applied, own in described.own_functions(channels) if described and final else []:
         if final is None or not leaf.component.instead:
             continue
-        what = "the logarithm of the labels" if applied == "exp" else f"what comes before a {applied}"
+        what = "the logarithm of the labels" if applied == "exp" else f"the input of a {applied}"
         said = f"for {leaf.component.name} the output is {what}, and {view.metric} compares it with the labels"
-        changes = dict(leaf.component.instead)
-        wanted = changes.pop("final_activation", applied)
-        entries = [wanted if channel in own else final.entry(channel).short for channel in range(channels)]
-        fix = write(f"model.{KEY}", wanted if len(own) == channels else entries)
-        fix = sum((write(f"{leaf.place}.{key}", value) for key, value in changes.items()), fix)
-        if leaf.place == "loss" and not view.labels_are_in(leaf.component.labels_of(leaf.arguments)):
-            fix = for_any_labels(view) + view.with_activation("none")
-        yield Found(f"{leaf.place}.name", said, fix)
+        yield Found(f"{leaf.place}.name", said, without_own_function(view, leaf, applied, own))
+
+
+def without_own_function(view: View, leaf: Configured[Loss], applied: str, own: list[int]) -> Fix:
+    """Let the final activation of some channels apply what a loss applies itself, and write the loss for its output."""
+    changes, channels = dict(leaf.component.instead), view.out_channels or 1
+    wanted = changes.pop("final_activation", applied)
+    # the labels of one channel of several are the matter of another rule
+    if leaf.place == "loss" and not view.labels_are_in(leaf.component.labels_of(leaf.arguments)):
+        return view.with_activation("none") + for_any_labels(view)
+    others = [view.final.entry(channel).short if view.final else "none" for channel in range(channels)]
+    entries = [wanted if channel in own else others[channel] for channel in range(channels)]
+    fix = view.with_activation(wanted if len(own) == channels else entries)
+    return sum((write(f"{leaf.place}.{key}", value) for key, value in changes.items()), fix)
 
 
 def _sorts(view: View) -> bool:
@@ -274,5 +281,6 @@ def cross_entropy_of_one_channel(view: View) -> Iterator[Found]:
     if known and known.compares == "classes" and view.out_channels == 1:
         said = "is for several classes; with one output channel it is 0 for every output"
         fix = write("loss.name", PLAIN, "for continuous labels")
-        # MSELoss compares continuous values, and must not be given a Sigmoid's or a Softmax's output
-        yield Found("loss.name", said, fix + (view.with_activation("none") if view.head.is_segmentation else NO_FIX))
+        # it compares continuous values, and must not be given a Sigmoid's or a Softmax's output
+        fix += view.with_activation("none") if view.last_layer.is_segmentation else NO_FIX
+        yield Found("loss.name", said, fix)

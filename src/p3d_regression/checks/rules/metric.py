@@ -8,7 +8,7 @@ from p3d_regression.checks.rule import Family
 from p3d_regression.checks.rules.names import nearest, renamed, unknown
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
-from p3d_regression.fix import NO_FIX, Fix, advise, write
+from p3d_regression.fix import Fix, advise, write
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
 from p3d_regression.upstream.logs import training_config_beside
@@ -104,19 +104,19 @@ def unknown_metric(view: View) -> Iterator[Found]:
     if not view.section("eval_metric"):
         return
     if view.plan_error is not None:
-        if (found := view.plan_error.found).section == "eval_metric":
-            yield Found(found.key, found.message, found.fix + _direction(view, found.fix))
+        found = view.plan_error.found
+        if found.section == "eval_metric":
+            yield Found(found.key, found.message, _in_its_direction(view, found.fix))
     elif not view.plan.metric and introspection.metric_class(name) is None:
         kind = "a metric of pytorch-3dunet"
         message, fix = unknown(name, introspection.metric_names(), "eval_metric.name", kind, "MSE")
-        yield Found("eval_metric.name", message, fix + _direction(view, fix))
+        yield Found("eval_metric.name", message, _in_its_direction(view, fix))
 
 
-def _direction(view: View, fix: Fix) -> Fix:
-    """The line of the trainer that has to go with another metric."""
-    fixed = View(fix.applied_to(view.config), view.mode, opens_files=False)
-    better, given = fixed.higher_is_better, bool(view.get(_HIGHER, True))
-    return NO_FIX if better is None or better == given or not view.section("trainer") else write(_HIGHER, better)
+def _in_its_direction(view: View, fix: Fix) -> Fix:
+    """A fix that writes another metric, and the direction of that one for trainer and scheduler."""
+    changed = View(fix.applied_to(view.config), view.mode, opens_files=view.opens_files)
+    return sum((found.fix for rule in (score_direction, scheduler_direction) for found in rule(changed)), fix)
 
 
 @family.rule("P3D209", "warning")
@@ -207,6 +207,5 @@ def output_outside_metric(view: View) -> Iterator[Found]:
         return
     fix = view.activation_within([wanted] * (view.out_channels or 1))
     if not view.labels_are_in(wanted):
-        fix = write("eval_metric", {"name": "MSE"})
-        fix += _direction(view, fix)
+        fix = _in_its_direction(view, write("eval_metric", {"name": "MSE"}))
     yield Found(f"model.{KEY}", f"the output is in {outside}, but {metric} needs it in {wanted}", fix)

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import BOTH, Family
+from p3d_regression.checks.rules import loss
 from p3d_regression.checks.rules.names import nearest, renamed, unknown
 from p3d_regression.checks.view import MOST_CHANNELS, View
 from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import NO_FIX, write
-from p3d_regression.interval import UNIT
-from p3d_regression.keys import PLUGIN_KEYS, check_keys, check_sections
-from p3d_regression.losses.loss import PLAIN
+from p3d_regression.keys import PLUGIN_KEYS, check_keys, check_sections, misspelled
 from p3d_regression.model.last_layer import contradiction
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
@@ -35,7 +34,8 @@ def softmax_on_one_channel(view: View) -> Iterator[Found]:
           out_channels: 1
           final_activation: none
     """
-    if not view.head.is_ours and KEY not in view.model and view.head.name == "softmax" and view.out_channels == 1:
+    layer = view.last_layer
+    if not layer.is_ours and KEY not in view.model and layer.name == "softmax" and view.out_channels == 1:
         yield Found(
             "model.final_sigmoid",
             "false is a Softmax over the output channels; there is only one, so every prediction is 1.0",
@@ -62,21 +62,12 @@ def unknown_model_key(view: View) -> Iterator[Found]:
         return
     known = [*introspection.arguments(cls), "name", *PLUGIN_KEYS]
     for key in view.model:
-        if key in known or (isinstance(key, str) and _is_misspelled_key(key)):
+        if key in known or misspelled(key):  # another rule finds a misspelled one
             continue
         meant = nearest(key, known)
         hint = f"did you mean {meant}?" if meant else f"it takes {', '.join(known)}"
         fix = renamed("model", view.model, key, meant)
         yield Found(f"model.{key}", f"{cls.__name__} ignores this key; {hint}", fix)
-
-
-def _is_misspelled_key(key: str) -> bool:
-    """Whether building the model refuses it, which another rule reports."""
-    try:
-        check_keys({key: None})
-    except ConfigError:
-        return True
-    return False
 
 
 @family.rule("P3D103", "error", modes=BOTH, raised_by_builder=True)
@@ -164,14 +155,14 @@ def regression_behind_segmentation_layer(view: View) -> Iterator[Found]:
         loss:
           name: MSELoss
     """
-    if not view.model or not view.is_regression or KEY in view.model or not view.head.is_segmentation:
+    if not view.model or not view.is_regression or KEY in view.model or not view.last_layer.is_segmentation:
         return
     which = view.loss if view.has_regression_loss else view.metric
     key = "is_segmentation" if "is_segmentation" in view.model else "final_sigmoid"
     reason = f"{key}: {as_yaml(view.model[key])}" if key in view.model else "the default of pytorch-3dunet"
     yield Found(
         f"model.{KEY}",
-        f"{which} compares continuous values, but the output goes through a {view.head.name} ({reason})",
+        f"{which} compares continuous values, but the output goes through a {view.last_layer.name} ({reason})",
         view.fitting_activation or view.with_activation("none"),
     )
 
@@ -197,14 +188,12 @@ def activated_output_in_logits_loss(view: View) -> Iterator[Found]:
     for leaf, applied, own in described.own_functions(view.out_channels or 1) if described and final else []:
         if final is None or applied == "exp" or all(str(final.entry(channel)) == "none" for channel in own):
             continue
-        # an option of the loss, where it has one; else the activation has to go
-        options = {key: value for key, value in leaf.component.instead.items() if key in leaf.component.parameters}
+        instead = leaf.component.instead
+        options = {key: value for key, value in instead.items() if key in leaf.component.parameters}
         fix = sum((write(f"{leaf.place}.{key}", value) for key, value in options.items()), NO_FIX)
-        if not options and (view.has_regression_metric or str(final) == applied):
-            # the metric, too, is to be given what the labels are
-            is_fraction = applied == "sigmoid" and view.labels_are_in(UNIT)
-            fix = view.with_activation("sigmoid" if is_fraction else "none")
-            fix += write(f"{leaf.place}.name", leaf.component.instead.get("name", PLAIN) if is_fraction else PLAIN)
+        is_meant = view.has_regression_metric or all(str(final.entry(channel)) == applied for channel in own)
+        if not options and instead and is_meant:
+            fix = loss.without_own_function(view, leaf, applied, own)
         said = f"{leaf.component.name} applies a {applied} to the output of {final}"
         yield Found(f"model.{KEY}", said, fix or view.with_activation("none"))
 

@@ -74,8 +74,8 @@ def checkpoint_contradicts_config(view: View) -> Iterator[Found]:
             if SCALING in view.model and view.scaling is not None:
                 checkpoint_memory.is_new_scaling(view.scaling, view.final, kept.scaling)
     except ConfigError as error:
-        key, _, message = str(error).partition(": ")
-        yield Found(key, message, delete(key))
+        found = error.found
+        yield Found(found.key, found.message, found.fix or delete(found.key))
         return
     if kept is None:
         yield from _against_training_config(view)
@@ -87,9 +87,9 @@ def _against_training_config(view: View) -> Iterator[Found]:
         return
     path, config = found
     trained = View(config, "train")
-    if not trained.model or trained.head == view.head or trained.final_error or view.final_error:
+    if not trained.model or trained.last_layer == view.last_layer or trained.final_error or view.final_error:
         return
-    if trained.head.is_ours and not view.head.is_ours:
+    if trained.last_layer.is_ours and not view.last_layer.is_ours:
         # trained where the plugin was absent, maybe, and the key did nothing
         return
     fix = NO_FIX
@@ -98,7 +98,8 @@ def _against_training_config(view: View) -> Iterator[Found]:
             fix += write(f"model.{key}", trained.model[key])
         elif key in view.model:
             fix += delete(f"model.{key}")
-    message = f"the model was trained with the last layer {trained.head.name} ({path}), here it is {view.head.name}"
+    layers = trained.last_layer.name, view.last_layer.name
+    message = f"the model was trained with the last layer {layers[0]} ({path}), here it is {layers[1]}"
     yield Found("model.is_segmentation", message, fix)
 
 

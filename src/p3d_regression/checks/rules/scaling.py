@@ -159,7 +159,7 @@ def _far(view: View, labels: list[Moments], measured: list[Numbers]) -> dict[int
         if is_variance or own is None or not _can_be_scaled(view, channel, measured):
             continue
         mean, std = labels[index].mean, labels[index].std
-        offset = 0.0 if is_bounded_by_zero(view.head.ranges[channel]) else (mean - own.mean) / own.std
+        offset = 0.0 if is_bounded_by_zero(view.last_layer.ranges[channel]) else (mean - own.mean) / own.std
         if abs(offset) > _FAR or not _SMALL <= std / own.std <= _FAR:
             where = f"in channel {index} " if len(labels) > 1 else ""
             scaled = "" if own == IDENTITY else f", {KEY} is made for {own.mean:g} and {own.std:g}"
@@ -170,7 +170,7 @@ def _far(view: View, labels: list[Moments], measured: list[Numbers]) -> dict[int
 def _can_be_scaled(view: View, channel: int, measured: list[Numbers]) -> bool:
     """Whether the output of a channel can be scaled."""
     if view.final is None:
-        return view.head.name == "none"
+        return view.last_layer.name == "none"
     only = Spec(tuple(None if i == channel else IDENTITY for i in range(len(measured))))
     try:
         scaling_of(only, view.final, measured)

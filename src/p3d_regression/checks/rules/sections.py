@@ -10,6 +10,7 @@ from p3d_regression.checks.rules.names import nearest, section
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
+from p3d_regression.losses.loss import PLAIN
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
 
@@ -40,9 +41,10 @@ def missing_section(view: View) -> Iterator[Found]:
         elif value and not isinstance(value, Mapping):
             yield Found(name, f"is {as_yaml(value)}, not a section with lines of its own", _section(view, name))
         elif (is_needed and not value) or not (value is None or isinstance(value, Mapping)):
-            meant = [key for key in view.config if key not in _FIRST_LINES and nearest(key, [name], 0.75)]
-            hint = f"; did you mean this one with {as_yaml(meant[0])}?" if meant else ""
-            fix = write(name, view.config[meant[0]]) + delete(str(meant[0])) if meant else _section(view, name)
+            others = [key for key in view.config if isinstance(key, str) and key not in _FIRST_LINES]
+            meant = next((key for key in others if view.section(key) and nearest(key, [name], 0.75)), None)
+            hint = f"; did you mean it with {meant}?" if meant else ""
+            fix = write(name, view.section(meant)) + delete(meant) if meant else _section(view, name)
             yield Found(name, f"this section is missing or empty{hint}", fix)
 
 
@@ -50,7 +52,7 @@ def missing_section(view: View) -> Iterator[Found]:
 _FIRST_LINES: dict[str, dict[str, Any]] = {
     "model": {"name": "UNet3D", "in_channels": 1, "out_channels": 1},
     "loaders": {},
-    "loss": {"name": "MSELoss"},
+    "loss": {"name": PLAIN},
     "eval_metric": {"name": "MSE"},
     "optimizer": {"name": "Adam", "learning_rate": 0.0002},
     "trainer": training.TRAINER,
@@ -82,23 +84,31 @@ def _section(view: View, name: str) -> Fix:
 
 def _in_agreement(view: View, name: str, lines: dict[str, Any]) -> Fix:
     """A section and what has to change with it, so that no other rule finds it."""
-    better = view.higher_is_better
-    more = NO_FIX
+    better, said = view.higher_is_better, "trainer.eval_score_higher_is_better"
     if name == "model":
-        lines |= {KEY: "none"} if view.mode == "train" else {}
+        return section(name, lines | ({KEY: "none"} if view.mode == "train" else {}))
+    if name == "lr_scheduler" and lines["name"] == "ReduceLROnPlateau":
+        lines["mode"] = "max" if better else "min"
     elif name == "trainer" and better is not None:
         lines["eval_score_higher_is_better"] = better
-    elif name == "lr_scheduler":
-        lines |= {"mode": "max" if better else "min"} if lines["name"] == "ReduceLROnPlateau" else {}
-    elif name == "eval_metric" and lines["name"] == "MSE":
-        if view.get("trainer.eval_score_higher_is_better") is True or view.get("lr_scheduler.mode") == "max":
-            lines["name"] = "R2Score"
-        elif view.section("trainer"):
-            more = write("trainer.eval_score_higher_is_better", False)
-    makes_regression = name in ("loss", "eval_metric") and not view.is_regression
-    if makes_regression and view.model and KEY not in view.model and view.head.is_segmentation:
-        more += write(f"model.{KEY}", "none")
-    return section(name, lines) + more
+    elif name == "eval_metric" and view.loss and not view.is_regression:
+        lines["name"] = "MeanIoU"
+    elif name == "loss" and view.metric and not view.is_regression and view.last_layer.is_segmentation:
+        lines["name"] = "BCEDiceLoss"
+    elif lines.get("name") == "MSE" and (view.get(said) is True or view.get("lr_scheduler.mode") == "max"):
+        lines["name"] = "R2Score"
+    fix = section(name, lines)
+    changed = View(fix.applied_to(view.config), view.mode, opens_files=False)
+    if name == "eval_metric" and view.section("trainer") and changed.higher_is_better != view.get(said, True):
+        fix += write(said, changed.higher_is_better)
+    if (
+        changed.is_regression
+        and not view.is_regression
+        and not view.last_layer.is_ours
+        and view.last_layer.is_segmentation
+    ):
+        fix += write(f"model.{KEY}", "none")
+    return fix
 
 
 @family.rule("P3D215", "error", modes=BOTH)

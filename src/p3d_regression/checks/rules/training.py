@@ -1,6 +1,5 @@
 """Rules about optimizer, scheduler and trainer."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ from p3d_regression.checks.rules.names import nearest, renamed, unknown
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import NO_FIX, Fix, write
-from p3d_regression.text import as_yaml
+from p3d_regression.text import as_yaml, number_in
 from p3d_regression.upstream import builders, introspection
 
 family = Family()
@@ -39,7 +38,7 @@ def unknown_optimizer(view: View) -> Iterator[Found]:
         return
     built, name = builders.optimizer(section), section.get("name", "Adam")
     if built.error is not None:
-        texts = [key for key, value in section.items() if key != "name" and _is_number_as_text(value)]
+        texts = [key for key, value in section.items() if key != "name" and number_in(value) is not None]
         hint = f"; YAML reads {as_yaml(section[texts[0]])} as a text" if texts else ""
         key = f"optimizer.{texts[0]}" if texts else "optimizer"
         yield Found(key, f"pytorch-3dunet cannot use this ({built.error}){hint}", _working_optimizer(section))
@@ -62,14 +61,8 @@ def _working_optimizer(section: Mapping[Any, Any]) -> Fix:
 
 
 def _as_number(value: object) -> object:
-    return float(value) if isinstance(value, str) and _is_number_as_text(value) else value
-
-
-def _is_number_as_text(value: object) -> bool:
-    try:
-        return isinstance(value, str) and math.isfinite(float(value))
-    except ValueError:
-        return False
+    number = number_in(value)
+    return value if number is None else number
 
 
 @family.rule("P3D211", "error")
@@ -195,4 +188,4 @@ def _is_count(key: object) -> bool:
 
 
 def _count(value: str) -> int:
-    return max(1, int(float(value))) if _is_number_as_text(value) else 100
+    return max(1, int(float(value))) if number_in(value) is not None else 100

@@ -70,6 +70,17 @@ def transformer(view: View, phase: str) -> dict[str, list[Mapping[str, Any]]]:
     return made
 
 
+def usable(view: View, place: str) -> Fix:
+    """Rewrite a list of transforms with those that are meant: each one that is deleted moves the others."""
+    _, phase, _, kind = place.split(".")
+    items = [item if isinstance(item, Mapping) else {"name": item} for item in view.get(place)]
+    meant = [
+        item["name"] if _class(item) else nearest(item.get("name"), introspection.transform_names()) for item in items
+    ]
+    good = [completed({**item, "name": name}) for item, name in zip(items, meant, strict=True) if name]
+    return write(place, good or transformer(view, phase)[kind])
+
+
 def _moves(view: View, phase: str, kind: str) -> Iterator[Mapping[str, Any]]:
     return (step for _, step in steps_of(view, phase, kind) if str(step.get("name")) in _GEOMETRY)
 
@@ -101,13 +112,12 @@ def transform_not_understood(view: View) -> Iterator[Found]:
                 - {name: ToTensor, expand_dims: true}
     """
     names = introspection.transform_names()
-    lost = [(key, step) for key, step in _all_steps(view) if not _class(step) and not nearest(step.get("name"), names)]
     for key, step in _all_steps(view):
         cls, name = _class(step), step.get("name")
         if cls is None:
             message, _ = unknown(name, names, key, "a transform of pytorch-3dunet", "ToTensor")
             meant = nearest(name, names)
-            fix = write(key, completed({**step, "name": meant})) if meant else deleted(lost, key)
+            fix = write(key, completed({**step, "name": meant})) if meant else usable(view, key.partition("[")[0])
             yield Found(key, message, fix)
             continue
         given = {*step, *_OWN_ARGUMENTS, *_spelled(cls, step)}  # another rule finds a misspelled one
