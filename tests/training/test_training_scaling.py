@@ -420,7 +420,7 @@ def test_a_channel_with_hardly_any_gradient_is_warned_of(
     """MSE counts errors in the units of the labels: a thousandth of the unit is a millionth of the gradient."""
     numbers = {"mean": [12.5, 0], "std": [13, second]}
     trainer = SimpleNamespace(model=scaled(numbers, channels=2), loss_criterion=nn.MSELoss())
-    factor = gradient_factor(trainer, Plan(True, loss_name="MSELoss", metric_name="MSE"))
+    factor = gradient_factor(trainer, Plan(True, loss_section={"name": "MSELoss"}, metric_name="MSE"))
     assert factor is not None
     lines = [record.message for record in log.records if record.levelno == logging.WARNING]
     assert len(lines) == warned
