@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from p3d_regression.activations import table
+from p3d_regression.activations.registry import registry
 from support.lab import LABEL_RANGE, Job, Lab, Labels, Trained
 
 #: Every final activation by name.
-ROWS = {row["name"]: row for row in table.rows()}
+ROWS = {row["name"]: row for row in registry().rows()}
 
 #: One of each kind: no module, of torch.nn, with required arguments, over channels, and over channels of this project.
 KINDS = ["none", "softplus", "bounded", "softmax", "unit_vector"]

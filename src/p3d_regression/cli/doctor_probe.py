@@ -45,13 +45,17 @@ def main() -> None:
 
         # not "waiting": every module to patch has been imported
         found["active"], found["patches"] = activation.builder_state() == "applied", activation.patches()
-        from p3d_regression import plugins
-
-        found["plugins"] = plugins.installed().report()
     except Exception as error:
         found["warnings"] = [_in_words(error)]
     for kind in ("activations", "losses", "metrics"):
         _ask_registry(kind, found)
+    try:
+        from p3d_regression import plugins
+
+        # last: a registry notes what each plugin has added to it
+        found["plugins"] = plugins.installed().report()
+    except Exception as error:
+        found["warnings"] = [_in_words(error)]
     print("\n" + json.dumps(found))
 
 

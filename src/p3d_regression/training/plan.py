@@ -133,8 +133,8 @@ def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
     from p3d_regression.losses.mask import mask_of
     from p3d_regression.metrics import score
 
-    _check_name(config, "loss", builders.knows_loss, losses.registry(), build.resolve)
-    _check_name(config, "eval_metric", introspection.knows_metric, metrics.registry(), score.resolve)
+    _check_name(config, "loss", builders.knows_loss, losses.registry, build.resolve)
+    _check_name(config, "eval_metric", introspection.knows_metric, metrics.registry, score.resolve)
     masked = loss.get("ignore_index") is not None
     if masked and not own_loss:
         # pytorch-3dunet divides by all voxels, masked ones included; this project takes the mean of the others
@@ -212,7 +212,7 @@ def _check_name(
     config: Mapping[str, Any],
     key: str,
     is_known: Callable[[str], bool],
-    registry: "Registry[Any]",
+    registry: "Callable[[], Registry[Any]]",
     resolve: Callable[[Mapping[str, Any]], object],
 ) -> None:
     """Refuse a section without a name, which pytorch-3dunet answers with a bare TypeError.
@@ -224,9 +224,9 @@ def _check_name(
         return
     if isinstance(section, Mapping) and all(isinstance(option, str) for option in section):
         resolve(section)
-    is_name = isinstance(section, str) and (is_known(section) or registry.get(section, key) is not None)
+    is_name = isinstance(section, str) and (is_known(section) or registry().get(section, key) is not None)
     # as a whole: what is no text has no dotted key
-    example = registry.example(key, {}).applied_to({})[key]
+    example = registry().example(key, {}).applied_to({})[key]
     fix = write(f"{key}.name", section) if is_name else write(key, example)
     raise ConfigError(key, f"{reprlib.repr(section)} is not a section with a name.", fix)
 
