@@ -1,4 +1,8 @@
-"""However upstream and torch are imported, in a fresh interpreter: the builder understands the key."""
+"""However upstream and torch are imported: the builder understands the key.
+
+Most interpreters here are forks (see support/preforked.py). Fresh ones show what a fork cannot: that torch loads the
+entry point, the console script, workers that are spawned, and an editable installation.
+"""
 
 import shutil
 from pathlib import Path
@@ -7,6 +11,7 @@ import pytest
 
 from support.environments import ROOT, Environment, bare_environment, install_to, pip
 from support.lab import training_config, write_config, write_volumes
+from support.preforked import Preforked
 
 #: Ends each piece of code below: the builder in `get_model` is patched, once, and makes regression models.
 CHECK = """
@@ -54,14 +59,19 @@ import pytorch3dunet.train, pytorch3dunet.predict, p3d_regression
         ),
     ],
 )
-def test_active_whatever_is_imported_first(plugin: Environment, imports: str) -> None:
+def test_active_whatever_is_imported_first(forked: Preforked, imports: str) -> None:
+    forked.check(imports + "\n" + CHECK)
+
+
+@pytest.mark.parametrize("imports", ["import torch\n" + MODEL_FIRST, MODEL_FIRST], ids=["torch first", "model first"])
+def test_active_in_a_fresh_interpreter(plugin: Environment, imports: str) -> None:
     plugin.check(imports + "\n" + CHECK)
 
 
-def test_activate_after_everything_was_imported(bare: Environment, wheel: Path, tmp_path: Path) -> None:
+def test_activate_after_everything_was_imported(forked_bare: Preforked, wheel: Path, tmp_path: Path) -> None:
     """Names that were imported before are rebound, the user's own too."""
     install_to(tmp_path, wheel)
-    environment = bare.having(PYTHONPATH=str(tmp_path), TORCH_DEVICE_BACKEND_AUTOLOAD="0")
+    environment = forked_bare.having(PYTHONPATH=str(tmp_path), TORCH_DEVICE_BACKEND_AUTOLOAD="0")
     environment.check(
         ALL_IMPORTED
         + """
@@ -75,8 +85,8 @@ from pytorch3dunet.unet3d.model import get_model
     )
 
 
-def test_deactivate_gives_upstream_back(plugin: Environment) -> None:
-    plugin.check(
+def test_deactivate_gives_upstream_back(forked: Preforked) -> None:
+    forked.check(
         ALL_IMPORTED
         + """
 import importlib
@@ -107,8 +117,8 @@ from pytorch3dunet.unet3d.model import get_model
     )
 
 
-def test_eight_threads_importing_at_once(plugin: Environment) -> None:
-    plugin.check(
+def test_eight_threads_importing_at_once(forked: Preforked) -> None:
+    forked.check(
         """
 import importlib, sys, threading
 sys.setswitchinterval(1e-5)
@@ -148,21 +158,22 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("program", ["train3dunet", "-m pytorch3dunet.train"])
-def test_the_command_and_the_module(plugin: Environment, tmp_path: Path, program: str) -> None:
-    """A bad value is the quickest proof that the plugin was there."""
+def test_the_command_and_the_module(plugin: Environment, forked: Preforked, tmp_path: Path, program: str) -> None:
+    """A bad value is the quickest proof that the plugin was there. The command runs in a fresh interpreter."""
     write_volumes(tmp_path)
     config = write_config(
         tmp_path / "train.yml", training_config(tmp_path, {"name": "UNet3D", "final_activation": "nome"})
     )
     command = ["python", *program.split()] if program.startswith("-m") else [program]
-    result = plugin.run(*command, "--config", config)
+    environment = forked if program.startswith("-m") else plugin
+    result = environment.run(*command, "--config", config)
     assert result.returncode == 1
     assert "ConfigError: model.final_activation" in result.stderr
 
 
-def test_installed_to_a_directory_on_pythonpath(bare: Environment, wheel: Path, tmp_path: Path) -> None:
+def test_installed_to_a_directory_on_pythonpath(forked_bare: Preforked, wheel: Path, tmp_path: Path) -> None:
     install_to(tmp_path, wheel)
-    bare.having(PYTHONPATH=str(tmp_path)).check(
+    forked_bare.having(PYTHONPATH=str(tmp_path)).check(
         MODEL_FIRST + CHECK + f"assert {str(tmp_path)!r} in p3d_regression.__file__"
     )
 
@@ -177,13 +188,13 @@ def test_installed_editable(tmp_path: Path) -> None:
     environment.check(MODEL_FIRST + CHECK + f"assert {str(source)!r} in p3d_regression.__file__")
 
 
-def test_without_the_plugin_there_is_no_trace(bare: Environment) -> None:
-    bare.check("import torch, importlib.util as u\nassert u.find_spec('p3d_regression') is None")
+def test_without_the_plugin_there_is_no_trace(forked_bare: Preforked) -> None:
+    forked_bare.check("import torch, importlib.util as u\nassert u.find_spec('p3d_regression') is None")
 
 
 @pytest.mark.parametrize("value", ["1", "true", "yes"])
-def test_disabled(plugin: Environment, value: str) -> None:
-    plugin.having(P3D_REGRESSION_DISABLE=value).check(
+def test_disabled(forked: Preforked, value: str) -> None:
+    forked.having(P3D_REGRESSION_DISABLE=value).check(
         MODEL_FIRST
         + """
 import p3d_regression
@@ -194,8 +205,8 @@ assert not hasattr(get_model, "__wrapped__")
     )
 
 
-def test_reload_of_the_model_module_keeps_the_trainer_working(plugin: Environment) -> None:
-    plugin.check(
+def test_reload_of_the_model_module_keeps_the_trainer_working(forked: Preforked) -> None:
+    forked.check(
         """
 import importlib, pytorch3dunet.unet3d.model, pytorch3dunet.unet3d.trainer as trainer
 importlib.reload(pytorch3dunet.unet3d.model)
@@ -205,8 +216,8 @@ assert trainer.get_model({**config, "final_activation": "none"}).final_activatio
     )
 
 
-def test_debug_lines_tell_what_was_patched(plugin: Environment) -> None:
-    result = plugin.python_code("import logging; logging.basicConfig(level=10)\nimport pytorch3dunet.unet3d.model")
+def test_debug_lines_tell_what_was_patched(forked: Preforked) -> None:
+    result = forked.python_code("import logging; logging.basicConfig(level=10)\nimport pytorch3dunet.unet3d.model")
     assert "DEBUG:p3d_regression._patching:pytorch3dunet.unet3d.model.get_model: applied" in result.stderr
 
 
@@ -233,14 +244,17 @@ sys.meta_path.insert(0, Foreign)
 @pytest.mark.parametrize(
     "foreign",
     [
-        pytest.param(TYPEGUARD, id="typeguard before torch"),
         pytest.param("import torch\n" + TYPEGUARD, id="typeguard after torch"),
         pytest.param(ALL_BUT_UPSTREAM + TYPEGUARD, id="typeguard after everything"),
         pytest.param(ALL_BUT_UPSTREAM + ANY_OTHER, id="any other after everything"),
     ],
 )
-def test_another_import_hook_hides_nothing(plugin: Environment, foreign: str) -> None:
-    plugin.check(foreign + MODEL_FIRST + CHECK)
+def test_another_import_hook_hides_nothing(forked: Preforked, foreign: str) -> None:
+    forked.check(foreign + MODEL_FIRST + CHECK)
+
+
+def test_an_import_hook_before_torch_hides_nothing(plugin: Environment) -> None:
+    plugin.check(TYPEGUARD + MODEL_FIRST + CHECK)
 
 
 def test_taken_off_the_meta_path_it_comes_back(plugin: Environment) -> None:
@@ -249,9 +263,9 @@ def test_taken_off_the_meta_path_it_comes_back(plugin: Environment) -> None:
     )
 
 
-def test_the_config_may_be_loaded_before_the_builder_is_imported(plugin: Environment, tmp_path: Path) -> None:
+def test_the_config_may_be_loaded_before_the_builder_is_imported(forked: Preforked, tmp_path: Path) -> None:
     config = write_config(tmp_path / "c.yml", training_config(tmp_path, {"name": "UNet3D", "final_activation": "none"}))
-    plugin.check(f"""
+    forked.check(f"""
 import sys
 sys.argv = ["script", "--config", {str(config)!r}]
 from pytorch3dunet.unet3d.config import load_config
@@ -261,8 +275,8 @@ assert get_model(config["model"]).final_activation is None
 """)
 
 
-def test_a_stub_of_the_model_module_is_left_alone(plugin: Environment) -> None:
-    plugin.check("""
+def test_a_stub_of_the_model_module_is_left_alone(forked: Preforked) -> None:
+    forked.check("""
 import sys, unittest.mock
 sys.modules["pytorch3dunet.unet3d.model"] = stub = unittest.mock.MagicMock()
 import torch, p3d_regression

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 import p3d_regression._autoload
-from support.environments import Environment
+from support.environments import Environment, Programs
 from support.lab import training_config, write_config, write_volumes
+from support.preforked import Preforked
 
 #: What is broken -> (file of the package, text to replace there or None for the whole file, what takes its place).
 BREAKAGES = {
@@ -49,9 +50,13 @@ def broken_copy(wheel: Path, directory: Path, breakage: tuple[str, str | None, s
 
 @pytest.mark.parametrize("step", BREAKAGES)
 def test_torch_and_upstream_work_and_one_warning_says_what_failed(
-    bare: Environment, wheel: Path, tmp_path: Path, step: str
+    forked_bare: Preforked, wheel: Path, tmp_path: Path, step: str
 ) -> None:
-    environment = bare.having(PYTHONPATH=str(broken_copy(wheel, tmp_path, BREAKAGES[step])))
+    environment = forked_bare.having(PYTHONPATH=str(broken_copy(wheel, tmp_path, BREAKAGES[step])))
+    assert_one_warning(environment)
+
+
+def assert_one_warning(environment: Programs) -> None:
     result = environment.python_code("import torch\nprint(torch.ones(2).sum().item())\nimport pytorch3dunet.train")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "2.0"
@@ -61,10 +66,15 @@ def test_torch_and_upstream_work_and_one_warning_says_what_failed(
     assert "IGNORES model.final_activation" in line
 
 
+def test_it_is_so_in_a_fresh_interpreter(bare: Environment, wheel: Path, tmp_path: Path) -> None:
+    environment = bare.having(PYTHONPATH=str(broken_copy(wheel, tmp_path, BREAKAGES["upstream package"])))
+    assert_one_warning(environment)
+
+
 @pytest.mark.parametrize("step", PATCH_BREAKAGES)
-def test_a_failing_patch_is_one_warning(bare: Environment, wheel: Path, tmp_path: Path, step: str) -> None:
+def test_a_failing_patch_is_one_warning(forked_bare: Preforked, wheel: Path, tmp_path: Path, step: str) -> None:
     copy = broken_copy(wheel, tmp_path / "copy", PATCH_BREAKAGES[step])
-    environment = bare.having(PYTHONPATH=str(copy))
+    environment = forked_bare.having(PYTHONPATH=str(copy))
     result = environment.python_code("import pytorch3dunet.train")
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if "p3d-regression" in line]
@@ -74,10 +84,10 @@ def test_a_failing_patch_is_one_warning(bare: Environment, wheel: Path, tmp_path
 
 @pytest.mark.parametrize("step", PATCH_BREAKAGES)
 def test_a_failing_patch_stops_a_config_that_needs_it(
-    bare: Environment, wheel: Path, tmp_path: Path, step: str
+    forked_bare: Preforked, wheel: Path, tmp_path: Path, step: str
 ) -> None:
     copy = broken_copy(wheel, tmp_path / "copy", PATCH_BREAKAGES[step])
-    environment = bare.having(PYTHONPATH=str(copy))
+    environment = forked_bare.having(PYTHONPATH=str(copy))
     write_volumes(tmp_path)
     config = training_config(tmp_path, {"name": "UNet3D", "final_activation": "none"}, iterations=1)
     result = environment.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
@@ -87,6 +97,7 @@ def test_a_failing_patch_stops_a_config_that_needs_it(
 
 
 def test_warnings_as_errors_do_not_break_torch_either(bare: Environment, wheel: Path, tmp_path: Path) -> None:
+    """In a fresh interpreter."""
     copy = broken_copy(wheel, tmp_path, BREAKAGES["upstream package"])
     environment = bare.having(PYTHONPATH=str(copy), PYTHONWARNINGS="error::RuntimeWarning")
     result = environment.python_code("import torch")
@@ -95,9 +106,11 @@ def test_warnings_as_errors_do_not_break_torch_either(bare: Environment, wheel: 
 
 
 @pytest.mark.parametrize("first", ["import sys; sys.stderr.close()", "import sys; sys.stderr = None"])
-def test_broken_streams_do_not_break_torch_either(bare: Environment, wheel: Path, tmp_path: Path, first: str) -> None:
+def test_broken_streams_do_not_break_torch_either(
+    forked_bare: Preforked, wheel: Path, tmp_path: Path, first: str
+) -> None:
     copy = broken_copy(wheel, tmp_path, BREAKAGES["upstream package"])
-    result = bare.having(PYTHONPATH=str(copy)).python_code(f"{first}\nimport torch\nprint('alive')")
+    result = forked_bare.having(PYTHONPATH=str(copy)).python_code(f"{first}\nimport torch\nprint('alive')")
     assert result.stdout == "alive\n", result.stderr
 
 

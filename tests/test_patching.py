@@ -56,9 +56,9 @@ def test_a_function_of_the_same_name_elsewhere_is_not_touched(foreign: tuple[Mod
 @pytest.mark.parametrize(
     ("source", "detail"),
     [
-        ("", "upstream has no such function"),
-        ("build = 3", "upstream has an object of type int there, not a function"),
-        ("def build(config, device): pass", "upstream takes (config, device), expected (config)"),
+        ("", "pytorch-3dunet has no such function"),
+        ("build = 3", "pytorch-3dunet has an object of type int there, not a function"),
+        ("def build(config, device): pass", "pytorch-3dunet takes (config, device), expected (config)"),
     ],
 )
 def test_an_unexpected_target_is_left_alone(source: str, detail: str) -> None:

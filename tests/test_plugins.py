@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from support.environments import ROOT, Environment, build_wheel, install_to
+from support.doctor import ask_doctor
+from support.environments import ROOT, Environment, Programs, build_wheel, install_to
 from support.lab import Job, Lab
 from support.plugins import write_plugin
+from support.preforked import Preforked
 
 BUILD = """
     import p3d_regression
@@ -35,15 +37,15 @@ SQUARE = """
 
 
 @pytest.fixture
-def environment(plugin: Environment, tmp_path: Path) -> Environment:
-    return plugin.having(PYTHONPATH=str(tmp_path))
+def environment(forked: Preforked, tmp_path: Path) -> Preforked:
+    return forked.having(PYTHONPATH=str(tmp_path))
 
 
-def run(environment: Environment, code: str) -> subprocess.CompletedProcess[str]:
+def run(environment: Programs, code: str) -> subprocess.CompletedProcess[str]:
     return environment.python_code(textwrap.dedent(BUILD) + textwrap.dedent(code))
 
 
-def check(environment: Environment, code: str) -> str:
+def check(environment: Programs, code: str) -> str:
     result = run(environment, code)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout + result.stderr
@@ -55,7 +57,7 @@ def last_line(result: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_a_loss_that_another_package_has_already_is_an_error_when_it_is_used(
-    environment: Environment, tmp_path: Path
+    environment: Preforked, tmp_path: Path
 ) -> None:
     source = """
         import torch
@@ -85,16 +87,22 @@ def test_a_loss_that_another_package_has_already_is_an_error_when_it_is_used(
 
 
 @pytest.fixture(scope="module")
-def example(plugin: Environment, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """The environment with the example installed."""
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory where the example is installed."""
     site = tmp_path_factory.mktemp("site")
     wheel = build_wheel(ROOT / "examples" / "p3d-squareplus", tmp_path_factory.mktemp("wheel"))
     install_to(site, wheel)
-    return plugin.having(PYTHONPATH=str(site))
+    return site
+
+
+@pytest.fixture
+def example(forked: Preforked, site: Path) -> Preforked:
+    """The environment with the example installed."""
+    return forked.having(PYTHONPATH=str(site))
 
 
 class TestTheExample:
-    def test_trains_and_predicts_from_a_config(self, example: Environment, plugin: Environment, tmp_path: Path) -> None:
+    def test_trains_and_predicts_from_a_config(self, example: Preforked, forked: Preforked, tmp_path: Path) -> None:
         lab = Lab(tmp_path, {"example": example})
         model = {"final_activation": {"name": "squareplus", "b": 2}}
         trained = lab.do(Job("example", model, predict={}, labels=(0.0, 20.0)))
@@ -104,31 +112,33 @@ class TestTheExample:
         # elsewhere, where the plugin is missing, nothing is written under another function
         predictions = next((trained.directory / "predictions").iterdir())
         predictions.unlink()
-        result = plugin.run("predict3dunet", "--config", trained.directory / "predict3dunet.yml")
+        result = forked.run("predict3dunet", "--config", trained.directory / "predict3dunet.yml")
         assert result.returncode != 0
         assert "CheckpointMismatchError: model.final_activation: the checkpoint was trained with" in result.stderr
         assert "install p3d-squareplus 0.1.0" in result.stderr
         assert not predictions.exists()
 
-    def test_is_listed(self, example: Environment) -> None:
+    def test_is_listed(self, example: Preforked, plugin: Environment, site: Path) -> None:
         rows = json.loads(example.run("p3d-regression", "activations", "--json").stdout)
         (row,) = [row for row in rows if row["name"] == "squareplus"]
         assert (row["origin"], row["distribution"]) == ("plugin", "p3d-squareplus 0.1.0")
         assert row["range"] == [0.0, None]
-        found = json.loads(example.run("p3d-regression", "doctor", "--json").stdout)
+        # a fresh interpreter, and the one that it starts
+        fresh = plugin.having(PYTHONPATH=str(site))
+        found = json.loads(fresh.run("p3d-regression", "doctor", "--json").stdout)
         assert found["active"] is True
         assert found["plugins"] == [
             {"name": "squareplus", "distribution": "p3d-squareplus 0.1.0", "state": "loaded", "detail": "squareplus"}
         ]
 
-    def test_doctor_for_a_person(self, example: Environment) -> None:
-        assert "plugin loaded   p3d-squareplus 0.1.0  (squareplus)" in example.run("p3d-regression", "doctor").stdout
+    def test_doctor_for_a_person(self, example: Preforked) -> None:
+        assert "plugin loaded   p3d-squareplus 0.1.0  (squareplus)" in ask_doctor(example).stdout
 
     def test_is_short(self) -> None:
         source = (ROOT / "examples" / "p3d-squareplus" / "src" / "p3d_squareplus.py").read_text()
         assert len([line for line in source.splitlines() if line.strip()]) < 20
 
-    def test_blocked(self, example: Environment) -> None:
+    def test_blocked(self, example: Preforked) -> None:
         for name in ("squareplus", "p3d-squareplus", "other, P3D_Squareplus"):
             result = run(example.having(P3D_REGRESSION_BLOCK_PLUGINS=name), "build('squareplus')")
             assert result.returncode != 0
@@ -140,7 +150,7 @@ class TestTheExample:
             )
 
 
-def test_plugins_load_when_the_key_is_used_and_not_before(environment: Environment, tmp_path: Path) -> None:
+def test_plugins_load_when_the_key_is_used_and_not_before(environment: Preforked, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", "print('loaded')\n" + textwrap.dedent(SQUARE))
     silent = """
         get_model(dict(name="UNet3D", in_channels=1, out_channels=1, f_maps=[8, 16], num_groups=4))
@@ -149,7 +159,7 @@ def test_plugins_load_when_the_key_is_used_and_not_before(environment: Environme
     assert check(environment, "build('square'); build('none')").count("loaded") == 1
 
 
-def test_two_plugins_claim_one_name(environment: Environment, tmp_path: Path) -> None:
+def test_two_plugins_claim_one_name(environment: Preforked, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", SQUARE)
     write_plugin(tmp_path, "other_squares", SQUARE)
     message = last_line(run(environment, "build('square')"))
@@ -158,12 +168,12 @@ def test_two_plugins_claim_one_name(environment: Environment, tmp_path: Path) ->
     # everything else works, and either of them does without the other
     check(environment, "build('none')")
     check(environment.having(P3D_REGRESSION_BLOCK_PLUGINS="p3d_square"), "build('square')")
-    found = json.loads(environment.run("p3d-regression", "doctor", "--json").stdout)
+    found = json.loads(ask_doctor(environment, "--json").stdout)
     assert found["contested"] == {"square": ["other-squares 1.0", "p3d-square 1.0"]}
-    assert "contested       square  (claimed by" in environment.run("p3d-regression", "doctor").stdout
+    assert "contested       square  (claimed by" in ask_doctor(environment).stdout
 
 
-def test_a_plugin_does_not_take_a_name_of_torch_in_silence(environment: Environment, tmp_path: Path) -> None:
+def test_a_plugin_does_not_take_a_name_of_torch_in_silence(environment: Preforked, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", SQUARE.replace('"square"', '"soft_plus"'))
     message = last_line(run(environment, "build('softplus')"))
     assert "'softplus' is claimed by torch.nn and p3d-square 1.0" in message
@@ -201,7 +211,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_broken_plugin_costs_one_warning(environment: Environment, tmp_path: Path, failure: str) -> None:
+def test_a_broken_plugin_costs_one_warning(environment: Preforked, tmp_path: Path, failure: str) -> None:
     source, reason = FAILURES[failure]
     write_plugin(tmp_path, "broken", source)
     write_plugin(tmp_path, "p3d_square", SQUARE)
@@ -216,24 +226,24 @@ def test_a_broken_plugin_costs_one_warning(environment: Environment, tmp_path: P
     assert "It may belong to a plugin that is not loaded: broken (broken 1.0) (failed: " in message
 
 
-def test_an_alias_that_equals_the_name_is_no_conflict(environment: Environment, tmp_path: Path) -> None:
+def test_an_alias_that_equals_the_name_is_no_conflict(environment: Preforked, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", SQUARE.replace('summary="squared"', 'summary="squared", aliases=("Squ_are",)'))
     check(environment, "build('square')")
 
 
-def test_a_plugin_cannot_pass_itself_off_as_torch(environment: Environment, tmp_path: Path) -> None:
+def test_a_plugin_cannot_pass_itself_off_as_torch(environment: Preforked, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", SQUARE.replace('"square"', '"elu"'))
     (tmp_path / "p3d_square-1.0.dist-info" / "entry_points.txt").write_text("[p3d_regression]\ntorch.nn = p3d_square\n")
     assert "'elu' is claimed by torch.nn and p3d-square 1.0" in last_line(run(environment, "build('elu')"))
 
 
-def test_a_hook_of_a_newer_version_may_be_optional(environment: Environment, tmp_path: Path) -> None:
+def test_a_hook_of_a_newer_version_may_be_optional(environment: Preforked, tmp_path: Path) -> None:
     newer = "\n    @hookimpl(optionalhook=True)\n    def p3d_of_tomorrow():\n        return []\n"
     write_plugin(tmp_path, "p3d_square", SQUARE + newer)
     check(environment, "build('square')")
 
 
-def test_the_table_outlives_a_plugin_with_a_range_that_is_none(environment: Environment, tmp_path: Path) -> None:
+def test_the_table_outlives_a_plugin_with_a_range_that_is_none(environment: Preforked, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", SQUARE.replace("Interval(0.0)", "lambda arguments, channels: (0, 1)"))
     rows = json.loads(environment.run("p3d-regression", "activations", "--json").stdout)
     (row,) = [row for row in rows if row["name"] == "square"]
@@ -242,7 +252,7 @@ def test_the_table_outlives_a_plugin_with_a_range_that_is_none(environment: Envi
     assert "cannot be computed: its range is (0, 1)" in last_line(run(environment, "build('square')"))
 
 
-def test_a_newer_version_of_a_plugin_is_a_warning(environment: Environment, tmp_path: Path) -> None:
+def test_a_newer_version_of_a_plugin_is_a_warning(environment: Preforked, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", SQUARE)
     code = """
         trained = build('square')
@@ -254,9 +264,9 @@ def test_a_newer_version_of_a_plugin_is_a_warning(environment: Environment, tmp_
     assert "trained with square of p3d-square 0.9, here it is p3d-square 1.0" in printed
 
 
-def test_doctor_names_a_broken_plugin_and_still_works(environment: Environment, tmp_path: Path) -> None:
+def test_doctor_names_a_broken_plugin_and_still_works(environment: Preforked, tmp_path: Path) -> None:
     write_plugin(tmp_path, "broken", "import no_such_module")
-    result = environment.run("p3d-regression", "doctor", "--json")
+    result = ask_doctor(environment, "--json")
     assert result.returncode == 0, result.stdout
     (found,) = json.loads(result.stdout)["plugins"]
     assert found["state"] == "failed"
@@ -302,7 +312,7 @@ BROKEN_PROMISES = {
 
 
 @pytest.mark.parametrize("promise", BROKEN_PROMISES)
-def test_a_promise_that_is_broken_stops_before_training(environment: Environment, tmp_path: Path, promise: str) -> None:
+def test_a_promise_that_is_broken_stops_before_training(environment: Preforked, tmp_path: Path, promise: str) -> None:
     build, reason = BROKEN_PROMISES[promise]
     source = SQUARE.replace(", Square,", f", {build},").replace("    @hookimpl", f"{OTHERS}\n    @hookimpl")
     write_plugin(tmp_path, "p3d_square", source)

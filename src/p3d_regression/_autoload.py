@@ -8,7 +8,7 @@ import sys
 
 
 def autoload() -> None:
-    """Arm the plugin; on any failure say so in one warning and leave torch and upstream alone."""
+    """Arm the plugin; on any failure say so in one warning and leave torch and pytorch-3dunet alone."""
     try:
         from .patches.activation import activate
 

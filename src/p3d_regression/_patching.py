@@ -45,7 +45,7 @@ class Patch:
             action()
         self.undo_actions.clear()
         if self.is_applied:
-            self.state, self.detail = "undone", "upstream's own function is back"
+            self.state, self.detail = "undone", "the own function of pytorch-3dunet is back"
             logger.debug("%s: %s", self.target, self.state)
 
     def report(self) -> dict[str, str]:
@@ -59,7 +59,7 @@ def patch_of(function: object) -> Patch | None:
 
 
 def original_of(function: Any) -> Any:
-    """Upstream's own function, where ``function`` is this project's replacement of it."""
+    """The function of pytorch-3dunet, where ``function`` is this project's replacement of it."""
     return function.__wrapped__ if patch_of(function) else function
 
 
@@ -93,14 +93,14 @@ def replace_function(
     if existing := patch_of(original):
         return existing
     if original is None:
-        return Patch(target, "unsupported", "upstream has no such function")
+        return Patch(target, "unsupported", "pytorch-3dunet has no such function")
     if not inspect.isfunction(original):
-        return Patch(
-            target, "unsupported", f"upstream has an object of type {type(original).__name__} there, not a function"
-        )
+        kind = type(original).__name__
+        return Patch(target, "unsupported", f"pytorch-3dunet has an object of type {kind} there, not a function")
     found = list(inspect.signature(original).parameters)
     if parameters is not None and found != parameters:
-        return Patch(target, "unsupported", f"upstream takes ({', '.join(found)}), expected ({', '.join(parameters)})")
+        signatures = f"({', '.join(found)}), expected ({', '.join(parameters)})"
+        return Patch(target, "unsupported", f"pytorch-3dunet takes {signatures}")
     patch = Patch(target, "applied", "replaced")
     wrapper = mark(wrap(original, patch), patch)
     _rebind(module, name, original, wrapper)

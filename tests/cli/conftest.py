@@ -1,25 +1,18 @@
-"""Upstream alone, in one process per test file."""
-
-from collections.abc import Iterator
+"""Configs that upstream does not do well with, for upstream alone and with the plugin."""
 
 import pytest
 
-from support.environments import Environment
 from support.preforked import Preforked
 from support.traps import Traps
 
 
 @pytest.fixture(scope="module")
-def traps(bare: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traps]:
-    """Upstream without the plugin, and configs that it does not do well with."""
-    directory = tmp_path_factory.mktemp("traps")
-    with Preforked(bare, directory) as server:
-        yield Traps(server, directory)
+def traps(forked_bare: Preforked, tmp_path_factory: pytest.TempPathFactory) -> Traps:
+    """Upstream without the plugin."""
+    return Traps(forked_bare, tmp_path_factory.mktemp("traps"))
 
 
 @pytest.fixture(scope="module")
-def runs(plugin: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traps]:
+def runs(forked: Preforked, tmp_path_factory: pytest.TempPathFactory) -> Traps:
     """Upstream with the plugin, and the same configs."""
-    directory = tmp_path_factory.mktemp("runs")
-    with Preforked(plugin, directory) as server:
-        yield Traps(server, directory)
+    return Traps(forked, tmp_path_factory.mktemp("runs"))

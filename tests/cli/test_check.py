@@ -11,14 +11,15 @@ import pytest
 from p3d_regression.demo.data import load_hemispheres
 from p3d_regression.demo.training import Run
 from support.checks import merged
-from support.environments import Environment
+from support.environments import Environment, Programs
 from support.lab import Trained, prediction_config, training_config, write_config, write_volumes
+from support.preforked import Preforked
 
 OURS = {"name": "UNet3D", "final_activation": "none"}
 SOFTMAX = {"name": "UNet3D", "final_sigmoid": False}
 
 
-def check(environment: Environment, *arguments: object) -> tuple[int, list[dict[str, Any]]]:
+def check(environment: Programs, *arguments: object) -> tuple[int, list[dict[str, Any]]]:
     result = environment.run("p3d-regression", "check", "--json", *arguments)
     assert "Traceback" not in result.stderr
     return result.returncode, json.loads(result.stdout)
@@ -38,24 +39,24 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestTheFloorIsWhereUpstreamGetsStuck:
-    def trained(self, plugin: Environment, demo: Path, layer: str) -> tuple[dict[str, Any], list[float], list[float]]:
+    def trained(self, forked: Preforked, demo: Path, layer: str) -> tuple[dict[str, Any], list[float], list[float]]:
         """The report of the check; scores and losses of all validations of the training that follows."""
         run = Run(layer, demo / layer, demo / "train.h5", demo / "test.h5", iterations=3)
         run.directory.mkdir()
         for path, text in run.configs().items():
             # three iterations have to show something
             path.write_text(text.replace("learning_rate: 0.002", "learning_rate: 0.01"))
-        code, (report,) = check(plugin, run.directory / "train.yml")
+        code, (report,) = check(forked, run.directory / "train.yml")
         assert code == (layer != "none")
-        result = plugin.having(OMP_NUM_THREADS="2").run("train3dunet", "--config", run.directory / "train.yml")
+        result = forked.run("train3dunet", "--config", run.directory / "train.yml")
         assert result.returncode == 0, result.stderr
         scalars = Trained(run.directory, "", "").scalars
         scores, losses = ([value for _, value in scalars[f"val_{kind}_avg"]] for kind in ("eval_score", "loss"))
         assert len(scores) == 4
         return report, scores, losses
 
-    def test_softmax_at_the_floor_itself(self, plugin: Environment, demo: Path) -> None:
-        report, scores, losses = self.trained(plugin, demo, "softmax")
+    def test_softmax_at_the_floor_itself(self, forked: Preforked, demo: Path) -> None:
+        report, scores, losses = self.trained(forked, demo, "softmax")
         floor = report["phases"]["val"]["floor"]["MSE"]
         assert scores == pytest.approx([floor] * 4, rel=1e-6)
         assert losses[-1] < losses[0]
@@ -64,8 +65,8 @@ class TestTheFloorIsWhereUpstreamGetsStuck:
         assert f"MSE cannot fall below {floor:.6g}" in found["message"]
         assert found["fix"] == "model:\n  # delete final_sigmoid\n  final_activation: none"
 
-    def test_sigmoid_approaches_it_from_above(self, plugin: Environment, demo: Path) -> None:
-        report, scores, losses = self.trained(plugin, demo, "sigmoid")
+    def test_sigmoid_approaches_it_from_above(self, forked: Preforked, demo: Path) -> None:
+        report, scores, losses = self.trained(forked, demo, "sigmoid")
         floor = report["phases"]["val"]["floor"]["MSE"]
         assert all(score >= floor for score in scores)
         assert scores == sorted(scores, reverse=True)
@@ -75,8 +76,8 @@ class TestTheFloorIsWhereUpstreamGetsStuck:
         assert report["phases"]["val"]["floor"]["MSELoss"] == 0
         assert {"P3D106", "P3D501"} <= codes(report)
 
-    def test_none_has_no_floor(self, plugin: Environment, demo: Path) -> None:
-        report, scores, _ = self.trained(plugin, demo, "none")
+    def test_none_has_no_floor(self, forked: Preforked, demo: Path) -> None:
+        report, scores, _ = self.trained(forked, demo, "none")
         assert report["findings"] == []
         val = report["phases"]["val"]
         assert val["floor"] == {"MSELoss": 0, "MSE": 0}
@@ -115,13 +116,13 @@ class TestOutput:
         assert first["phases"]["train"]["floor"]["MSE"] == pytest.approx(((shown - 1) ** 2).mean())
         assert first["phases"]["train"]["constant"]["MSE"] == pytest.approx(shown.var())
 
-    def test_nan_is_null(self, plugin: Environment, tmp_path: Path) -> None:
+    def test_nan_is_null(self, forked: Preforked, tmp_path: Path) -> None:
         write_volumes(tmp_path)
         with h5py.File(tmp_path / "train.h5", "a") as file:
             file["label"][1, 2, 3] = np.nan
             file["label"][1, 2, 4] = np.inf
         path = write_config(tmp_path / "train.yml", training_config(tmp_path, OURS))
-        code, (report,) = check(plugin, path)
+        code, (report,) = check(forked, path)
         assert code == 1
         assert codes(report) == {"P3D502"}
         train = report["phases"]["train"]
@@ -142,38 +143,38 @@ class TestOutput:
         assert lines[-1].startswith("4 error(s), 0 warning(s).")
         assert result.stderr == ""
 
-    def test_without_data_no_file_is_opened(self, plugin: Environment, data: Path) -> None:
+    def test_without_data_no_file_is_opened(self, forked: Preforked, data: Path) -> None:
         config = merged(training_config(data, SOFTMAX), {"loaders": {"train": {"file_paths": ["/no/such/file.h5"]}}})
         path = write_config(data / "wrong.yml", config)
-        code, (report,) = check(plugin, "--no-data", path)
+        code, (report,) = check(forked, "--no-data", path)
         assert code == 1
         assert codes(report) == {"P3D101", "P3D106"}
         assert "phases" not in report
-        code, (report,) = check(plugin, path)
+        code, (report,) = check(forked, path)
         assert {"P3D101", "P3D106", "P3D403"} <= codes(report)
 
-    def test_select_and_ignore(self, plugin: Environment, data: Path) -> None:
+    def test_select_and_ignore(self, forked: Preforked, data: Path) -> None:
         path = write_config(data / "wrong.yml", training_config(data, SOFTMAX))
-        assert codes(check(plugin, path, "--select", "P3D101,P3D5")[1][0]) == {"P3D101", "P3D501"}
-        assert codes(check(plugin, path, "--ignore", "P3D5", "--ignore", "P3D106")[1][0]) == {"P3D101"}
-        code, (report,) = check(plugin, path, "--select", "P3D6")
+        assert codes(check(forked, path, "--select", "P3D101,P3D5")[1][0]) == {"P3D101", "P3D501"}
+        assert codes(check(forked, path, "--ignore", "P3D5", "--ignore", "P3D106")[1][0]) == {"P3D101"}
+        code, (report,) = check(forked, path, "--select", "P3D6")
         assert (code, report["findings"]) == (0, [])
-        result = plugin.run("p3d-regression", "check", path, "--select", "P3D999")
+        result = forked.run("p3d-regression", "check", path, "--select", "P3D999")
         assert result.returncode == 2
         assert "there is no rule 'P3D999'" in result.stderr
 
-    def test_names_no_config(self, plugin: Environment) -> None:
-        result = plugin.run("p3d-regression", "check")
+    def test_names_no_config(self, forked: Preforked) -> None:
+        result = forked.run("p3d-regression", "check")
         assert result.returncode == 2
         assert "name the configs" in result.stderr
 
-    def test_a_rule_is_explained(self, plugin: Environment) -> None:
-        result = plugin.run("p3d-regression", "rule", "P3D202")
+    def test_a_rule_is_explained(self, forked: Preforked) -> None:
+        result = forked.run("p3d-regression", "rule", "P3D202")
         assert result.returncode == 0
         assert result.stdout.startswith("### P3D202 score-direction\n")
-        listed = plugin.run("p3d-regression", "rule").stdout.splitlines()
+        listed = forked.run("p3d-regression", "rule").stdout.splitlines()
         assert "P3D202  error     score-direction" in listed
-        assert plugin.run("p3d-regression", "rule", "P3D999").returncode == 2
+        assert forked.run("p3d-regression", "rule", "P3D999").returncode == 2
 
 
 class TestUpstreamsOptions:
@@ -181,54 +182,54 @@ class TestUpstreamsOptions:
     def predict(self, data: Path, tmp_path: Path) -> Path:
         return write_config(tmp_path / "predict.yml", prediction_config(data, OURS))
 
-    def test_override_the_config(self, plugin: Environment, data: Path, predict: Path) -> None:
+    def test_override_the_config(self, forked: Preforked, data: Path, predict: Path) -> None:
         missing = data / "not there.pytorch"
         options = ["--loaders.test.file_paths", data / "train.h5", data / "no.h5", "--model_path", missing]
-        code, (report,) = check(plugin, predict, *options)
+        code, (report,) = check(forked, predict, *options)
         assert code == 1
         assert codes(report) == {"P3D403", "P3D601"}
         messages = " ".join(finding["message"] for finding in report["findings"])
         assert "no.h5" in messages
         assert "not there.pytorch" in messages
         options = ["--loaders.test.slice_builder.patch_shape", "4", "64", "640"]
-        code, (report,) = check(plugin, "--config", predict, *options)
+        code, (report,) = check(forked, "--config", predict, *options)
         assert "P3D406" in codes(report)
 
-    def test_are_those_of_upstream(self, plugin: Environment, predict: Path) -> None:
-        result = plugin.run("p3d-regression", "check", predict, "--nonsense", "5")
+    def test_are_those_of_upstream(self, forked: Preforked, predict: Path) -> None:
+        result = forked.run("p3d-regression", "check", predict, "--nonsense", "5")
         assert result.returncode == 2
         assert "unrecognized arguments: --nonsense 5" in result.stderr
         assert "Traceback" not in result.stderr
 
-    def test_that_do_not_fit_the_config(self, plugin: Environment, data: Path) -> None:
+    def test_that_do_not_fit_the_config(self, forked: Preforked, data: Path) -> None:
         path = write_config(data / "good.yml", training_config(data, OURS))
-        code, (report,) = check(plugin, path, "--loaders.test.file_paths", "a.h5")
+        code, (report,) = check(forked, path, "--loaders.test.file_paths", "a.h5")
         assert code == 2
         (failure,) = report["failures"]
-        assert "upstream refuses --loaders.test.file_paths a.h5: Invalid config key" in failure
+        assert "pytorch-3dunet rejects --loaders.test.file_paths a.h5: Invalid config key" in failure
 
 
 class TestPrediction:
-    def test_labels_of_the_test_volume(self, plugin: Environment, data: Path, tmp_path: Path) -> None:
+    def test_labels_of_the_test_volume(self, forked: Preforked, data: Path, tmp_path: Path) -> None:
         path = write_config(tmp_path / "predict.yml", prediction_config(data, OURS))
-        _, (report,) = check(plugin, path, "--ignore", "P3D601")
+        _, (report,) = check(forked, path, "--ignore", "P3D601")
         assert report["findings"] == []
         assert report["phases"].keys() == {"test"}
         assert report["phases"]["test"]["labels"][0]["count"] == 4 * 64 * 64
         assert report["phases"]["test"]["floor"] == {}
 
-    def test_a_layer_that_was_not_trained_with(self, plugin: Environment, tmp_path: Path) -> None:
+    def test_a_layer_that_was_not_trained_with(self, forked: Preforked, tmp_path: Path) -> None:
         """Upstream's own keys: nothing in the checkpoint tells, but the copy of the training config does."""
         write_volumes(tmp_path)
         train = write_config(
             tmp_path / "train.yml", training_config(tmp_path, {"name": "UNet3D", "is_segmentation": False})
         )
-        assert plugin.run("train3dunet", "--config", train).returncode == 0
+        assert forked.run("train3dunet", "--config", train).returncode == 0
         wrong = write_config(tmp_path / "wrong.yml", prediction_config(tmp_path, {"name": "UNet3D"}))
         good = write_config(
             tmp_path / "good.yml", prediction_config(tmp_path, {"name": "UNet3D", "is_segmentation": False})
         )
-        code, (found, fine) = check(plugin, wrong, good)
+        code, (found, fine) = check(forked, wrong, good)
         assert code == 1
         (finding,) = found["findings"]
         assert finding["code"] == "P3D602"
@@ -237,8 +238,8 @@ class TestPrediction:
         assert fine["findings"] == []
 
 
-def test_no_slower_than_the_imports_that_a_training_needs(plugin: Environment, data: Path) -> None:
-    """Not measured here, see benchmarks: but what would make it slow is not imported."""
+def test_imports_no_more_of_what_is_large_than_a_training_does(plugin: Environment, data: Path) -> None:
+    """How long it takes is measured by the benchmarks; what would make it slow is not imported."""
     path = write_config(data / "good.yml", training_config(data, OURS))
     plugin.check(f"""
         import sys

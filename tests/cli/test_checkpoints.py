@@ -1,6 +1,7 @@
 """A checkpoint remembers its final activation: resumed, pre-trained and predicted with upstream's own commands."""
 
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 
 from support.environments import Environment
 from support.lab import Job, Lab, Trained, prediction_config, training_config, write_config, write_volumes
+from support.preforked import Preforked
 
 SOFTPLUS2 = {"name": "softplus", "beta": 2}
 
@@ -54,7 +56,7 @@ class TestPrediction:
 
     @pytest.mark.parametrize("earlier", [False, True])
     def test_a_different_config_writes_nothing(
-        self, plugin: Environment, trained: Trained, tmp_path: Path, earlier: bool
+        self, forked: Preforked, trained: Trained, tmp_path: Path, earlier: bool
     ) -> None:
         output = tmp_path / "predictions"
         if earlier:
@@ -62,7 +64,7 @@ class TestPrediction:
             (output / "val_predictions.h5").write_bytes(b"earlier")
         config = prediction_config(trained.directory, {"name": "UNet3D", "final_activation": "softplus"})
         config["loaders"]["output_dir"] = str(output)
-        result = plugin.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
+        result = forked.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
         assert result.returncode != 0
         assert "CheckpointMismatchError: model.final_activation: the config says softplus, the checkpoint was " in (
             result.stderr
@@ -74,43 +76,43 @@ class TestPrediction:
             assert not output.exists()
 
     def test_the_explicit_way_shows_one_clear_message(
-        self, plugin: Environment, trained: Trained, tmp_path: Path
+        self, forked: Preforked, trained: Trained, tmp_path: Path
     ) -> None:
         config = prediction_config(trained.directory, {"name": "UNet3D", "final_activation": "none"})
         path = write_config(tmp_path / "predict.yml", config)
-        result = plugin.run("p3d-regression", "run", "predict3dunet", "--config", path)
+        result = forked.run("p3d-regression", "run", "predict3dunet", "--config", path)
         assert result.returncode == 1
         assert result.stderr.startswith("Error: model.final_activation: the config says none")
 
-    def test_a_plain_checkpoint_follows_the_config(self, plugin: Environment, lab: Lab, tmp_path: Path) -> None:
+    def test_a_plain_checkpoint_follows_the_config(self, forked: Preforked, lab: Lab, tmp_path: Path) -> None:
         plain = lab.train("bare", is_segmentation=False)
         config = prediction_config(plain.directory, {"name": "UNet3D", "final_activation": "none"})
         config["loaders"]["output_dir"] = str(tmp_path / "predictions")
         config["loaders"]["test"]["file_paths"] = [str(plain.directory / "val.h5")]
-        result = plugin.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
+        result = forked.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
         assert result.returncode == 0, result.stderr
         ours = Trained(tmp_path, "", "")
         np.testing.assert_array_equal(ours.prediction, plain.prediction, strict=True)
 
-    def test_ours_loads_in_plain_upstream(self, bare: Environment, lab: Lab, tmp_path: Path) -> None:
+    def test_ours_loads_in_plain_upstream(self, forked_bare: Preforked, lab: Lab, tmp_path: Path) -> None:
         """With the portable pair, where the plugin is missing: same weights, same values."""
         ours = lab.do(Job("plugin", {"final_activation": "none", "is_segmentation": False}))
         config = prediction_config(
             ours.directory, {"name": "UNet3D", "final_activation": "none", "is_segmentation": False}
         )
         config["loaders"]["output_dir"] = str(tmp_path / "predictions")
-        result = bare.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
+        result = forked_bare.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
         assert result.returncode == 0, result.stderr
         np.testing.assert_array_equal(Trained(tmp_path, "", "").prediction, ours.prediction, strict=True)
 
 
 class TestTraining:
     @pytest.fixture
-    def train(self, plugin: Environment, trained: Trained, tmp_path: Path) -> Callable[..., Any]:
+    def train(self, forked: Preforked, trained: Trained, tmp_path: Path) -> Callable[..., Any]:
         def run(section: dict[str, Any], model: dict[str, Any]) -> Any:
             config = training_config(trained.directory, {"name": "UNet3D", **model}, iterations=8)
             config["trainer"] |= {"checkpoint_dir": str(tmp_path / "checkpoints"), **section}
-            return plugin.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
+            return forked.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
 
         return run
 
@@ -152,29 +154,37 @@ def wait_for(log: Path, pattern: str, process: Any) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("resumed", [{}, {"final_activation": SOFTPLUS2}], ids=["silent", "named"])
-def test_killed_in_the_middle_a_resumed_training_goes_on(
-    plugin: Environment, tmp_path: Path, resumed: dict[str, Any]
-) -> None:
-    write_volumes(tmp_path, labels=(0.0, 20.0))
+@pytest.fixture(scope="module")
+def killed(plugin: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a training that was killed in the middle, a real process."""
+    directory = tmp_path_factory.mktemp("killed")
+    write_volumes(directory, labels=(0.0, 20.0))
     model = {"name": "UNet3D", "final_activation": SOFTPLUS2}
-    config = training_config(tmp_path, model, iterations=100_000)
+    config = training_config(directory, model, iterations=100_000)
     config["trainer"]["validate_after_iters"] = 3
     config["trainer"]["max_num_epochs"] = 100_000
-    log = tmp_path / "log"
-    process = plugin.start("train3dunet", "--config", write_config(tmp_path / "train.yml", config), output=log)
+    log = directory / "log"
+    process = plugin.start("train3dunet", "--config", write_config(directory / "train.yml", config), output=log)
     try:
         # the checkpoint of iteration 3 is written, and the training goes on
         wait_for(log, r"Training iteration \[5/", process)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+    return directory
+
+
+@pytest.mark.parametrize("resumed", [{}, {"final_activation": SOFTPLUS2}], ids=["silent", "named"])
+def test_killed_in_the_middle_a_resumed_training_goes_on(
+    forked: Preforked, killed: Path, tmp_path: Path, resumed: dict[str, Any]
+) -> None:
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
     checkpoint = tmp_path / "checkpoints" / "last_checkpoint.pytorch"
     assert remembered(checkpoint)["beta"] == 2.0
 
     config = training_config(tmp_path, {"name": "UNet3D", **resumed}, iterations=12)
     config["trainer"] |= {"validate_after_iters": 12, "resume": str(checkpoint)}
-    result = plugin.run("train3dunet", "--config", write_config(tmp_path / "resume.yml", config))
+    result = forked.run("train3dunet", "--config", write_config(tmp_path / "resume.yml", config))
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("taken from the checkpoint") == (0 if resumed else 1)
     state = torch.load(checkpoint, weights_only=True)
@@ -182,7 +192,7 @@ def test_killed_in_the_middle_a_resumed_training_goes_on(
     assert remembered(checkpoint)["beta"] == 2.0
 
     predict = write_config(tmp_path / "predict.yml", prediction_config(tmp_path, {"name": "UNet3D"}))
-    result = plugin.run("predict3dunet", "--config", predict)
+    result = forked.run("predict3dunet", "--config", predict)
     assert result.returncode == 0, result.stderr
     trained = Trained(tmp_path, "", "")
     assert trained.prediction.min() >= 0

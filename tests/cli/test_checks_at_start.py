@@ -1,13 +1,12 @@
 """The rules that need no data, when upstream's own commands start."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.checks import merged
-from support.environments import Environment
 from support.lab import prediction_config, training_config, write_config, write_volumes
 from support.preforked import Preforked
 
@@ -19,30 +18,14 @@ WRONG = {"trainer": {"eval_score_higher_is_better": True}}
 CODE = "P3D202 score-direction: trainer.eval_score_higher_is_better: is true, but MSE is an error"
 
 
-@pytest.fixture(scope="module")
-def servers(plugin: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Preforked]]:
-    """Upstream's commands for each value of the setting."""
-    made = {
-        setting: Preforked(
-            plugin.having(**({"P3D_REGRESSION_CHECKS": setting} if setting else {})),
-            tmp_path_factory.mktemp("printed"),
-        )
-        for setting in ("", "off", "warn", "error", "sometimes")
-    }
-    for server in made.values():
-        server.__enter__()
-    yield made
-    for server in made.values():
-        server.__exit__()
-
-
 Train = Callable[..., Any]
 
 
 @pytest.fixture
-def train(servers: dict[str, Preforked], tmp_path: Path) -> Train:
+def train(forked: Preforked, tmp_path: Path) -> Train:
     def run(setting: str, config: dict[str, Any]) -> Any:
-        return servers[setting].run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
+        environment = forked.having(P3D_REGRESSION_CHECKS=setting)
+        return environment.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
 
     write_volumes(tmp_path)
     return run
@@ -108,13 +91,13 @@ class TestTraining:
 
 class TestPrediction:
     @pytest.fixture
-    def predict(self, train: Train, servers: dict[str, Preforked], tmp_path: Path) -> Train:
+    def predict(self, train: Train, forked: Preforked, tmp_path: Path) -> Train:
         assert train("", training_config(tmp_path, OURS)).returncode == 0
 
         def run(changes: dict[str, Any], model: dict[str, Any] = OURS) -> Any:
             config = merged(prediction_config(tmp_path, model), changes)
             path = write_config(tmp_path / "predict.yml", config)
-            return servers[""].run("predict3dunet", "--config", path)
+            return forked.run("predict3dunet", "--config", path)
 
         return run
 
@@ -144,20 +127,20 @@ class TestPrediction:
         assert "P3D605 input-file-written" in line
 
 
-def test_run_as_a_module_the_prediction_is_checked_too(plugin: Environment, tmp_path: Path) -> None:
+def test_run_as_a_module_the_prediction_is_checked_too(forked: Preforked, tmp_path: Path) -> None:
     """There upstream's module has another name, and is not patched itself."""
     write_volumes(tmp_path)
     train = write_config(tmp_path / "train.yml", training_config(tmp_path, OURS))
-    assert plugin.run("python", "-m", "pytorch3dunet.train", "--config", train).returncode == 0
+    assert forked.run("python", "-m", "pytorch3dunet.train", "--config", train).returncode == 0
     config = merged(prediction_config(tmp_path, OURS), {"predictor": {"save_segmentation": True}})
-    result = plugin.run("python", "-m", "pytorch3dunet.predict", "--config", write_config(tmp_path / "p.yml", config))
+    result = forked.run("python", "-m", "pytorch3dunet.predict", "--config", write_config(tmp_path / "p.yml", config))
     assert result.returncode != 0
     assert "P3D603 segmentation-saved" in result.stderr
 
 
-def test_no_random_number_is_drawn_and_nothing_is_changed(plugin: Environment, tmp_path: Path) -> None:
+def test_no_random_number_is_drawn_and_nothing_is_changed(forked: Preforked, tmp_path: Path) -> None:
     write_config(tmp_path / "train.yml", merged(training_config(tmp_path, UPSTREAMS), WRONG))
-    plugin.check(f"""
+    forked.check(f"""
         import copy, logging, random
         import numpy, torch, yaml
         import pytorch3dunet.train

@@ -1,34 +1,25 @@
-"""Every name in ``p3d-regression activations``, through upstream's own commands."""
+"""One final activation of each kind through upstream's own commands, and the table of all; in process: tests/model."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
-from support.activations import ROWS, assert_one_function, trained_with
-from support.environments import Environment
+from support.activations import KINDS, ROWS, assert_one_function, trained_with
 from support.lab import Lab
 from support.preforked import Preforked
 
 
-@pytest.fixture(scope="module")
-def many(plugin: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab for many trainings."""
-    with Preforked(plugin, tmp_path_factory.mktemp("printed")) as environment:
-        yield Lab(tmp_path_factory.mktemp("many"), {"plugin": environment})
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_trains_validates_and_predicts_one_and_the_same_function(many: Lab, name: str) -> None:
-    trained = trained_with(many, "plugin", name)
+@pytest.mark.parametrize("name", KINDS)
+def test_trains_validates_and_predicts_one_and_the_same_function(lab: Lab, name: str) -> None:
+    trained = trained_with(lab, "plugin", name)
     assert_one_function(trained, ROWS[name])
     (line,) = [line for line in trained.predict_log.splitlines() if "P3DRegression" in line]
     assert "taken from the checkpoint" in line
     assert f"output range {ROWS[name]['range_text']}" in line
 
 
-def test_the_table_for_programs(plugin: Environment) -> None:
-    result = plugin.run("p3d-regression", "activations", "--json")
+def test_the_table_for_programs(forked: Preforked) -> None:
+    result = forked.run("p3d-regression", "activations", "--json")
     assert result.returncode == 0, result.stderr
     rows = json.loads(result.stdout)
     assert {row["name"]: row for row in rows} == ROWS
@@ -40,8 +31,8 @@ def test_the_table_for_programs(plugin: Environment) -> None:
     assert ROWS["bounded"]["arguments"][1]["required"] is True
 
 
-def test_the_table_for_people(plugin: Environment) -> None:
-    result = plugin.run("p3d-regression", "activations")
+def test_the_table_for_people(forked: Preforked) -> None:
+    result = forked.run("p3d-regression", "activations")
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     for name, row in ROWS.items():

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pytorch3dunet.unet3d.trainer import create_trainer
 
 from p3d_regression.metrics.registry import registry
 from p3d_regression.metrics.score import resolve
@@ -35,30 +36,78 @@ _ALONE = ("R2Score", "PearsonCorrCoef", "PeakSignalNoiseRatio", "SpearmanCorrCoe
 CASES = [(metric.name, size) for metric in METRICS for size in (1, 3) if size == 3 or metric.name in _ALONE]
 
 
-@pytest.mark.parametrize(("name", "batch_size"), CASES)
-def test_every_metric_is_that_of_the_whole_validation(runs: Traps, name: str, batch_size: int) -> None:
+#: These through a whole training; all of them by the validation of a trainer in this process.
+TRAINED = [
+    ("PeakSignalNoiseRatio", 1),
+    ("R2Score", 3),
+    ("SpearmanCorrCoef", 3),
+    ("StructuralSimilarityIndexMeasure", 3),
+]
+
+
+def options_of(name: str) -> dict[str, Any]:
     registration = registry().get(name, "here")
     assert registration is not None
     example = {**registration.component.example}
     if name == "StructuralSimilarityIndexMeasure":
         example["sigma"] = [0.5, 1.5, 1.5]
-    trap = runs.new()
-    changes = merged(OURS, with_five_patches(trap))
-    changes = merged(changes, {"eval_metric": {"name": name, **example}, "loaders": {"batch_size": batch_size}})
-    changes = merged(changes, {"model": {"final_activation": "softplus"}})
-    run = trap.train(changes, iterations=2).succeeded()
-    output, label = (tensor.double() for tensor in compared(run))
+    return {"name": name, **example}
+
+
+def changes_for(name: str, batch_size: int, five_patches: dict[str, Any]) -> dict[str, Any]:
+    changes = merged(OURS, five_patches)
+    changes = merged(changes, {"eval_metric": options_of(name), "loaders": {"batch_size": batch_size}})
+    return merged(changes, {"model": {"final_activation": "softplus"}})
+
+
+def of_all_voxels(name: str, output: torch.Tensor, label: torch.Tensor) -> float:
+    """The metric of everything at once, in float64."""
+    output, label = output.double(), label.double()
     assert len(label) == 5
-    metric: Any = resolve({"name": name, **example}).build()
+    metric: Any = resolve(options_of(name)).build()
     if hasattr(metric, "set_dtype"):
         metric.set_dtype(torch.float64)
+    registration = registry().get(name, "here")
+    assert registration is not None
     if registration.component.on == "voxels":
         metric.update(output.flatten(), label.flatten())
     else:
         metric.update(output, label)
-    assert last(run) == pytest.approx(float(metric.compute()), rel=2e-6)
+    return float(metric.compute())
+
+
+@pytest.mark.parametrize(("name", "batch_size"), TRAINED)
+def test_the_score_of_a_training_is_that_of_the_whole_validation(runs: Traps, name: str, batch_size: int) -> None:
+    trap = runs.new()
+    run = trap.train(changes_for(name, batch_size, with_five_patches(trap)), iterations=2).succeeded()
+    wanted = of_all_voxels(name, *compared(run))
+    assert last(run) == pytest.approx(wanted, rel=2e-6)
     (score,) = re.findall(r"Validation finished. Loss: .* Evaluation score: (\S+)", log_of(run))[-1:]
-    assert float(score) == pytest.approx(float(metric.compute()), rel=1e-6)
+    assert float(score) == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def five_patches(runs: Traps) -> tuple[Trap, dict[str, Any]]:
+    trap = runs.new()
+    return trap, with_five_patches(trap)
+
+
+@pytest.mark.parametrize(("name", "batch_size"), CASES)
+def test_every_metric_is_that_of_the_whole_validation(
+    five_patches: tuple[Trap, dict[str, Any]], tmp_path: Path, name: str, batch_size: int
+) -> None:
+    trap, patches = five_patches
+    changes = merged(changes_for(name, batch_size, patches), {"trainer": {"checkpoint_dir": str(tmp_path)}})
+    trainer = create_trainer(trap.training_config(changes))
+    try:
+        score = trainer.validate()
+    finally:
+        trainer.writer.close()
+    model = trainer.model.eval()
+    with torch.no_grad():
+        pairs = [(model(raw), label) for raw, label in trainer.loaders["val"]]
+    output, label = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    assert score == pytest.approx(of_all_voxels(name, output, label), rel=2e-6)
 
 
 class TestTheBestIsTheBest:

@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 import pytest
 
-from support.activations import ROWS, assert_one_function, trained_with
-from support.environments import Environment, fork_environment
+from support.activations import KINDS, ROWS, assert_one_function, trained_with
+from support.environments import ROOT, Environment, fork_environment
 from support.lab import (
     Job,
     Lab,
@@ -41,12 +41,15 @@ def fork(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 
 @pytest.fixture(scope="module")
-def old(tmp_path_factory: pytest.TempPathFactory, fork: Environment) -> Iterator[Lab]:
-    with (
-        Preforked(fork, tmp_path_factory.mktemp("printed")) as with_plugin,
-        Preforked(fork.having(P3D_REGRESSION_DISABLE="1"), tmp_path_factory.mktemp("printed")) as without,
-    ):
-        yield Lab(tmp_path_factory.mktemp("old"), {"fork": with_plugin, "fork without plugin": without})
+def forked_old(tmp_path_factory: pytest.TempPathFactory, fork: Environment) -> Iterator[Preforked]:
+    with Preforked(fork, tmp_path_factory.mktemp("printed")) as programs:
+        yield programs
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory, forked_old: Preforked) -> Lab:
+    environments = {"fork": forked_old, "fork without plugin": forked_old.having(P3D_REGRESSION_DISABLE="1")}
+    return Lab(tmp_path_factory.mktemp("old"), environments)
 
 
 def test_it_is_the_old_one(fork: Environment) -> None:
@@ -54,9 +57,9 @@ def test_it_is_the_old_one(fork: Environment) -> None:
     assert fork.run("p3d-regression", "doctor").returncode == 0
 
 
-def test_the_trap_its_models_train_on_other_values_than_they_predict(fork: Environment) -> None:
+def test_the_trap_its_models_train_on_other_values_than_they_predict(forked_old: Preforked) -> None:
     """Upstream alone."""
-    fork.check("""
+    forked_old.check("""
         import torch
         from pytorch3dunet.unet3d.model import get_model
         model = get_model(dict(name="UNet3D", in_channels=1, out_channels=1, f_maps=[8, 16], num_groups=4))
@@ -65,7 +68,20 @@ def test_the_trap_its_models_train_on_other_values_than_they_predict(fork: Envir
     """)
 
 
-@pytest.mark.parametrize("name", ROWS)
+def test_every_name_is_one_and_the_same_function(forked_old: Preforked, fork: Environment) -> None:
+    """In training, evaluation and from a checkpoint, in one process."""
+    both = os.pathsep.join([fork.variables["PYTHONPATH"], str(ROOT / "tests")])
+    code = """
+        import pytorch3dunet
+        from support.one_function import assert_it_of_all
+        print(pytorch3dunet.__version__, assert_it_of_all())
+    """
+    version, count = forked_old.having(PYTHONPATH=both).check(code).split()[-2:]
+    assert version == "1.3.8"
+    assert int(count) == len(ROWS)
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_trains_validates_and_predicts_one_and_the_same_function(old: Lab, name: str) -> None:
     trained = trained_with(old, "fork", name)
     assert_one_function(trained, ROWS[name])
@@ -98,7 +114,7 @@ def test_without_the_key_same_bits_with_and_without_the_plugin(old: Lab) -> None
         np.testing.assert_array_equal(value, theirs.weights[key], strict=True)
 
 
-def test_losses_masks_metrics_and_pictures(fork: Environment, tmp_path: Path) -> None:
+def test_losses_masks_metrics_and_pictures(forked_old: Preforked, tmp_path: Path) -> None:
     """Its trainer hands tensors to TensorBoard, and weights to the loss where a dataset has some."""
     write_volumes(tmp_path)
     for name in ("train", "val"):
@@ -111,7 +127,7 @@ def test_losses_masks_metrics_and_pictures(fork: Environment, tmp_path: Path) ->
     config["eval_metric"] = {"name": "RMSE"}
     del config["trainer"]["eval_score_higher_is_better"]
     suit_the_fork(config)
-    result = fork.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
+    result = forked_old.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     (loss, score) = re.findall(r"Validation finished. Loss: (\S+). Evaluation score: (\S+)", result.stdout)[-1]
     assert float(score) == pytest.approx(math.sqrt(float(loss)), rel=1e-6)
@@ -123,39 +139,39 @@ def test_losses_masks_metrics_and_pictures(fork: Environment, tmp_path: Path) ->
 
 
 class TestADifferentConfig:
-    def test_is_an_error_before_anything_is_written(self, old: Lab, fork: Environment, tmp_path: Path) -> None:
+    def test_is_an_error_before_anything_is_written(self, old: Lab, forked_old: Preforked, tmp_path: Path) -> None:
         trained = trained_with(old, "fork", "softplus")
         config = prediction_config(trained.directory, {"name": "UNet3D", "final_activation": "none"})
         config["loaders"]["output_dir"] = str(tmp_path / "predictions")
         suit_the_fork(config)
-        result = fork.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
+        result = forked_old.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
         assert result.returncode != 0
         assert "CheckpointMismatchError: model.final_activation: the config says none" in result.stderr
         assert not (tmp_path / "predictions").exists()
 
-    def test_is_fine_for_a_pre_trained_checkpoint(self, old: Lab, fork: Environment, tmp_path: Path) -> None:
+    def test_is_fine_for_a_pre_trained_checkpoint(self, old: Lab, forked_old: Preforked, tmp_path: Path) -> None:
         trained = trained_with(old, "fork", "softplus")
         config = training_config(trained.directory, {"name": "UNet3D", "final_activation": "none"})
         config["trainer"]["pre_trained"] = str(trained.directory / "checkpoints" / "last_checkpoint.pytorch")
         config["trainer"]["checkpoint_dir"] = str(tmp_path / "checkpoints")
         suit_the_fork(config)
-        result = fork.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
+        result = forked_old.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
         assert result.returncode == 0, result.stderr
         assert "final activation none from the config, on pre-trained weights" in result.stdout
 
 
 class TestChecks:
-    def reports(self, fork: Environment, *arguments: object) -> list[dict]:
-        result = fork.run("p3d-regression", "check", "--json", *arguments)
+    def reports(self, forked_old: Preforked, *arguments: object) -> list[dict]:
+        result = forked_old.run("p3d-regression", "check", "--json", *arguments)
         assert "Traceback" not in result.stderr
         return json.loads(result.stdout)
 
-    def test_labels_and_floors_by_the_rules_of_this_version(self, fork: Environment, tmp_path: Path) -> None:
+    def test_labels_and_floors_by_the_rules_of_this_version(self, forked_old: Preforked, tmp_path: Path) -> None:
         """Its validation loss is computed after the last layer, its training loss before."""
         write_volumes(tmp_path)
         config = training_config(tmp_path, {"name": "UNet3D", "final_sigmoid": False})
         suit_the_fork(config)
-        (report,) = self.reports(fork, write_config(tmp_path / "train.yml", config))
+        (report,) = self.reports(forked_old, write_config(tmp_path / "train.yml", config))
         assert report["failures"] == []
         assert {finding["code"] for finding in report["findings"]} == {"P3D101", "P3D106", "P3D501"}
         with h5py.File(tmp_path / "val.h5") as file:
@@ -163,21 +179,21 @@ class TestChecks:
         assert report["phases"]["val"]["floor"] == pytest.approx({"MSELoss": floor, "MSE": floor})
         assert report["phases"]["train"]["floor"] == {"MSELoss": 0, "MSE": 0}
 
-    def test_files_that_it_would_skip(self, fork: Environment, tmp_path: Path) -> None:
+    def test_files_that_it_would_skip(self, forked_old: Preforked, tmp_path: Path) -> None:
         """With an error in its log, which must not get into the JSON."""
         write_volumes(tmp_path)
         config = training_config(tmp_path, {"name": "UNet3D", "final_activation": "none"})
         config["loaders"]["train"]["transformer"]["label"] = [{"name": "Totensor", "expand_dims": True}]
         suit_the_fork(config)
-        (report,) = self.reports(fork, write_config(tmp_path / "train.yml", config))
+        (report,) = self.reports(forked_old, write_config(tmp_path / "train.yml", config))
         assert {"P3D301", "P3D403"} <= {finding["code"] for finding in report["findings"]}
 
-    def test_at_the_start_of_a_training(self, fork: Environment, tmp_path: Path) -> None:
+    def test_at_the_start_of_a_training(self, forked_old: Preforked, tmp_path: Path) -> None:
         write_volumes(tmp_path)
         for model, code in (({"final_activation": "none"}, 1), ({}, 0)):
             config = training_config(tmp_path, {"name": "UNet3D", **model})
             config["trainer"]["eval_score_higher_is_better"] = True
             suit_the_fork(config)
-            result = fork.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
+            result = forked_old.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
             assert (result.returncode != 0) == code
             assert "P3D202 score-direction" in (result.stderr if code else result.stdout)

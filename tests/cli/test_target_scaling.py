@@ -14,9 +14,9 @@ from click.testing import CliRunner
 
 from p3d_regression.cli.main import main
 from support.checks import merged
-from support.environments import Environment
 from support.lab import Trained, prediction_config, training_config, write_config
 from support.ours import OURS, compared, hide, last, log_of, stopped_with
+from support.preforked import Preforked
 from support.traps import Run, Trap, Traps, is_recommended
 
 SCALED = merged(OURS, {"model": {"target_scaling": "standardize"}, "optimizer": {"learning_rate": 0.0002}})
@@ -184,7 +184,9 @@ class TestCheckpoints:
 class TestExport:
     """For an environment without the plugin."""
 
-    def test_plain_upstream_predicts_the_same_volume(self, trained: Trap, bare: Environment, tmp_path: Path) -> None:
+    def test_plain_upstream_predicts_the_same_volume(
+        self, trained: Trap, forked_bare: Preforked, tmp_path: Path
+    ) -> None:
         expected = trained.predict({"model": {"is_segmentation": ...}}).succeeded().left.prediction
         out = tmp_path / "plain.pytorch"
         result = CliRunner().invoke(main, ["export", str(checkpoint_of(trained)), str(out)])
@@ -195,23 +197,23 @@ class TestExport:
         assert "target_scaling" not in result.stdout
         config["model_path"] = str(out)
         config["loaders"]["output_dir"] = str(tmp_path / "predictions")
-        run = bare.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
+        run = forked_bare.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
         assert run.returncode == 0, run.stderr
         found = Trained(tmp_path, "", "").prediction
         np.testing.assert_allclose(found, expected, rtol=1e-5)
         # without the export it predicts standard deviations
         config["model_path"] = str(checkpoint_of(trained))
         config["loaders"]["output_dir"] = str(tmp_path / "again" / "predictions")
-        run = bare.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
+        run = forked_bare.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
         assert run.returncode == 0, run.stderr
         assert abs(Trained(tmp_path / "again", "", "").prediction).max() < 0.01 * abs(expected).max()
 
-    def test_a_graph_runs_without_the_plugin(self, trained: Trap, bare: Environment, tmp_path: Path) -> None:
+    def test_a_graph_runs_without_the_plugin(self, trained: Trap, forked_bare: Preforked, tmp_path: Path) -> None:
         out = tmp_path / "model.pt2"
         result = CliRunner().invoke(main, ["export", str(checkpoint_of(trained)), str(out)])
         assert result.exit_code == 0, result.output
         found = float(
-            bare.check(f"""
+            forked_bare.check(f"""
                 import sys, torch
                 model = torch.export.load({str(out)!r}).module()
                 print(model(torch.zeros(3, 1, 20, 36, 52)).mean().item())

@@ -1,10 +1,14 @@
 """Upstream's own console scripts: the trap without the plugin, and what the plugin makes of it."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from support.environments import Environment
 from support.lab import LABEL_RANGE, Lab, Trained, prediction_config, training_config, write_config, write_volumes
+from support.preforked import Preforked
 
 ARCHITECTURES = ["UNet3D", "ResidualUNet3D", "ResidualUNetSE3D", "UNet2D"]
 
@@ -17,6 +21,15 @@ def assert_same_bits(ours: Trained, theirs: Trained) -> None:
     for key, value in ours.weights.items():
         np.testing.assert_array_equal(value, theirs.weights[key], strict=True, err_msg=key)
     np.testing.assert_array_equal(ours.prediction, theirs.prediction, strict=True)
+
+
+def lines(log: str, directory: Path) -> list[str]:
+    """Those of loggers, without the time and the directory."""
+    return [
+        re.sub(r"\d+\.\d+ seconds", "", line.split(" [MainThread] ")[1].replace(str(directory), "..."))
+        for line in log.splitlines()
+        if " [MainThread] " in line
+    ]
 
 
 class TestTheTrapWithoutThePlugin:
@@ -58,6 +71,21 @@ class TestFinalActivationNone:
         for log in (ours.train_log, ours.predict_log):
             assert log.count("decides the model's output") == 1
 
+    def test_a_fresh_interpreter_does_the_same(self, plugin: Environment, lab: Lab, tmp_path: Path) -> None:
+        """The console scripts as a user starts them; everywhere else here they run in forks."""
+        forked = lab.train("plugin", final_activation="none")
+        write_volumes(tmp_path)
+        model = {"name": "UNet3D", "final_activation": "none"}
+        logs = []
+        for command, make in (("train3dunet", training_config), ("predict3dunet", prediction_config)):
+            config = write_config(tmp_path / f"{command}.yml", make(tmp_path, model))
+            result = plugin.run(command, "--config", config)
+            assert result.returncode == 0, result.stderr
+            logs.append(result.stdout)
+        assert_same_bits(Trained(tmp_path, *logs), forked)
+        for log, of_the_fork in zip(logs, (forked.train_log, forked.predict_log), strict=True):
+            assert lines(log, tmp_path) == lines(of_the_fork, forked.directory)
+
     def test_says_once_what_it_does(self, lab: Lab) -> None:
         trained = lab.train("plugin", final_activation="none")
         for log in (trained.train_log, trained.predict_log):
@@ -81,44 +109,44 @@ class TestWithoutTheKey:
 
 
 class TestBadInput:
-    def test_stops_with_a_clear_error_and_leaves_nothing_behind(self, plugin: Environment, tmp_path) -> None:
+    def test_stops_with_a_clear_error_and_leaves_nothing_behind(self, forked: Preforked, tmp_path: Path) -> None:
         write_volumes(tmp_path)
         config = training_config(tmp_path, {"name": "UNet3D", "final_activation": "nome"})
         before = sorted(tmp_path.iterdir())
         path = write_config(tmp_path / "train.yml", config)
-        result = plugin.run("train3dunet", "--config", path)
+        result = forked.run("train3dunet", "--config", path)
         assert result.returncode != 0
         assert "ConfigError: model.final_activation: 'nome' is not a known final activation" in result.stderr
         assert "did you mean none?" in result.stderr
         assert sorted(tmp_path.iterdir()) == sorted([*before, path])
 
     @pytest.mark.parametrize("misplace", ["misspelled", "misplaced"])
-    def test_a_key_that_nothing_would_read(self, plugin: Environment, tmp_path, misplace: str) -> None:
+    def test_a_key_that_nothing_would_read(self, forked: Preforked, tmp_path: Path, misplace: str) -> None:
         write_volumes(tmp_path)
         config = training_config(tmp_path, {"name": "UNet3D"})
         if misplace == "misspelled":
             config["model"]["final_activaton"] = "none"
         else:
             config["final_activation"] = "none"
-        result = plugin.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
+        result = forked.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
         assert result.returncode != 0
         assert "ConfigError: " in result.stderr
         assert not (tmp_path / "checkpoints").exists()
 
-    def test_prediction_stops_before_anything_is_written(self, plugin: Environment, lab: Lab, tmp_path) -> None:
+    def test_prediction_stops_before_anything_is_written(self, forked: Preforked, lab: Lab, tmp_path: Path) -> None:
         trained = lab.train("plugin", final_activation="none")
         config = prediction_config(trained.directory, {"name": "UNet3D", "final_activation": False})
         config["loaders"]["output_dir"] = str(tmp_path / "predictions")
-        result = plugin.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
+        result = forked.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
         assert result.returncode != 0
         assert "ConfigError: model.final_activation: False is a boolean" in result.stderr
         assert not (tmp_path / "predictions").exists()
 
 
-def test_disabled_the_plugin_leaves_upstream_alone(plugin: Environment, lab: Lab, tmp_path) -> None:
+def test_disabled_the_plugin_leaves_upstream_alone(forked: Preforked, lab: Lab, tmp_path: Path) -> None:
     write_volumes(tmp_path)
     model = {"name": "UNet3D", "final_activation": "none"}
-    environment = plugin.having(P3D_REGRESSION_DISABLE="1")
+    environment = forked.having(P3D_REGRESSION_DISABLE="1")
     for name, config in (("train", training_config), ("predict", prediction_config)):
         path = write_config(tmp_path / f"{name}.yml", config(tmp_path, model))
         result = environment.run(f"{name}3dunet", "--config", path)

@@ -1,7 +1,6 @@
 """What upstream alone makes of models, losses, metrics, optimizers and NaN, beside the rule that says so before."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 import torch
 
 from support.checks import merged
-from support.environments import Environment
 from support.preforked import Preforked
 from support.traps import Run, Traps
 
@@ -109,11 +107,9 @@ print(json.dumps([get_number_of_learnable_parameters(model), str(model)]))
 class TestActivatedOutputInLogitsLoss:
     @pytest.fixture(scope="class")
     @staticmethod
-    def with_plugin(plugin: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traps]:
-        directory = tmp_path_factory.mktemp("plugin")
+    def with_plugin(forked: Preforked, tmp_path_factory: pytest.TempPathFactory) -> Traps:
         # what the plugin refuses is done all the same
-        with Preforked(plugin.having(P3D_REGRESSION_CHECKS="warn"), directory) as server:
-            yield Traps(server, directory)
+        return Traps(forked.having(P3D_REGRESSION_CHECKS="warn"), tmp_path_factory.mktemp("plugin"))
 
     def test_p3d107_the_loss_stays_above_the_floor_of_two_sigmoids(self, with_plugin: Traps) -> None:
         losses = {}

@@ -69,7 +69,7 @@ def test_the_line_says_what_is_replaced(tmp_path: Path, log: pytest.LogCaptureFi
     log.clear()
     load_checkpoint(path, model)
     assert "final activation {name: softplus, beta: 2.0}, output range [0, inf), taken from" in log.text
-    assert "(upstream's Sigmoid is removed)" in log.text
+    assert "(pytorch-3dunet's Sigmoid is removed)" in log.text
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ class TestLoadingSeveralCheckpoints:
             model.load_state_dict(trained.state_dict())
             assert torch.equal(output(model), output(trained))
             (line,) = log.messages
-            assert "(upstream's Sigmoid is removed)" in line
+            assert "(pytorch-3dunet's Sigmoid is removed)" in line
 
     @pytest.mark.parametrize("silent", [{}, {"is_segmentation": False}, {"final_sigmoid": False}])
     def test_a_plain_one_gives_upstreams_own_back(self, log: pytest.LogCaptureFixture, silent: dict[str, bool]) -> None:
@@ -187,8 +187,8 @@ class TestLoadingSeveralCheckpoints:
         model.load_state_dict(plain.state_dict())
         assert torch.equal(output(model), output(plain))
         assert log.messages == [
-            f"p3d-regression {p3d_regression.__version__}: this checkpoint remembers no final activation: "
-            "the model has upstream's own again"
+            f"p3d-regression {p3d_regression.__version__}: this checkpoint holds no final activation: "
+            "the model has pytorch-3dunet's own again"
         ]
         assert repr(model) == repr(plain)
         assert len(model.final_conv._forward_hooks) == 1

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import pytorch3dunet
 
-from support.environments import Environment
+from support.doctor import ask_doctor
 from support.lab import training_config, write_config, write_volumes
+from support.preforked import Preforked
 
 #: What changed -> text to replace in every file.
 CHANGES: dict[str, tuple[str, str]] = {
@@ -23,22 +24,22 @@ CHANGES: dict[str, tuple[str, str]] = {
 
 
 @pytest.fixture
-def changed(plugin: Environment, tmp_path: Path) -> Callable[[str], Environment]:
+def changed(forked: Preforked, tmp_path: Path) -> Callable[[str], Preforked]:
     """Put a changed copy of upstream in front of the real one."""
 
-    def change(name: str) -> Environment:
+    def change(name: str) -> Preforked:
         copy = tmp_path / "site" / "pytorch3dunet"
         shutil.copytree(Path(pytorch3dunet.__file__).parent, copy)
         for path in copy.rglob("*.py"):
             path.write_text(path.read_text().replace(*CHANGES[name]))
         if name == "model module moved":
             (copy / "unet3d" / "model.py").rename(copy / "unet3d" / "networks.py")
-        return plugin.having(PYTHONPATH=str(copy.parent))
+        return forked.having(PYTHONPATH=str(copy.parent))
 
     return change
 
 
-def train(environment: Environment, directory: Path, **model: object):
+def train(environment: Preforked, directory: Path, **model: object):
     write_volumes(directory)
     config = training_config(directory, {"name": "UNet3D", **model}, iterations=1)
     return environment.run("train3dunet", "--config", write_config(directory / "train.yml", config))
@@ -78,13 +79,13 @@ def test_from_python_the_key_is_a_clear_error_too(changed, change: str) -> None:
 @pytest.mark.parametrize(
     ("change", "detail"),
     [
-        ("builder with another signature", "upstream takes (name, model_config), expected (model_config)"),
-        ("builder renamed", "upstream has no such function"),
+        ("builder with another signature", "pytorch-3dunet takes (name, model_config), expected (model_config)"),
+        ("builder renamed", "pytorch-3dunet has no such function"),
         ("model module moved", "No module named 'pytorch3dunet.unet3d.model'"),
     ],
 )
 def test_doctor_says_what_changed(changed, change: str, detail: str) -> None:
-    result = changed(change).run("p3d-regression", "doctor", "--json")
+    result = ask_doctor(changed(change), "--json")
     assert result.returncode == 1
     found = json.loads(result.stdout)
     assert found["active"] is False

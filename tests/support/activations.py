@@ -11,6 +11,10 @@ from support.lab import LABEL_RANGE, Job, Lab, Labels, Trained
 
 #: Every final activation by name.
 ROWS = {row["name"]: row for row in table.rows()}
+
+#: One of each kind: no module, of torch.nn, with required arguments, over channels, and over channels of this project.
+KINDS = ["none", "softplus", "bounded", "softmax", "unit_vector"]
+
 OVER_CHANNELS: dict[str, Labels] = {
     "softmax": "fractions",
     "softmin": "fractions",

@@ -6,6 +6,7 @@ import sys
 import sysconfig
 import textwrap
 import venv
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,11 +22,8 @@ _CLEARED = (
     "PYTHONWARNINGS",
 )
 
-#: Variables of whatever is run.
-_ALWAYS = {
-    # a console script does not see the current directory, so `python -c` must not either
-    "PYTHONSAFEPATH": "1",
-    "COLUMNS": "200",
+#: Variables of the tests and of whatever they run: on tiny volumes threads wait for each other most of their time.
+FAST = {
     "OMP_NUM_THREADS": "1",
     # memory is used again, not given back at every training step, which is a quarter of the time
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
@@ -33,9 +31,39 @@ _ALWAYS = {
     "MALLOC_TOP_PAD_": str(2**26),
 }
 
+#: Variables of whatever is run.
+_ALWAYS = {
+    # a console script does not see the current directory, so `python -c` must not either
+    "PYTHONSAFEPATH": "1",
+    "COLUMNS": "200",
+    **FAST,
+}
+
+
+class Programs(ABC):
+    """Somewhere to run programs."""
+
+    @abstractmethod
+    def run(self, *command: object) -> subprocess.CompletedProcess[str]:
+        """Run a console script, or ``python`` itself, to its end."""
+
+    @abstractmethod
+    def having(self, **variables: str) -> "Programs":
+        """The same with more environment variables."""
+
+    def python_code(self, code: str) -> subprocess.CompletedProcess[str]:
+        """Run a piece of Python in an interpreter of its own."""
+        return self.run("python", "-c", textwrap.dedent(code))
+
+    def check(self, code: str) -> str:
+        """Run a piece of Python that must succeed; return what it printed."""
+        result = self.python_code(code)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
 
 @dataclass(frozen=True)
-class Environment:
+class Environment(Programs):
     """An interpreter, its scripts, and variables to set for whatever runs in it.
 
     Attributes:
@@ -59,19 +87,19 @@ class Environment:
     def run(self, *command: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a console script, or ``python`` itself, of this environment to its end."""
         return subprocess.run(
-            self._command(*command), env=self._variables(), cwd=cwd, capture_output=True, text=True, check=False
+            self._command(*command), env=self.all_variables(), cwd=cwd, capture_output=True, text=True, check=False
         )
 
     def start(self, *command: object, output: Path) -> subprocess.Popen[bytes]:
         """Start the same and do not wait for its end; what it prints goes to a file."""
         with output.open("wb") as file:
-            return subprocess.Popen(self._command(*command), env=self._variables(), stdout=file, stderr=file)
+            return subprocess.Popen(self._command(*command), env=self.all_variables(), stdout=file, stderr=file)
 
     def serve(self, code: str) -> subprocess.Popen[str]:
         """Start a piece of Python that answers lines on its standard input with lines on its standard output."""
         pipe = subprocess.PIPE
         return subprocess.Popen(
-            self._command("python", "-c", code), env=self._variables(), stdin=pipe, stdout=pipe, text=True
+            self._command("python", "-c", code), env=self.all_variables(), stdin=pipe, stdout=pipe, text=True
         )
 
     def script(self, name: str) -> Path:
@@ -79,7 +107,8 @@ class Environment:
         preferred = self.scripts / name if self.scripts else None
         return preferred if preferred and preferred.exists() else self.python.parent / name
 
-    def _variables(self) -> dict[str, str]:
+    def all_variables(self) -> dict[str, str]:
+        """What a program of this environment finds in ``os.environ``."""
         variables = {key: value for key, value in os.environ.items() if key not in _CLEARED}
         return variables | _ALWAYS | self.variables
 
@@ -91,16 +120,6 @@ class Environment:
             # pip writes a script of --target for the interpreter that it runs in itself
             start = [script] if script.parent == self.python.parent else [self.python, script]
         return [str(part) for part in (*start, *arguments)]
-
-    def python_code(self, code: str) -> subprocess.CompletedProcess[str]:
-        """Run a piece of Python in a fresh interpreter of this environment."""
-        return self.run("python", "-c", textwrap.dedent(code))
-
-    def check(self, code: str) -> str:
-        """Run a piece of Python that must succeed; return what it printed."""
-        result = self.python_code(code)
-        assert result.returncode == 0, result.stdout + result.stderr
-        return result.stdout
 
 
 def bare_environment(directory: Path) -> Environment:

@@ -12,8 +12,7 @@ import h5py
 import numpy as np
 import yaml
 
-from support.environments import Environment
-from support.preforked import Preforked
+from support.environments import Programs
 
 #: Labels that neither Sigmoid nor Softmax can say.
 LABEL_RANGE = (-6.0, 30.0)
@@ -44,10 +43,10 @@ def _write_volume(path: Path, shape: tuple[int, ...], seed: int, labels: Labels)
     raw = (raw - raw.min()) / np.ptp(raw)
     with h5py.File(path, "w") as file:
         file["raw"] = raw.astype(np.float32)
-        file["label"] = _labels(raw, labels).astype(np.float32)
+        file["label"] = labels_of(raw, labels).astype(np.float32)
 
 
-def _labels(raw: np.ndarray, labels: Labels) -> np.ndarray:
+def labels_of(raw: np.ndarray, labels: Labels) -> np.ndarray:
     """Labels for a volume of values 0..1."""
     fractions = np.stack([0.2 + 0.6 * raw, 0.8 - 0.6 * raw])
     match labels:
@@ -190,7 +189,7 @@ class Job:
 class Lab:
     """Runs trainings and remembers them, so that tests can share them."""
 
-    def __init__(self, directory: Path, environments: Mapping[str, Environment | Preforked]) -> None:
+    def __init__(self, directory: Path, environments: Mapping[str, Programs]) -> None:
         self._directory = directory
         self._environments = environments
         self._done: dict[str, Trained] = {}

@@ -70,9 +70,12 @@ class Trap:
     server: Preforked
     directory: Path
 
-    def train(self, changes: Mapping[str, Any], *, iterations: int = 4) -> Run:
+    def training_config(self, changes: Mapping[str, Any], *, iterations: int = 4) -> dict[str, Any]:
         config = training_config(self.directory, MODEL, iterations=iterations)
-        return self._run("train3dunet", merged(config, changes))
+        return _without_gaps(merged(config, changes))
+
+    def train(self, changes: Mapping[str, Any], *, iterations: int = 4) -> Run:
+        return self._run("train3dunet", self.training_config(changes, iterations=iterations))
 
     def predict(self, changes: Mapping[str, Any]) -> Run:
         return self._run("predict3dunet", merged(prediction_config(self.directory, MODEL), changes))

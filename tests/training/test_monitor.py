@@ -244,7 +244,7 @@ def test_an_unknown_trainer_is_an_error_where_it_is_needed(caplog: pytest.LogCap
 def test_losses_built_past_the_plugin_are_an_error(data: Path) -> None:
     trainer = trainer_of(data, {}, {"is_segmentation": False})
     plan = plan_of({"loss": {"name": "HuberLoss"}, "eval_metric": {"name": "MSE"}}, model_is_ours=True)
-    with pytest.raises(UnsupportedUpstreamError, match="past the plugin"):
+    with pytest.raises(UnsupportedUpstreamError, match="does not use the patched builders"):
         monitor.watch(trainer, plan)
 
 

@@ -11,7 +11,7 @@ from p3d_regression.checks.registry import rules
 from p3d_regression.checks.run import check_config
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import Fix, write
-from p3d_regression.training.direction import settled
+from p3d_regression.training.direction import with_direction
 from p3d_regression.training.plan import Plan, plan_of
 from support.lab import training_config
 
@@ -135,7 +135,7 @@ def test_the_metric_is_tried_on_the_patches_of_every_phase_that_is_scored(phase:
 class TestDirection:
     def test_what_is_missing_is_set_and_the_config_left_alone(self) -> None:
         config = {"trainer": {"checkpoint_dir": "x"}, "lr_scheduler": {"name": "ReduceLROnPlateau"}}
-        changed, lines = settled(config, Plan(True, metric_name="MSE"))
+        changed, lines = with_direction(config, Plan(True, metric_name="MSE"))
         assert lines == ["trainer.eval_score_higher_is_better: false", "lr_scheduler.mode: min"]
         assert changed["trainer"] == {"checkpoint_dir": "x", "eval_score_higher_is_better": False}
         assert changed["lr_scheduler"] == {"name": "ReduceLROnPlateau", "mode": "min"}
@@ -143,13 +143,13 @@ class TestDirection:
 
     def test_what_is_there_stays(self) -> None:
         config = {"trainer": {"eval_score_higher_is_better": True}, "lr_scheduler": {"name": "StepLR"}}
-        assert settled(config, Plan(True, metric_name="MSE")) == (config, [])
+        assert with_direction(config, Plan(True, metric_name="MSE")) == (config, [])
 
     def test_a_metric_without_direction_needs_the_line(self) -> None:
         with pytest.raises(ConfigError, match="eval_score_higher_is_better: true  # or false"):
-            settled({"trainer": {}}, Plan(True, metric_name="Unheard"))
+            with_direction({"trainer": {}}, Plan(True, metric_name="Unheard"))
         config = {"trainer": {"eval_score_higher_is_better": False}, "lr_scheduler": {"name": "ReduceLROnPlateau"}}
-        assert settled(config, Plan(True, metric_name="Unheard"))[1] == ["lr_scheduler.mode: min"]
+        assert with_direction(config, Plan(True, metric_name="Unheard"))[1] == ["lr_scheduler.mode: min"]
 
 
 def test_upstreams_builders_by_hand() -> None:

@@ -5,6 +5,7 @@ import logging
 import pickle
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -17,8 +18,8 @@ from torch import nn
 import p3d_regression
 from p3d_regression import CheckpointMismatchError, ConfigError
 from p3d_regression.model import memory as checkpoint_memory
-from p3d_regression.training.plan import plan_of
-from p3d_regression.training.scaling import with_numbers
+from p3d_regression.training.plan import Plan, plan_of
+from p3d_regression.training.scaling import gradient_factor, with_numbers
 from support.checks import merged
 from support.lab import training_config, write_volumes
 
@@ -271,7 +272,7 @@ class TestCheckpoints:
             assert "{mean: 5000.0, std: 0.25} from the config, on pre-trained weights that were trained with {" in line
             new_head = get_model(config(final_activation="sigmoid"))
             new_head.load_state_dict(trained.state_dict())
-            assert "belongs to its final activation, and is left out" in log.text
+            assert "belongs to its final activation and is not used" in log.text
             assert output(new_head).max() <= 1
 
 
@@ -410,3 +411,17 @@ class TestMeasured:
         (data / "train.h5").unlink()
         assert self.numbers(data, {"model": {"target_scaling": NUMBERS}}) == NUMBERS
         assert self.numbers(data, {"trainer": {"resume": "last_checkpoint.pytorch"}}) == "standardize"
+
+
+@pytest.mark.parametrize(("second", "warned"), [(13, False), (0.013, True)])
+def test_a_channel_with_hardly_any_gradient_is_warned_of(
+    second: float, warned: bool, log: pytest.LogCaptureFixture
+) -> None:
+    """MSE counts errors in the units of the labels: a thousandth of the unit is a millionth of the gradient."""
+    numbers = {"mean": [12.5, 0], "std": [13, second]}
+    trainer = SimpleNamespace(model=scaled(numbers, channels=2), loss_criterion=nn.MSELoss())
+    factor = gradient_factor(trainer, Plan(True, loss_name="MSELoss", metric_name="MSE"))
+    assert factor is not None
+    lines = [record.message for record in log.records if record.levelno == logging.WARNING]
+    assert len(lines) == warned
+    assert all(line.startswith("output channel 1 has less than 1% of the gradient") for line in lines)

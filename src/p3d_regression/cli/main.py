@@ -19,7 +19,8 @@ def main() -> None:
     """Regression for pytorch-3dunet.
 
     Where this package is installed, the commands of pytorch-3dunet, train3dunet and predict3dunet, understand
-    `model.final_activation`: none, softplus and others. The commands below check configs, explain and export.
+    `model.final_activation`: none, softplus and others. The commands below check configs, list what a config can name,
+    and export checkpoints.
     """
 
 

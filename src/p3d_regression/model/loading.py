@@ -1,4 +1,4 @@
-"""What a U-Net does with what a checkpoint remembers, before it takes its weights: take over, compare, refuse."""
+"""What a U-Net does with the memory of a checkpoint before it takes the weights: adopt it, compare it, or refuse."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -7,13 +7,13 @@ from p3d_regression.activations.spec import KEY
 from p3d_regression.model import memory as checkpoint_memory
 from p3d_regression.model.memory import Memory
 from p3d_regression.model.unet import (
+    CONFIGURED,
     REPLACED,
-    SAID,
     attach,
     attached,
     detach,
     forget_compiled,
-    has_ours,
+    has_activation,
     is_unet,
     memory_of,
     set_scaling,
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from p3d_regression.scaling.spec import Spec
 
 
-def recall(unet: Any, state_dict: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
-    """Before weights are loaded into a U-Net: take over what the checkpoint remembers, or check it.
+def before_loading(unet: Any, state_dict: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
+    """Before weights are loaded into a U-Net: adopt the memory of their checkpoint, or compare with it.
 
     Raises:
         CheckpointMismatchError: the U-Net has another final activation than the one the weights were trained with.
@@ -34,48 +34,48 @@ def recall(unet: Any, state_dict: Mapping[str, Any], prefix: str, metadata: Mapp
     channels = getattr(getattr(unet, "final_conv", None), "out_channels", None)
     if not is_unet(unet) or channels is None or not _brings_a_head(state_dict, prefix, channels):
         return
-    silent = not has_ours(unet) or hasattr(unet, REPLACED)
-    kept = checkpoint_memory.from_metadata(metadata, channels)
-    if not silent and not metadata and not hasattr(unet, SAID):
-        console().warning(_FORGOTTEN)
-    if silent and kept is None and has_ours(unet):
+    silent = not has_activation(unet) or hasattr(unet, REPLACED)
+    memory = checkpoint_memory.from_metadata(metadata, channels)
+    if not silent and not metadata and not hasattr(unet, CONFIGURED):
+        console().warning(_NO_METADATA)
+    if silent and memory is None and has_activation(unet):
         _give_back(unet)
-        say("this checkpoint remembers no final activation: the model has upstream's own again")
-    elif silent and kept is not None:
-        _adopt(unet, kept)
+        say("this checkpoint holds no final activation: the model has pytorch-3dunet's own again")
+    elif silent and memory is not None:
+        _adopt(unet, memory)
     elif not silent:
         own = attached(unet)
-        if kept and checkpoint_memory.is_new_head(own, kept.final):
-            say(f"final activation {own} from the config, on pre-trained weights that were trained with {kept.final}")
-        _recall_scaling(unet, kept)
+        if memory and checkpoint_memory.is_new_head(own, memory.final):
+            say(f"final activation {own} from the config, on pre-trained weights that were trained with {memory.final}")
+        _compare_scaling(unet, memory)
 
 
-#: Every state_dict of a module has metadata; one without was put together by hand.
-_FORGOTTEN = (
-    "these weights come without the notes that torch keeps beside them: they were copied into a new dictionary, and if "
-    f"they were trained with a target_scaling, THE OUTPUT IS IN WRONG UNITS. Write model.{SCALING}: none, if they were "
-    "not, or the numbers, {mean: ..., std: ...}; or keep the notes, which are in the attribute _metadata of what "
-    "state_dict() returns"
+#: Every state_dict of a module has metadata; one without was assembled by hand.
+_NO_METADATA = (
+    "these weights have lost the metadata of their state_dict, probably because they were copied into a new "
+    "dictionary: if they were trained with a target_scaling, THE OUTPUT IS IN WRONG UNITS. Write "
+    f"model.{SCALING}: none if they were not, or the numbers, {{mean: ..., std: ...}}; or copy the attribute _metadata "
+    "of what state_dict() returns as well"
 )
 
 
-def _recall_scaling(unet: Any, kept: Memory | None) -> None:
+def _compare_scaling(unet: Any, memory: Memory | None) -> None:
     """Before weights are loaded into a U-Net with a final activation of its own."""
     own = memory_of(unet)
-    scaling = kept.scaling if kept else None
-    is_same = kept is not None and kept.final.plain == own.final.plain
-    said: Spec | None = getattr(unet, SAID, None)
-    if said is None:
+    scaling = memory.scaling if memory else None
+    is_same = memory is not None and memory.final.plain == own.final.plain
+    configured: Spec | None = getattr(unet, CONFIGURED, None)
+    if configured is None:
         if scaling is not None and not is_same:
-            say(f"the target scaling {scaling} of the checkpoint belongs to its final activation, and is left out")
+            say(f"the target scaling {scaling} of the checkpoint belongs to its final activation and is not used")
         elif scaling != own.scaling:
             set_scaling(unet, scaling)
             what = "the model's output is not scaled" if scaling is None else scaling.describe(own.final)
             say(f"target scaling: {what}, taken from the checkpoint: the config has no line model.{SCALING}")
             forget_compiled()
-    elif kept is None and not said.is_measured:
-        pass  # of a checkpoint that was trained without our keys, the config decides
-    elif checkpoint_memory.is_new_scaling(said, own.final, scaling):
+    elif memory is None and not configured.is_measured:
+        pass  # the checkpoint was trained without the plugin's keys: the config decides
+    elif checkpoint_memory.is_new_scaling(configured, own.final, scaling):
         was, now = (str(found or "none") for found in (scaling, own.scaling))
         say(f"target scaling {now} from the config, on pre-trained weights that were trained with {was}")
     elif scaling is not None and scaling != own.scaling:
@@ -95,20 +95,20 @@ def _brings_a_head(state_dict: Mapping[str, Any], prefix: str, channels: int) ->
     return bool(heads) and (weight is None or weight.shape[0] == channels)
 
 
-def _adopt(unet: Any, kept: Memory) -> None:
+def _adopt(unet: Any, memory: Memory) -> None:
     upstreams = getattr(unet, REPLACED)[0] if hasattr(unet, REPLACED) else unet.final_activation
-    attach(unet, kept.final, kept.final.build())
-    set_scaling(unet, kept.scaling)
+    attach(unet, memory.final, memory.final.build())
+    set_scaling(unet, memory.scaling)
     setattr(unet, REPLACED, (upstreams,))
     forget_compiled()
-    line = f"final activation {kept.final.describe()}, taken from the checkpoint: the config has no line model.{KEY}"
-    say(line if upstreams is None else f"{line} (upstream's {type(upstreams).__name__} is removed)")
-    if kept.scaling is not None:
-        say(f"target scaling: {kept.scaling.describe(kept.final)}, taken from the checkpoint")
+    line = f"final activation {memory.final.describe()}, taken from the checkpoint: the config has no line model.{KEY}"
+    say(line if upstreams is None else f"{line} (pytorch-3dunet's {type(upstreams).__name__} is removed)")
+    if memory.scaling is not None:
+        say(f"target scaling: {memory.scaling.describe(memory.final)}, taken from the checkpoint")
 
 
 def _give_back(unet: Any) -> None:
-    """Give a U-Net the final activation that upstream had built, after a checkpoint's has replaced it."""
+    """Give a U-Net the final activation that pytorch-3dunet has built, after a checkpoint's has replaced it."""
     (upstreams,) = getattr(unet, REPLACED)
     detach(unet)
     unet.final_activation = upstreams

@@ -1,7 +1,7 @@
-"""Upstream's U-Nets: how a final activation is put on one, and how it gets into its checkpoints and out of them.
+"""The U-Nets of pytorch-3dunet: how one gets a final activation, and how that gets into its checkpoints.
 
 The activation is a child of the last convolution, applied by a forward hook on it, and the model's own
-``final_activation`` is None. So whatever a version of upstream calls output or logits, in training and in
+``final_activation`` is None. So whatever a version of pytorch-3dunet calls output or logits, in training and in
 evaluation mode, is the same tensor: the one after the activation. Where there is a target scaling, it is a second
 child, and the tensor is the one after both.
 """
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from p3d_regression.activations.spec import KEY
 from p3d_regression.errors import ConfigError
+from p3d_regression.fix import advise
 from p3d_regression.model import memory as checkpoint_memory
 from p3d_regression.model.memory import Memory
 from p3d_regression.scaling.spec import KEY as SCALING
-from p3d_regression.scaling.spec import Spec
+from p3d_regression.scaling.spec import PLACE, Spec
 from p3d_regression.text import as_yaml
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 #: version has pickled have it under this name.
 _MEMORY = "_p3d_stamp"
 
-#: Attribute of a U-Net that has a checkpoint's final activation: upstream's own, in a tuple so that it is no child.
+#: Attribute of a U-Net that has a checkpoint's final activation: pytorch-3dunet's own, in a tuple, so not a child.
 REPLACED = "_p3d_replaced"
 
-#: Attribute of a U-Net whose config says something of a target scaling: the specification.
-SAID = "_p3d_scaling"
+#: Attribute of a U-Net whose config has a line target_scaling: the specification.
+CONFIGURED = "_p3d_scaling"
 
 
 def set_final_activation(model: "nn.Module", value: object) -> "nn.Module":
@@ -41,7 +42,7 @@ def set_final_activation(model: "nn.Module", value: object) -> "nn.Module":
     Args:
         model: an instance of one of upstream's model classes, or one wrapped in ``DataParallel``. Its weights
             and the keys of its ``state_dict`` stay as they are.
-        value: what a config may say after ``final_activation:``, such as ``"none"``,
+        value: a value of ``final_activation`` in a config, such as ``"none"``,
             ``{"name": "softplus", "beta": 2}`` or ``["sigmoid", "softplus"]``. A target scaling stays.
 
     Returns:
@@ -60,7 +61,7 @@ def set_final_activation(model: "nn.Module", value: object) -> "nn.Module":
     if scaling is not None:
         check(Spec(scaling.numbers), final)
     elif is_unmeasured(unet):
-        check(getattr(unet, SAID), final)
+        check(getattr(unet, CONFIGURED), final)
     attach(unet, final, final.build())
     if scaling is not None:
         set_scaling(unet, scaling)
@@ -90,18 +91,20 @@ def set_target_scaling(model: "nn.Module", value: object) -> "nn.Module":
     unet = inside(model)
     if not is_attached(unet):
         raise ConfigError(
-            f"model.{SCALING}: the model has no final activation to scale. Call set_final_activation(model, 'none') "
-            "before, or name both in its config."
+            PLACE,
+            "the model has no final activation to scale.",
+            advise("call set_final_activation(model, 'none') before, or write both keys into its config"),
         )
     spec = parse(value, unet.final_conv.out_channels)
     if spec.is_measured:
         raise ConfigError(
-            f"model.{SCALING}: only a training measures labels. Write the numbers, {{'mean': ..., 'std': ...}}, or "
-            "leave it to train3dunet."
+            PLACE,
+            "only a training measures labels.",
+            advise("pass the numbers, such as {'mean': 12.5, 'std': 13}, or leave it to train3dunet"),
         )
     note_scaling(unet, spec)
     set_scaling(unet, scaling_of(spec, attached(unet)))
-    # the user's word now, not that of a checkpoint
+    # from now on it is the user's, not a checkpoint's
     unet.__dict__.pop(REPLACED, None)
     forget_compiled()
     return model
@@ -116,21 +119,21 @@ def attach(unet: Any, final: "FinalActivation", module: "nn.Module") -> None:
         unet.register_forward_pre_hook(_refuse_without)
         unet.register_state_dict_post_hook(_remember)
     conv.add_module(KEY, module)
-    unet.final_activation = None  # upstream's own spelling of "no activation", in every version since 1.3
+    unet.final_activation = None  # "no activation" for pytorch-3dunet, in every version since 1.3
     unet.__dict__.pop(REPLACED, None)
     setattr(unet, _MEMORY, checkpoint_memory.to_plain(Memory(final)))
 
 
 def note_scaling(unet: Any, spec: Spec) -> None:
-    """Note what the config says of a target scaling; without that, each checkpoint brings its own."""
-    setattr(unet, SAID, spec)
+    """Keep the target scaling that the config names; a model without it takes that of each checkpoint."""
+    setattr(unet, CONFIGURED, spec)
 
 
 def attach_scaling(unet: Any, spec: Spec) -> str:
-    """Scale the output of a U-Net, as its config says of its final activation.
+    """Scale the output of a U-Net that has a final activation, as its config names the scaling.
 
     Returns:
-        What that means, for a line of the log.
+        The scaling in words, for a line of the log.
     """
     from p3d_regression.scaling.modules import Unmeasured
     from p3d_regression.scaling.target import scaling_of
@@ -145,7 +148,7 @@ def attach_scaling(unet: Any, spec: Spec) -> str:
 
 
 def set_scaling(unet: Any, scaling: "TargetScaling | None") -> None:
-    """Scale the output of a U-Net that has a final activation, or leave it as it is; its checkpoints remember it."""
+    """Scale the output of a U-Net that has a final activation, or leave it as it is; its checkpoints say which."""
     if scaling is None:
         unet.final_conv._modules.pop(SCALING, None)
     else:
@@ -169,7 +172,7 @@ def detach(unet: Any) -> None:
     _remove(_apply, unet.final_conv._forward_hooks)
     _remove(_refuse_without, unet._forward_pre_hooks)
     _remove(_remember, unet._state_dict_hooks)
-    for name in (_MEMORY, REPLACED, SAID):
+    for name in (_MEMORY, REPLACED, CONFIGURED):
         unet.__dict__.pop(name, None)
 
 
@@ -188,7 +191,8 @@ def forget_compiled() -> None:
         torch.compiler.reset()
 
 
-def has_ours(unet: Any) -> bool:
+def has_activation(unet: Any) -> bool:
+    """Whether the last convolution of a U-Net still has the final activation that :func:`attach` has put on it."""
     return KEY in unet.final_conv._modules
 
 
@@ -203,15 +207,15 @@ def _apply(conv: Any, inputs: Any, output: "Tensor") -> "Tensor":
 
 
 def _refuse_without(unet: Any, inputs: Any) -> None:
-    """Somebody else's hand on the model must not change in silence what it computes."""
+    """Refuse to compute after other code has replaced the final activation or the layer that it is on."""
     # nothing but the two comparisons is done in each step, and traced by torch.compile and torch.export
-    if not has_ours(unet) or unet.final_activation is not None:
+    if not has_activation(unet) or unet.final_activation is not None:
         _refuse(unet)
 
 
 def _refuse(unet: Any) -> NoReturn:
     name, value = type(unet).__name__, as_yaml(attached(unet).plain)
-    if has_ours(unet):
+    if has_activation(unet):
         what = f"{name}.final_activation was assigned after the final activation {value} was set: both would apply."
     else:
         what = f"{name}.final_conv was replaced, and the final activation {value} was lost with the old one."
@@ -219,7 +223,7 @@ def _refuse(unet: Any) -> NoReturn:
 
 
 def _remember(unet: Any, state_dict: Any, prefix: str, metadata: dict[str, Any]) -> None:
-    if has_ours(unet) and unet.final_activation is None and not is_unmeasured(unet):
+    if has_activation(unet) and unet.final_activation is None and not is_unmeasured(unet):
         metadata[checkpoint_memory.METADATA_KEY] = copy.deepcopy(getattr(unet, _MEMORY))
 
 

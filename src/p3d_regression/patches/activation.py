@@ -1,7 +1,7 @@
-"""The only part of the project that knows pytorch3dunet: what is patched there, when, and how it is undone.
+"""What is patched in pytorch-3dunet, when, and how it is undone.
 
-One file per upstream module that is patched. Importing this package imports none of them, and neither torch
-nor pytorch3dunet: it runs inside ``import torch``.
+The other files of this package patch one module or two of it each. Importing this one imports none of them, and
+neither torch nor pytorch3dunet: it runs inside ``import torch``.
 """
 
 import logging
@@ -24,12 +24,12 @@ logger = logging.getLogger(__name__)
 MODEL = "pytorch3dunet.unet3d.model"
 BUILDER = f"{MODEL}.get_model"
 
-#: Upstream module -> the file of this package that patches it, with its ``patch(module)``.
+#: Module of pytorch-3dunet -> the file of this package that patches it, with its ``patch(module)``.
 PATCHERS = {
     MODEL: "p3d_regression.patches.model",
     "pytorch3dunet.unet3d.config": "p3d_regression.patches.config",
-    "pytorch3dunet.unet3d.losses": "p3d_regression.patches.losses",
-    "pytorch3dunet.unet3d.metrics": "p3d_regression.patches.metrics",
+    "pytorch3dunet.unet3d.losses": "p3d_regression.patches.criteria",
+    "pytorch3dunet.unet3d.metrics": "p3d_regression.patches.criteria",
     "pytorch3dunet.unet3d.trainer": "p3d_regression.patches.trainer",
     "pytorch3dunet.datasets.utils": "p3d_regression.patches.loaders",
 }
@@ -41,11 +41,11 @@ _failures: dict[str, str] = {}
 
 
 def activate() -> None:
-    """Make upstream understand this project's keys, in this process, whatever has been imported already.
+    """Make pytorch-3dunet understand the plugin keys, in this process, whatever has been imported already.
 
     ``import torch`` does this by itself where the package is installed; calling it again repairs what other
     import hooks may have undone, and changes nothing else.
-    With ``P3D_REGRESSION_DISABLE=1`` in the environment it leaves upstream alone; :func:`is_active` tells.
+    With ``P3D_REGRESSION_DISABLE=1`` in the environment it changes nothing; :func:`is_active` tells.
     """
     global _hook
     if is_disabled():
@@ -58,7 +58,7 @@ def activate() -> None:
 
 
 def deactivate() -> None:
-    """Give upstream back its own functions, in this process. Models that are built keep what they have."""
+    """Give pytorch-3dunet back its own functions, in this process. Models that are built keep what they have."""
     global _hook
     with _lock:
         if _hook is None:
@@ -71,7 +71,7 @@ def deactivate() -> None:
 
 
 def is_active() -> bool:
-    """Whether upstream's builder understands this project's keys in this process, now or once imported."""
+    """Whether the model builder of pytorch-3dunet understands the plugin keys in this process, now or once imported."""
     return builder_state() in ("applied", "waiting")
 
 
@@ -81,11 +81,11 @@ def is_disabled() -> bool:
 
 
 def patches() -> list[dict[str, str]]:
-    """What was done to upstream in this process.
+    """What was done to pytorch-3dunet in this process.
 
     Returns:
         One dict per patch with ``target``, ``detail`` and ``state``: ``applied``; ``not needed``;
-        ``unsupported``, upstream is not as expected there; ``failed``, the patch broke; ``waiting``, the module
+        ``unsupported``, pytorch-3dunet is not as expected there; ``failed``, the patch broke; ``waiting``, the module
         is not imported yet; ``missed``, it was imported past the plugin; ``inactive``, nothing is patched in this
         process. Until its module is patched, the ``target`` is the module.
     """
@@ -109,13 +109,13 @@ def _unpatched(module: str) -> tuple[str, str]:
 
 
 def builder_state() -> str:
-    """The state of the one patch that matters most: of upstream's model builder."""
+    """The state of the one patch that matters most: of the model builder."""
     states = {patch["target"]: patch["state"] for patch in patches()}
     return states.get(BUILDER) or states[MODEL]
 
 
 def builder_is_ready() -> bool:
-    """Import and patch upstream's builder if that has not happened; whether it understands the key now."""
+    """Import and patch the model builder if that has not happened; whether it understands the keys now."""
     if builder_state() in ("waiting", "missed"):
         with suppress(Exception):
             _patch(import_module(MODEL))
@@ -123,7 +123,7 @@ def builder_is_ready() -> bool:
 
 
 def unsupported_builder() -> str:
-    """Why upstream's builder is not patched, and what to do: the rest of an error message."""
+    """Why the model builder is not patched, and what to do: the rest of an error message."""
     details = "; ".join(f"{p['target']}: {p['detail']}" for p in patches() if p["target"] in (MODEL, BUILDER))
     return (
         f"p3d-regression {__version__} does not support the builder of this pytorch3dunet ({details}). "
@@ -135,7 +135,7 @@ def unsupported_builder() -> str:
 def _patch(module: ModuleType) -> None:
     """Patch a module that has just been imported; patched again it stays as it is.
 
-    Never raises: the import is upstream's, not ours.
+    Never raises: the import is that of pytorch-3dunet.
     """
     name = module.__name__
     try:
@@ -151,7 +151,7 @@ def _patch(module: ModuleType) -> None:
         if name == MODEL and builder_state() != "applied":
             _refuse_key(module)
         if first:
-            # logged, not warned of: under `python -W error` a warning would break upstream's import
+            # logged, not warned of: under `python -W error` a warning would break the import of pytorch-3dunet
             logger.warning(
                 "p3d-regression could not patch %s (%s): using model.final_activation in this process is an error. "
                 "`p3d-regression doctor` tells more.",
@@ -161,7 +161,7 @@ def _patch(module: ModuleType) -> None:
 
 
 def _refuse_key(module: ModuleType) -> None:
-    """The last resort where the plugin itself is broken: the key stops upstream's builder.
+    """The last resort where the plugin itself is broken: a key stops the model builder.
 
     Needs nothing of the package, because anything of it may be what is broken.
     """

@@ -12,7 +12,7 @@ from p3d_regression.patches import activation
 
 
 def patch(module: ModuleType) -> Iterator[Patch]:
-    """Patch upstream's config module, which has just been executed."""
+    """Patch the module of the configs, which has just been executed."""
     yield _patch_load_config(module)
 
 
@@ -22,7 +22,7 @@ def _patch_load_config(module: ModuleType) -> Patch:
         def load_config(*args: Any, **kwargs: Any) -> Any:
             loaded = original(*args, **kwargs)
             if patch.is_applied:
-                # (config, path) since upstream 1.7.0, the config alone before
+                # (config, path) since pytorch-3dunet 1.7.0, the config alone before
                 _check(loaded[0] if isinstance(loaded, tuple) else loaded)
             return loaded
 

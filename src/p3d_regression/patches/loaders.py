@@ -9,7 +9,7 @@ from p3d_regression._patching import AnyFunction, Patch, replace_function
 
 
 def patch(module: ModuleType) -> Iterator[Patch]:
-    """Patch upstream's data loaders, whose module has just been executed."""
+    """Patch the module of the data loaders, which has just been executed."""
     yield _patch_get_test_loaders(module)
 
 

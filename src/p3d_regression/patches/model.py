@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from p3d_regression._patching import AnyFunction, Patch, replace_function, replace_method
 from p3d_regression.activations.spec import KEY
 from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
-from p3d_regression.fix import Fix
+from p3d_regression.fix import Fix, advise
 from p3d_regression.keys import PLUGIN_KEYS, check_keys
 from p3d_regression.model.last_layer import contradiction
-from p3d_regression.model.loading import recall
+from p3d_regression.model.loading import before_loading
 from p3d_regression.model.unet import attach, attach_scaling, attached, inside, set_final_activation
 from p3d_regression.patches import activation
 from p3d_regression.scaling import spec as scaling
@@ -25,7 +25,7 @@ _warned: set[str] = set()
 
 
 def patch(module: ModuleType) -> Iterator[Patch]:
-    """Patch upstream's model module, which has just been executed."""
+    """Patch the module of the models, which has just been executed."""
     yield _patch_get_model(module)
     yield _patch_constructors(module)
     yield _patch_loading(module)
@@ -48,7 +48,7 @@ def _patch_get_model(module: ModuleType) -> Patch:
             plain_config = {key: value for key, value in model_config.items() if key not in PLUGIN_KEYS}
             channels = model_config.get("out_channels")
             if not isinstance(channels, int) or channels < 1:
-                # upstream says what it thinks of that
+                # the error message is pytorch-3dunet's
                 return _with_keys(original(plain_config), model_config)
             final = resolve(value, channels)
             module = final.build()
@@ -67,7 +67,7 @@ def _patch_get_model(module: ModuleType) -> Patch:
 
 
 def _with_keys(model: Any, model_config: Mapping[str, Any]) -> Any:
-    """Put on a model, which upstream has built after all, what its config says."""
+    """Give a model that pytorch-3dunet could build what its config says of the last layer."""
     from p3d_regression.scaling.target import spec_for
 
     model = set_final_activation(model, model_config[KEY])
@@ -78,9 +78,9 @@ def _with_keys(model: Any, model_config: Mapping[str, Any]) -> Any:
 
 
 def _patch_constructors(module: ModuleType) -> Patch:
-    """Let each class that swallows unknown keys refuse ours.
+    """Let each class that swallows unknown keys refuse the plugin keys.
 
-    The key reaches a constructor when someone builds the class directly, or when upstream's builder is not the
+    A key reaches a constructor when someone builds the class directly, or when the builder of pytorch-3dunet is not the
     one this project knows. Swallowed there, it would leave a Sigmoid where the user asked for none.
     """
     target = f"{module.__name__} constructors"
@@ -111,30 +111,31 @@ def _refusing(original: Callable[..., None], patch: Patch) -> Callable[..., None
 
 
 def _refuse(class_name: str, key: str, value: object) -> NoReturn:
-    start = f"model.{key}: {value!r} reached the class {class_name}, which would ignore it. "
+    message = f"{value!r} reached the class {class_name}, which would ignore it."
     if activation.builder_state() != "applied":
-        raise UnsupportedUpstreamError(start + activation.unsupported_builder())
+        raise UnsupportedUpstreamError(f"model.{key}: {message} {activation.unsupported_builder()}")
     if value == "standardize":
         value = {"mean": 12.5, "std": 13}
-    raise ConfigError(
-        f"{start}Build the model with pytorch3dunet.unet3d.model.get_model(config['model']), or build the class "
-        f"without this key and call p3d_regression.set_{key}(model, {value!r}). If it was get_model that "
-        "you called, under another name: import it after p3d_regression.activate()."
+    what = (
+        "build the model with pytorch3dunet.unet3d.model.get_model(config['model']), or build the class without this "
+        f"key and call p3d_regression.set_{key}(model, {value!r}). If you called get_model, under another name: import "
+        "it after p3d_regression.activate()"
     )
+    raise ConfigError(f"model.{key}", message, advise(what))
 
 
 def _patch_loading(module: ModuleType) -> Patch:
-    """Let every U-Net look at what a checkpoint remembers before it takes its weights.
+    """Let every U-Net look at the memory of a checkpoint before it takes the weights.
 
-    On the class, where torch foresees it, and not by a hook on each model: so a model without our key stays as
-    upstream made it, also when it is pickled.
+    On the class, where torch foresees it, and not by a hook on each model: so a model without a plugin
+    key stays as pytorch-3dunet made it, also when it is pickled.
     """
     target = f"{module.__name__} loading of weights"
     classes = [cls for cls in vars(module).values() if _is_base_of_unets(cls, module)]
     if not classes:
-        return Patch(target, "unsupported", "upstream has no model class there")
-    detail = "a checkpoint's final activation is taken over or checked"
-    return replace_method(classes, "_load_from_state_dict", _recalling, target=target, detail=detail)
+        return Patch(target, "unsupported", "pytorch-3dunet has no model class there")
+    detail = "a checkpoint's final activation is adopted or compared"
+    return replace_method(classes, "_load_from_state_dict", _comparing, target=target, detail=detail)
 
 
 def _is_base_of_unets(cls: object, module: ModuleType) -> bool:
@@ -145,13 +146,13 @@ def _is_base_of_unets(cls: object, module: ModuleType) -> bool:
     return not any(base.__module__ == module.__name__ for base in cls.__mro__[1:])
 
 
-def _recalling(original: AnyFunction, patch: Patch) -> AnyFunction:
+def _comparing(original: AnyFunction, patch: Patch) -> AnyFunction:
     @wraps(original)
     def _load_from_state_dict(
         self: Any, state_dict: Any, prefix: str, local_metadata: Any, *args: Any, **kwargs: Any
     ) -> None:
         if patch.is_applied:
-            recall(self, state_dict, prefix, local_metadata)
+            before_loading(self, state_dict, prefix, local_metadata)
         original(self, state_dict, prefix, local_metadata, *args, **kwargs)
 
     return _load_from_state_dict

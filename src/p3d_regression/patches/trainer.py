@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def patch(module: ModuleType) -> Iterator[Patch]:
-    """Patch upstream's trainer module, which has just been executed."""
+    """Patch the module of the trainer, which has just been executed."""
     yield _patch_create_trainer(module)
 
 
@@ -47,11 +47,11 @@ def _patch_create_trainer(module: ModuleType) -> Patch:
 def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> Any:
     """Create a trainer that uses this project."""
     from p3d_regression.training import monitor
-    from p3d_regression.training.direction import settled
+    from p3d_regression.training.direction import with_direction
     from p3d_regression.upstream.log import say
 
-    settled_config, lines = settled(config, plan)
-    trainer = original(settled_config)
+    complete, lines = with_direction(config, plan)
+    trainer = original(complete)
     monitor.watch(trainer, plan)
     say("; ".join(filter(None, [plan.describe(), *(f"set {line}, from the metric" for line in lines)])))
     return trainer
@@ -61,5 +61,5 @@ def _starts_from_pre_trained(config: Mapping[str, Any]) -> bool:
     trainer = config.get("trainer")
     if not isinstance(trainer, Mapping):
         return False
-    # upstream looks at pre_trained only where resume is not given
+    # pytorch-3dunet looks at pre_trained only where resume is not given
     return trainer.get("resume") is None and trainer.get("pre_trained") is not None

@@ -1,4 +1,4 @@
-"""Which patches of which files upstream's data loaders have put into a batch."""
+"""Which patches of which files the data loaders of pytorch-3dunet have put into a batch."""
 
 from bisect import bisect_right
 from collections.abc import Iterator

@@ -1,18 +1,19 @@
-"""Whether higher scores are better: said by the metric, where a config that uses this project does not say it."""
+"""Whether higher scores are better: taken from the metric, where a config that uses this project does not say it."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from p3d_regression.errors import ConfigError
+from p3d_regression.fix import write
 from p3d_regression.training.plan import Plan
 
 _KEY = "eval_score_higher_is_better"
 
 
-def settled(config: Mapping[str, Any], plan: Plan) -> tuple[dict[str, Any], list[str]]:
-    """Return a config with what it leaves out about the direction of its metric, and which lines these are.
+def with_direction(config: Mapping[str, Any], plan: Plan) -> tuple[dict[str, Any], list[str]]:
+    """Return a config with the missing lines about the direction of its metric, and a list of them.
 
-    What the config says stays; that it contradicts the metric is for the rules to find.
+    Lines of the config stay, also where they contradict the metric: a rule finds that.
 
     Raises:
         ConfigError: neither the config nor the metric says which direction is better.
@@ -22,12 +23,14 @@ def settled(config: Mapping[str, Any], plan: Plan) -> tuple[dict[str, Any], list
     if not isinstance(trainer, Mapping):
         return changed, []
     lines: list[str] = []
-    # what is said once is meant for both lines
+    # a config that has one of the two lines means it for both
     better = bool(trainer[_KEY]) if _KEY in trainer else plan.higher_is_better
     if better is None:
         raise ConfigError(
-            f"eval_metric.name: {plan.metric_name} does not say whether higher is better, and best_checkpoint would "
-            f"be chosen at random. Write:\n  trainer:\n    {_KEY}: true  # or false"
+            "eval_metric.name",
+            f"{plan.metric_name} does not declare whether a higher score is better: the choice of best_checkpoint "
+            "would be arbitrary.",
+            write(f"trainer.{_KEY}", True, "or false"),
         )
     if _KEY not in trainer:
         changed["trainer"] = {**trainer, _KEY: better}

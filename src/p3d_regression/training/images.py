@@ -25,8 +25,8 @@ def pictures(
         counts: which voxels count, of the labels' shape; None for all.
 
     Yields:
-        Tags as upstream writes them, ``predictions/batch_0/channel_1/slice_16``, without channel where there is one;
-        and pictures of shape (1, H, W), from 0 to 1.
+        Tags as pytorch-3dunet writes them, ``predictions/batch_0/channel_1/slice_16``, without channel where there is
+        one; and pictures of shape (1, H, W), from 0 to 1.
     """
     middle = labels.shape[2] // 2
     for patch in range(labels.shape[0]):

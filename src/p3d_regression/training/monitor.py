@@ -1,6 +1,6 @@
-"""Upstream's trainer, watched: what this project adds to a training that uses it, on one object and no other.
+"""The trainer of pytorch-3dunet, watched: what this project adds to a training, on one object and no other.
 
-The trainer's methods are replaced on the instance; each calls upstream's own.
+The trainer's methods are replaced on the instance; each calls the original one.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def watch(trainer: Any, plan: Plan) -> None:
     has_loss = plan.loss is None or isinstance(getattr(trainer, "loss_criterion", None), Criterion)
     has_metric = plan.metric is None or isinstance(getattr(trainer, "eval_criterion", None), Score)
     if lacking or not (has_loss and has_metric):
-        what = f"its trainer has no {', '.join(lacking)}" if lacking else "it builds losses or metrics past the plugin"
+        what = f"its trainer has no {', '.join(lacking)}" if lacking else "it does not use the patched builders"
         message = f"p3d-regression does not support the trainer of this pytorch3dunet: {what}"
         if plan.loss or plan.metric or scaling.of_model(trainer):
             raise UnsupportedUpstreamError(f"{message}. See `p3d-regression doctor`.")
@@ -61,7 +61,7 @@ class _Monitor:
     """One training.
 
     Args:
-        trainer: upstream's.
+        trainer: that of pytorch-3dunet.
         plan: what is this project's in it.
     """
 
@@ -121,7 +121,7 @@ class _Monitor:
             self.score.begin()
         try:
             score = original()
-            # upstream compares it, gives it to the scheduler and keeps it in checkpoints
+            # pytorch-3dunet compares it, gives it to the scheduler and keeps it in checkpoints
             found = float(score)
             self._look_at_validation(found)
             self.checkpointed = self.trainer.num_iterations
@@ -143,12 +143,12 @@ class _Monitor:
         self.unread = plain if self.unread is None else self.unread + plain.float()
 
         def item() -> float:
-            # upstream asks for the value of every loss: where it does, a GPU is waited for anyway
+            # pytorch-3dunet asks for the value of every loss: where it does, a GPU is waited for anyway
             value: float = plain.item()
             if not np.isfinite(value):
                 self._stop(value, raw, labels, predicted, indices)
             self.unread = None
-            # upstream keeps the loss until the next batch is there, and this would keep the patches
+            # pytorch-3dunet keeps the loss until the next batch is there, and this would keep the patches
             del loss.item
             return value
 
@@ -194,7 +194,7 @@ class _Monitor:
         tensors = {"raw": raw, "labels": labels, "output": output}
         lines = "\n".join(f"  {name:<7} {diagnosis.statistics(values)}" for name, values in tensors.items())
         raise NonFiniteLossError(
-            f"the loss is {loss} in {when} {trainer.num_iterations}; training stops before it gets into the weights.\n"
+            f"the loss is {loss} in {when} {trainer.num_iterations}; training stops before the weights change.\n"
             f"  batch:\n{files}\n{lines}\n"
             f"{diagnosis.cause_of_no_number(raw, labels, output, masks_nan=bool(masks_nan))}\n{self._kept()}"
         )
@@ -205,7 +205,7 @@ class _Monitor:
         if not kept:
             return "No checkpoint has been written yet."
         when = f", last written after iteration {self.checkpointed}" if self.checkpointed else ""
-        return f"Kept in {directory}: {' and '.join(kept)}{when}."
+        return f"Checkpoints in {directory}: {' and '.join(kept)}{when}."
 
     def _look_at_validation(self, score: float) -> None:
         """Say once what is wrong with everything that was seen."""
@@ -224,8 +224,8 @@ class _Monitor:
             self._warn(
                 "score",
                 f"{self.plan.metric or self.plan.metric_name} is {score}{where} over the whole validation after "
-                f"iteration {self.trainer.num_iterations}: no best_checkpoint is kept for it. Labels or output may be "
-                "constant, or no voxel counts.",
+                f"iteration {self.trainer.num_iterations}: no best_checkpoint is written for it. Labels or output may "
+                "be constant, or no voxel counts.",
             )
 
     def _warn(self, key: str, message: str) -> None:
@@ -264,7 +264,7 @@ class _Monitor:
 
 
 def _array(values: Any) -> Any:
-    """Upstream gives arrays since 1.7 or so, tensors before."""
+    """pytorch-3dunet gives arrays since 1.7 or so, tensors before."""
     return values if isinstance(values, np.ndarray) else values.detach().cpu().numpy()
 
 

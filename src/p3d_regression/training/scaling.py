@@ -6,7 +6,7 @@ from typing import Any
 
 from p3d_regression.activations.spec import KEY as ACTIVATION
 from p3d_regression.errors import ConfigError
-from p3d_regression.fix import write
+from p3d_regression.fix import delete, write
 from p3d_regression.labels.scan import Statistics, VolumeError, scan
 from p3d_regression.model.memory import Memory
 from p3d_regression.model.unet import is_attached, memory_of
@@ -17,7 +17,7 @@ from p3d_regression.training.plan import Plan
 from p3d_regression.upstream import datasets
 from p3d_regression.upstream.log import console, say
 
-#: Of the gradient, for a channel that is going to be learnt beside the others.
+#: Share of the gradient below which a channel is hardly learnt.
 _LEAST_SHARE = 0.01
 
 
@@ -46,8 +46,10 @@ def with_numbers(config: Mapping[str, Any], plan: Plan) -> Mapping[str, Any]:
         return config
     if reason := plan.units_differ(channels):
         raise ConfigError(
-            f"{PLACE}: standardize needs a loss that compares outputs and labels in one unit; {reason}. Delete the "
-            f"line {KEY}, or write the numbers that it should have: {{mean: ..., std: ...}}."
+            PLACE,
+            f"standardize needs a loss that compares outputs and labels in one unit; {reason}. Numbers, "
+            "{mean: ..., std: ...}, can be used with any loss.",
+            delete(PLACE),
         )
     scaling = scaling_of(spec, final, _measured(config, plan, channels))
     return config if scaling is None else {**config, "model": {**model, KEY: scaling.plain}}
@@ -63,7 +65,7 @@ def _measured(config: Mapping[str, Any], plan: Plan, channels: int) -> list[Numb
     except Exception as error:
         said = error if isinstance(error, VolumeError) else f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"{PLACE}: standardize needs to read the labels of loaders.train, and cannot: {said}"
+            PLACE, f"standardize needs to read the labels of loaders.train, and cannot: {said}"
         ) from error
     source = f"loaders.train ({_named([volume.path for volume in volumes])})"
     labels = statistics.channels[: -1 if plan.skips_last_target else None]
@@ -90,7 +92,7 @@ def _check_variances(found: list[Numbers], plan: Plan, channels: int) -> None:
 
 
 def of_model(trainer: Any) -> Memory | None:
-    """What the model of one of upstream's trainers is made of, if its output is scaled."""
+    """What the model of a trainer of pytorch-3dunet is made of, if its output is scaled."""
     model = getattr(trainer, "model", None)
     model = getattr(model, "module", model)
     memory = memory_of(model) if is_attached(model) else None
@@ -101,7 +103,7 @@ def gradient_factor(trainer: Any, plan: Plan) -> float | None:
     """By what the gradient of the loss is multiplied, so that steps are those of standardised labels.
 
     Args:
-        trainer: upstream's.
+        trainer: that of pytorch-3dunet.
         plan: of the training.
 
     Returns:
@@ -125,8 +127,8 @@ def gradient_factor(trainer: Any, plan: Plan) -> float | None:
     )
     if trial is None:
         console().warning(
-            "the size of the gradient with target_scaling could not be determined for this loss: learning rate and "
-            "weight decay have to fit the units of the labels"
+            "the size of the gradient with target_scaling could not be determined for this loss: choose learning rate "
+            "and weight decay for the units of the labels"
         )
         return None
     say(f"gradients are multiplied by {trial.factor:.6g}: as large as if the labels were standardised")
@@ -134,7 +136,7 @@ def gradient_factor(trainer: Any, plan: Plan) -> float | None:
     if small:
         console().warning(
             f"output channel {' and '.join(small)} has less than {_LEAST_SHARE:.0%} of the gradient: in the units of "
-            "the labels its errors hardly count beside those of the others, and it will hardly be learnt. Give each "
-            "channel a loss of its own, with a weight: loss.name: channelwise (docs/losses-and-metrics.md)"
+            "the labels its errors are far smaller than those of the other channels, and it will hardly be learnt. "
+            "Give each channel a loss of its own, with a weight: loss.name: channelwise (docs/losses-and-metrics.md)"
         )
     return trial.factor

@@ -1,6 +1,6 @@
-"""Upstream's datasets, asked for the labels that a loss will see, without a volume in memory.
+"""Datasets of pytorch-3dunet, asked for the labels that a loss will see, without a volume in memory.
 
-Patches and transforms are those of upstream's own dataset class. Random augmentation is left out: it moves voxels, or a
+Patches and transforms are those of its own dataset class. Random augmentation is not applied: it moves voxels, or a
 rule warns of it.
 """
 
@@ -15,12 +15,10 @@ import numpy as np
 
 from p3d_regression.labels.moments import Array
 from p3d_regression.labels.scan import Opened, Volume, VolumeError, moments_of
-from p3d_regression.upstream import introspection
+from p3d_regression.upstream import introspection, transforms
 
 #: Of HDF5's decompressed chunks, in bytes, for patches that overlap: a layer of them through a large volume.
 _CACHE = 2**27
-
-_RANDOM = ("RandomFlip", "RandomRotate90", "RandomRotate")
 
 
 def files(phase_config: Mapping[str, Any]) -> list[str]:
@@ -126,7 +124,9 @@ def _create(config: dict[str, Any], phase: str, *, streams: bool) -> list[Any]:
         datasets = list(cls.create_datasets(config, phase))
     if is_hdf5(config) and len(datasets) != (expected := len(files(config[phase]))):
         # as versions before 1.7 do, with an error in the log
-        raise RuntimeError(f"upstream skips {expected - len(datasets)} of {expected} files: it cannot read or cut them")
+        raise RuntimeError(
+            f"pytorch-3dunet skips {expected - len(datasets)} of {expected} files: it cannot read or cut them"
+        )
     return datasets
 
 
@@ -153,7 +153,7 @@ def _of_hdf5(dataset: Any, by_raw: bool) -> Volume:
             transform=lambda labels: np.asarray(transform(labels)),
             shape=source.shape,
             chunks=source.chunks,
-            voxelwise=all(_is_voxelwise(step) for step in transform.transforms),
+            voxelwise=all(transforms.is_voxelwise(step) for step in transform.transforms),
         )
 
 
@@ -174,7 +174,7 @@ def _of_any(dataset: Any) -> Volume:
 
 def _deterministic(config: dict[str, Any], phase: str, *, streams: bool) -> dict[str, Any]:
     transformer = config[phase]["transformer"]
-    transformer["label"] = [_centred(step) for step in transformer["label"] if not _is_random(step)]
+    transformer["label"] = [transforms.centred(step) for step in transformer["label"] if not transforms.is_random(step)]
     config["random_scale"] = None
     if streams:
         # the raw volume is not looked at; its statistics are taken where a label transform wants them
@@ -183,34 +183,10 @@ def _deterministic(config: dict[str, Any], phase: str, *, streams: bool) -> dict
     return config
 
 
-def _is_random(step: Mapping[str, Any]) -> bool:
-    cls = introspection.transform_class(step.get("name"))
-    return cls is not None and (cls.__name__ in _RANDOM or "execution_probability" in introspection.arguments(cls))
-
-
-def _centred(step: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A crop without chance; where it pads instead, there is none."""
-    return {**step, "centered": True} if step.get("name") == "CropToFixed" else step
-
-
-def _is_voxelwise(step: Any) -> bool:
-    """Whether an instance of a label transform looks at each voxel on its own."""
-    match type(step).__name__:
-        case "ToTensor":
-            return not step.normalize
-        case "Standardize":
-            return step.mean is not None
-        case "Normalize":
-            return step.min_value is not None and step.max_value is not None
-        case "Identity" | "LabelToTensor":
-            return True
-    return False
-
-
 def _with_statistics_of_raw(dataset: Any) -> Any:
     """The label transform as upstream makes it with ``global_normalization``: with statistics of the raw volume."""
     module = import_module("pytorch3dunet.augment.transforms")
-    wanted = _wanted(dataset.transformer.phase_config["label"])
+    wanted = transforms.arguments_of(dataset.transformer.phase_config["label"])
     statistics: dict[str, Any] = dict.fromkeys(("pmin", "pmax", "mean", "std"))
     path, key = dataset.file_path, dataset.raw_internal_path
     if wanted & {"mean", "std"}:
@@ -224,15 +200,6 @@ def _with_statistics_of_raw(dataset: Any) -> Any:
     if wanted & {"pmin", "pmax"}:
         statistics |= _percentiles(dataset)
     return module.Transformer(dataset.transformer.phase_config, statistics).label_transform()
-
-
-def _wanted(steps: list[Mapping[str, Any]]) -> set[str]:
-    """The arguments that the classes of some transforms take."""
-    return {
-        name
-        for step in steps
-        for name in introspection.arguments(introspection.transform_class(step.get("name")) or object)
-    }
 
 
 def _percentiles(dataset: Any) -> dict[str, Any]:
@@ -290,9 +257,11 @@ def broken_transforms(loaders: Mapping[str, Any], phase: str) -> list[tuple[str,
     by_raw = bool(loaders.get("global_normalization", False))
     # of the patch alone: a mean breaks nothing, whatever it is
     statistics = module.calculate_stats(patches["raw"], not by_raw)
-    if by_raw and _wanted([step for kind in kinds for step in steps[kind]]) & {"pmin", "pmax"}:
+    if by_raw and transforms.arguments_of([step for kind in kinds for step in steps[kind]]) & {"pmin", "pmax"}:
         statistics |= _percentiles(dataset)
-    return [found for kind in kinds for found in _try(phase, kind, steps[kind], statistics, patches[kind])]
+    return [
+        found for kind in kinds for found in transforms.failures_of(phase, kind, steps[kind], statistics, patches[kind])
+    ]
 
 
 def _first_patch(path: str, key: str, patch: Any) -> Array:
@@ -301,21 +270,3 @@ def _first_patch(path: str, key: str, patch: Any) -> Array:
             return np.asarray(file[key][patch])
     except Exception as error:
         raise VolumeError(f"{path}: {type(error).__name__}: {error}") from error
-
-
-def _try(phase: str, kind: str, steps: list[Any], statistics: dict[str, Any], patch: Any) -> Iterator[tuple[str, str]]:
-    module = import_module("pytorch3dunet.augment.transforms")
-    for index, step in enumerate(steps):
-        try:
-            with introspection.quiet(), np.errstate(all="ignore"):
-                (transform,) = module.Transformer({kind: [step]}, statistics)._create_transform(kind).transforms
-                if getattr(transform, "execution_probability", 0) > 0:
-                    transform.execution_probability = 1.0
-                patch = transform(patch)
-        except Exception as error:
-            yield f"{kind}[{index}]", f"{type(error).__name__}: {error}"
-            return
-    if phase == "test" and type(patch).__module__.partition(".")[0] != "torch":
-        yield kind, "the last transform returns no tensor; it has to be ToTensor"
-    elif kind == "raw" and len(shape := tuple(patch.shape)) != 4:
-        yield kind, f"what comes out has the shape {shape}, not (C, D, H, W); write expand_dims: true in ToTensor"
