@@ -86,6 +86,8 @@ def fixed(error: ConfigError, section: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+WEIGHTED = {"name": "WeightedSmoothL1Loss", "threshold": 1.0, "initial_weight": 2.0}
+
 LOSSES = [{"name": "BCELoss"}, {"name": "L1Loss", "weight": 0.3}]
 
 
@@ -154,6 +156,16 @@ def test_what_does_not_fit_the_model(section: dict[str, Any], channels: int, par
 )
 def test_which_outputs_predict_labels(section: dict[str, Any], channels: int, predicted: list[int]) -> None:
     assert resolve(section, channels).predicted(channels) == predicted
+
+
+def test_the_smallest_variances_have_their_keys() -> None:
+    likelihood = {"name": "GaussianNLLLoss", "eps": 1e-4}
+    assert resolve(likelihood, 4).least_variances(4) == {2: ("loss.eps", 1e-4), 3: ("loss.eps", 1e-4)}
+    section = {"name": "channelwise", "channels": [WEIGHTED, likelihood]}
+    assert resolve(section, 3).least_variances(3) == {2: ("loss.channels[1].eps", 1e-4)}
+    several = {"name": "weighted_sum", "losses": [likelihood, {**likelihood, "eps": 1e-2}]}
+    assert resolve(several, 2).least_variances(2) == {1: ("loss.losses[1].eps", 1e-2)}
+    assert resolve({**WEIGHTED, "ignore_index": -1}, 1).least_variances(1) == {}
 
 
 def test_which_outputs_a_loss_needs() -> None:

@@ -24,7 +24,7 @@ class VoxelLoss:
     Attributes:
         of_distance: from distances, at least 0, to losses; grows with the distance.
         factor: from labels to what a voxel's loss is multiplied with; None for 1.
-        ignored: label whose voxels have loss 0, but count in the mean: upstream's ``ignore_index``.
+        ignored: label whose voxels have loss 0, but count in the mean: pytorch-3dunet's ``ignore_index``.
         is_squared: whether ``of_distance`` is the square, whose best constant is the mean.
     """
 

@@ -1,4 +1,4 @@
-"""The largest value that upstream's PSNR can reach on given labels."""
+"""The largest value that pytorch-3dunet's PSNR can reach on given labels."""
 
 import math
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ class _Batch:
 
 
 class PsnrLimit:
-    """Follows upstream's PSNR through the labels: 10 log10(R^2 / MSE) of each batch, averaged over them.
+    """Follows pytorch-3dunet's PSNR through the labels: 10 log10(R^2 / MSE) of each batch, averaged over them.
 
-    R is what upstream takes for the range of the labels, batch by batch: 2, or 1 where none of them is negative. Labels
+    R is what it takes for the range of the labels, batch by batch: 2, or 1 where none of them is negative. Labels
     outside -1..1 crash it.
 
     Args:
@@ -70,7 +70,7 @@ class PsnrLimit:
 
     @property
     def batches_with_negative_labels(self) -> tuple[int, int]:
-        """How many batches upstream takes R = 2 for, and how many there are; of patches, where they are shuffled."""
+        """How many batches R = 2 is taken for, and how many there are; of patches, where they are shuffled."""
         return sum(_low(batch) < 0 for batch in self._batches), len(self._batches)
 
     def bound(self) -> Bound:

@@ -48,11 +48,11 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class Volume:
-    """The labels of one file, as upstream cuts and transforms them.
+    """The labels of one file, as pytorch-3dunet cuts and transforms them.
 
     Attributes:
         path: of the file.
-        patches: what is read, one per patch in upstream's order: slices of a dataset of shape (D, H, W) or
+        patches: what is read, one per patch in pytorch-3dunet's order: slices of a dataset of shape (D, H, W) or
             (C, D, H, W), or whatever else it is that the patches are known by.
         opened: opens the file for as long as it is read.
         transform: from what is read to what the loss sees: shape (D, H, W) or (C, D, H, W).
@@ -122,7 +122,7 @@ class Volume:
     def _channels(self) -> tuple[slice, ...]:
         """What the patches take of the channels of a dataset of shape (C, D, H, W)."""
         assert self.shape is not None
-        # upstream may take them from the raw volume, which may have fewer or more
+        # pytorch-3dunet may take them from the raw volume, which may have fewer or more
         return tuple(slice(*s.indices(n)[:2]) for s, n in zip(self.patches[0][:-3], self.shape[:-3], strict=True))
 
     def boxes(self) -> Iterator[tuple[slice, ...]]:

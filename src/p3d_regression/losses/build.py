@@ -11,7 +11,6 @@ from p3d_regression.components.configured import Configured
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import advise, delete, write
 from p3d_regression.interval import NON_NEGATIVE, Interval
-from p3d_regression.labels.floor import VoxelLoss
 from p3d_regression.losses.criterion import Channelwise, Criterion, VoxelMean, WeightedSum, Whole
 from p3d_regression.losses.loss import Loss
 from p3d_regression.losses.mask import Mask, mask_of
@@ -147,7 +146,7 @@ def _broken_promise(criterion: Criterion, loss: Loss, arguments: Mapping[str, An
         losses = criterion.loss(first, labels, *rest)  # type: ignore[operator]
         if losses.shape != labels.shape:
             return f"it makes the shape {tuple(losses.shape)} of {tuple(labels.shape)}, and needs a loss for each voxel"
-        if loss.voxel_loss and not _agrees(loss.voxel_loss(arguments), criterion, labels):
+        if loss.voxel_loss and not _agrees(loss, arguments, criterion, labels):
             return "its voxel_loss is another function than its module"
     value = criterion(outputs, labels)
     if value.dim() != 0:
@@ -159,9 +158,12 @@ def _broken_promise(criterion: Criterion, loss: Loss, arguments: Mapping[str, An
     return None
 
 
-def _agrees(voxel_loss: VoxelLoss, criterion: Criterion, labels: torch.Tensor) -> bool:
+def _agrees(loss: Loss, arguments: Mapping[str, Any], criterion: Criterion, labels: torch.Tensor) -> bool:
     """Whether a module's losses are those that the floor would be computed from, as far as a few voxels show."""
-    outputs = labels.flip(-1) + 1
+    assert loss.voxel_loss is not None
+    voxel_loss, interval = loss.voxel_loss(arguments), loss.outputs_of(arguments)
+    # as far from the labels as its outputs may be
+    outputs = (labels.flip(-1) + 1).clamp(interval.low, interval.high)
     losses = criterion.loss(outputs, labels)  # type: ignore[operator]
     wanted = voxel_loss.of_distance((outputs - labels).abs().numpy())
     factor = voxel_loss.factor(labels.numpy()) if voxel_loss.factor else 1.0

@@ -18,7 +18,7 @@ def losses() -> list[Loss]:
         Loss(
             "WeightedSmoothL1Loss",
             WeightedSmoothL1,
-            summary="upstream's: SmoothL1Loss with a factor where labels are below or above a threshold",
+            summary="pytorch-3dunet's: SmoothL1Loss with a factor where labels are below or above a threshold",
             example={"threshold": 0.0, "initial_weight": 0.1},
             hidden={"beta": "pytorch-3dunet's has 1.0"},
             units={"threshold": "label", "beta": "difference"},

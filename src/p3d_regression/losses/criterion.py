@@ -1,6 +1,6 @@
 """Losses as a training uses them: one number of an output and its labels, over the voxels that count.
 
-Nothing here waits for a GPU: what is left out is multiplied away, not cut out.
+Nothing here waits for a GPU: masked voxels are multiplied by 0, not cut out.
 """
 
 from collections.abc import Iterable, Sequence

@@ -8,8 +8,8 @@ from p3d_regression.losses.loss import Loss
 from p3d_regression.upstream.introspection import module_of
 
 _HIDDEN = {
-    "weight": "it would be of classes; a number beside the name weighs a whole term of a sum",
-    "ignore_index": "it would be of classes",
+    "weight": "pytorch-3dunet's is for classes; here weight is the factor of a loss in a sum",
+    "ignore_index": "it is the number of a class",
 }
 
 _DICE: dict[str, Any] = {
@@ -22,17 +22,24 @@ _DICE: dict[str, Any] = {
 
 #: Name -> what is known of it.
 _FACTS: dict[str, dict[str, Any]] = {
-    "DiceLoss": {"summary": "upstream's: overlap of masks; normalization none for an output of sigmoid", **_DICE},
-    "GeneralizedDiceLoss": {"summary": "upstream's: overlap of masks, rare ones count as much; see DiceLoss", **_DICE},
+    "DiceLoss": {"summary": "pytorch-3dunet's: overlap of masks; normalization none for an output of sigmoid", **_DICE},
+    "GeneralizedDiceLoss": {
+        "summary": "pytorch-3dunet's: overlap of masks, rare ones count as much; see DiceLoss",
+        **_DICE,
+    },
     "BCEDiceLoss": {
-        "summary": "upstream's: cross-entropy and overlap of masks, for an output of none",
+        "summary": "pytorch-3dunet's: cross-entropy and overlap of masks, for an output of none",
         "labels": UNIT,
         "compares": "fractions",
         "applies": "sigmoid",
         "instead": {"name": "BCELoss"},
     },
     **{
-        name: {"summary": "upstream's: classes, one per output channel", "compares": "classes", "applies": "softmax"}
+        name: {
+            "summary": "pytorch-3dunet's: classes, one per output channel",
+            "compares": "classes",
+            "applies": "softmax",
+        }
         for name in ("CrossEntropyLoss", "WeightedCrossEntropyLoss")
     },
 }

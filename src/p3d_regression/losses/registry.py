@@ -35,25 +35,29 @@ class Losses(Registry[Loss]):
 @singleton
 def registry() -> Losses:
     """The registry of this process, made at the first call: plugins are loaded then."""
-    own = {origin: [_usable(loss) for loss in losses] for origin, losses in _own().items()}
+    own: dict[str, list[Loss] | list[Loss | Refused]] = {
+        BUILT_IN: builtin.losses(),
+        TORCH_NN: torch_nn.losses(),
+        UPSTREAM: [_part_of_a_sum(loss) for loss in of_upstream.losses()],
+    }
     return Losses(FAMILY, own, plugins.installed())
+
+
+def _part_of_a_sum(loss: Loss) -> Loss | Refused:
+    if loss.compares == "classes":
+        return Refused(loss.name, "it compares classes, and does not have a loss for each voxel")
+    return loss
 
 
 def known(name: object) -> Loss | None:
     """What is known of a loss of exactly this name that no plugin brings; maybe pytorch-3dunet alone can build it."""
-    losses = [loss for losses in _own().values() for loss in losses if isinstance(loss, Loss)]
-    return next((loss for loss in losses if loss.name == name), None)
+    return _declared().get(name) if isinstance(name, str) else None
 
 
 @singleton
-def _own() -> dict[str, list[Loss | Refused]]:
-    return {BUILT_IN: [*builtin.losses()], TORCH_NN: torch_nn.losses(), UPSTREAM: [*of_upstream.losses()]}
-
-
-def _usable(loss: Loss | Refused) -> Loss | Refused:
-    if isinstance(loss, Loss) and loss.compares == "classes":
-        return Refused(loss.name, "it compares classes, and does not have a loss for each voxel")
-    return loss
+def _declared() -> dict[str, Loss]:
+    losses = [*builtin.losses(), *torch_nn.declared(), *of_upstream.losses()]
+    return {loss.name: loss for loss in losses}
 
 
 def _composed(name: str) -> dict[str, Any]:

@@ -108,9 +108,9 @@ class Resolved:
         found: dict[int, tuple[str, float]] = {}
         for channel, _, leaf in self.needs(channels):
             for name, unit in leaf.component.units.items():
-                least = leaf.arguments[name]
-                if unit == "variance" and self.targets(channels)[channel][1] and least > found.get(channel, ("", 0))[1]:
-                    found[channel] = (f"{leaf.place}.{name}", least)
+                if unit == "variance" and self.targets(channels)[channel][1]:
+                    here = (f"{leaf.place}.{name}", leaf.arguments.get(name) or 0.0)
+                    found[channel] = max(here, found.get(channel, here), key=lambda least: least[1])
         return found
 
     def own_functions(self, channels: int) -> list[tuple[Configured[Loss], str, list[int]]]:

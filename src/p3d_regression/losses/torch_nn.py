@@ -20,7 +20,7 @@ _HIDDEN = {
     "reduction": "it is always the mean over the voxels that count",
     "size_average": "it is torch's old spelling of reduction",
     "reduce": "it is torch's old spelling of reduction",
-    "weight": "it would be one number per patch; a number beside the name weighs a whole term of a sum",
+    "weight": "torch's is one number per patch; here weight is the factor of a loss in a sum",
 }
 
 _TRIAL = torch.linspace(0.1, 0.9, 16, device="cpu").reshape(1, 2, 2, 2, 2)
@@ -28,12 +28,13 @@ _TRIAL = torch.linspace(0.1, 0.9, 16, device="cpu").reshape(1, 2, 2, 2, 2)
 
 def losses() -> list[Loss | Refused]:
     """In the order of the table: what is wanted most often first."""
-    known = _known()
+    known = declared()
     names = {loss.name for loss in known}
     return [*known, *(_loss(getattr(home, name)) for name in home.__all__ if name not in names)]
 
 
-def _known() -> list[Loss]:
+def declared() -> list[Loss]:
+    """Those of which more is known than their signatures tell."""
     return [
         _of(
             nn.MSELoss,
@@ -65,7 +66,7 @@ def _known() -> list[Loss]:
         Loss(
             "GaussianNLLLoss",
             builtin.GaussianNLL,
-            summary="mean and variance of each voxel: an uncertainty beside the prediction, two output channels",
+            summary="mean and variance of each voxel: an uncertainty with the prediction, two output channels",
             variance=True,
             aliases=("GaussianNLL",),
             hidden=_HIDDEN,
@@ -123,7 +124,7 @@ def _huber(delta: float) -> Callable[[Any], Any]:
 
 
 def _loss(cls: type[nn.Module]) -> Loss | Refused:
-    """A loss that this project knows nothing of."""
+    """A loss about which nothing is declared above."""
     reason = _reason_against(cls)
     return Refused(cls.__name__, reason) if reason else _of(cls, f"torch.nn.{cls.__name__}")
 
@@ -147,7 +148,7 @@ def _reason_against(cls: type[nn.Module]) -> str | None:
         return f"it takes {len(inputs) - 1} inputs, not an output and a label"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a class that nobody has asked for
+            warnings.simplefilter("ignore")  # no config names the class
             losses = _unreduced(cls)()(_TRIAL, _TRIAL)
     except Exception as error:
         return f"it does not compare the output of a 3D U-Net with labels of the same shape ({str(error)[:100]})"

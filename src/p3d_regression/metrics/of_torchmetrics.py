@@ -125,7 +125,7 @@ def _metric(cls: Any) -> Metric | Refused:
 
 
 def _builder(cls: Any) -> Callable[..., Any]:
-    """The class, with a signature of what a config can say."""
+    """The class, with the signature of the arguments that a config may give."""
 
     def build(**arguments: Any) -> Any:
         if arguments.get("data_range", 1.0) <= 0:
@@ -153,7 +153,7 @@ def _reason_against(build: Callable[..., Any], example: dict[str, Any]) -> str |
     labels = torch.linspace(0.1, 0.9, 32, dtype=torch.float64, device="cpu")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a class that nobody has asked for
+            warnings.simplefilter("ignore")  # no config names the class
             metric = build(**example)
             metric.update(labels.flip(0), labels)
             value = metric.compute()

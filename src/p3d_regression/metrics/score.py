@@ -164,10 +164,10 @@ def _on(device: torch.device, metric: Any) -> Accumulating:
 
 
 class Score:
-    """What upstream's trainer takes for its metric: called with output and labels, it returns a number.
+    """The metric of pytorch-3dunet's trainer: called with output and labels, it returns a number.
 
     Left alone, that number is the metric of the batch, a tensor. Between :meth:`begin` and :meth:`end` it stands for
-    the metric of all batches so far, also after upstream has averaged it: see :class:`Running`.
+    the metric of all batches so far, also after pytorch-3dunet has averaged it: see :class:`Running`.
 
     Args:
         metric: what is computed.
@@ -213,7 +213,7 @@ class Score:
 
 
 class Running:
-    """Stands in upstream's running average, which sums up ``value * n`` and divides by the sum of ``n``.
+    """Stands in pytorch-3dunet's running average, which sums up ``value * n`` and divides by the sum of ``n``.
 
     A mean over batches is not the metric of all voxels: not of R2, not of PSNR, not where voxels are masked. So this is
     what remains itself, whatever it is multiplied with, added to or divided by; and turns into the number when it is

@@ -2,7 +2,7 @@
 
 The loss of a scaled output is in the units of the labels, and so is its gradient: for MSELoss it is ``std`` squared
 times that of standardised labels. An optimizer does not see past that: the steps of SGD are as large as the gradient, a
-weight decay stands beside it, and for strains of 1e-4 it is smaller than the ``eps`` of Adam. Multiplied by one number
+weight decay is added to it, and for strains of 1e-4 it is smaller than the ``eps`` of Adam. Multiplied by one number
 it is as large as if the labels were standardised; what the training minimises, and in which units the loss is shown,
 stays.
 """
@@ -60,7 +60,7 @@ def gradient_size(
         loss: what is known of the criterion, and which of its arguments are in the units of the labels; None for
             nothing.
         mask: of the criterion.
-        more_labels: channels of the labels behind these, which the loss leaves out.
+        more_labels: last channels of the labels, which the loss skips.
     """
     # in double precision, because labels may be 1e-20; a loss with a kernel of its own may not take that
     for dtype in (torch.float64, torch.float32):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from p3d_regression.losses.resolved import Resolved
     from p3d_regression.metrics.metric import Metric
 
-#: Upstream's metrics that this project computes where voxels do not count, or half of the output predicts no label.
+#: Metrics of pytorch-3dunet that this project computes if voxels are masked, or half of the output predicts no label.
 REPLACED_METRICS = ("MSE", "PSNR")
 
 _current: "ContextVar[Plan | None]" = ContextVar("current", default=None)
@@ -43,7 +43,7 @@ class Plan:
         mask: which voxels count, for both; None for all, or where pytorch-3dunet's loss masks in its own way.
         loss_section: of the config.
         metric_name: as written.
-        skips_last_target: whether the loss leaves out the last channel of the labels.
+        skips_last_target: whether the loss skips the last channel of the labels.
     """
 
     is_ours: bool
@@ -56,7 +56,7 @@ class Plan:
 
     @cached_property
     def described(self) -> "Resolved | None":
-        """What is known of the loss, whoever builds it; None for one that somebody has added to pytorch-3dunet."""
+        """What is known of the loss, whoever builds it; None for a loss that was added to pytorch-3dunet."""
         from p3d_regression.losses.build import described
 
         return self.loss or described(self.loss_section)
@@ -137,7 +137,7 @@ def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
     _check_name(config, "eval_metric", introspection.knows_metric, metrics.registry(), score.resolve)
     masked = loss.get("ignore_index") is not None
     if masked and not own_loss:
-        # upstream's way with it divides by all voxels, where it is a mean over voxels that this project can take
+        # pytorch-3dunet divides by all voxels, masked ones included; this project takes the mean of the others
         registration = losses.registry().get(str(loss.get("name")), "loss")
         own_loss = registration is not None and registration.component.per_voxel
     channels = model.get("out_channels")
@@ -164,7 +164,7 @@ def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
 
 
 def _scored_phases(config: Mapping[str, Any]) -> list[str]:
-    """Where upstream computes the metric: of a training batch, too, whenever it logs one."""
+    """Where pytorch-3dunet computes the metric: also of a training batch, whenever it logs one."""
     return ["val"] if _section(config, "trainer").get("skip_train_validation", False) else ["val", "train"]
 
 
@@ -178,13 +178,13 @@ def _patch_shape(config: Mapping[str, Any], phase: str) -> tuple[int, ...]:
 
 
 def current_or(config: Mapping[str, Any]) -> Plan:
-    """The plan of the training that is being created; else that of a config which somebody uses by hand."""
+    """The plan of the training that is being created; else that of a config which is used without a trainer."""
     return _current.get() or plan_of(config, model_is_ours=KEY in _section(config, "model"))
 
 
 @contextmanager
 def following(plan: Plan) -> Iterator[None]:
-    """While this lasts, upstream's builders follow a plan: the sections that it was made of get lost on the way."""
+    """While this lasts, pytorch-3dunet's builders follow a plan, since it empties the sections on the way."""
     token = _current.set(plan)
     try:
         yield
@@ -200,7 +200,7 @@ def model_is_ours(config: Mapping[str, Any]) -> bool:
     try:
         return path is not None and checkpoint_memory.METADATA_KEY in introspection.checkpoint_metadata(path)
     except Exception:
-        return False  # upstream says what is wrong with it
+        return False  # pytorch-3dunet says what is wrong with it
 
 
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -217,7 +217,7 @@ def _check_name(
 ) -> None:
     """Refuse a section without a name, which pytorch-3dunet answers with a bare TypeError.
 
-    One that is missing is accepted: somebody who builds a loss by hand names no metric.
+    A missing section is accepted: a loss can be built without a metric.
     """
     section = config.get(key, {"name": ""})
     if isinstance(section, Mapping) and isinstance(section.get("name"), str):
@@ -232,20 +232,20 @@ def _check_name(
 
 
 def _is_own_loss(section: Mapping[str, Any]) -> bool:
-    """Whether upstream has no such loss, or would ignore an option of it."""
+    """Whether pytorch-3dunet has no such loss, or would ignore an option of it."""
     name, ignored = section.get("name"), section.get("ignore_index")
     if not isinstance(name, str):
         return False
     if not builders.knows_loss(name):
         return True
     if isinstance(ignored, float) and math.isnan(ignored):
-        return True  # upstream looks for labels that equal it: there are none
+        return True  # pytorch-3dunet looks for labels that equal NaN: there are none
     unread = [key for key in builders.loss(section).unread if section.get(key) is not None]
     return bool(unread) and _takes(losses.registry(), name, unread, "loss")
 
 
 def _is_own_metric(section: Mapping[str, Any]) -> bool:
-    """Whether upstream has no such metric, or would ignore an option of it."""
+    """Whether pytorch-3dunet has no such metric, or would ignore an option of it."""
     name = section.get("name")
     if not isinstance(name, str):
         return False
@@ -256,7 +256,7 @@ def _is_own_metric(section: Mapping[str, Any]) -> bool:
 
 
 def _takes(registry: "Registry[Any]", name: str, options: list[str], place: str) -> bool:
-    """Whether what this project has under the name can use one of the options, which upstream ignores."""
+    """Whether what this project has under the name can use one of the options, which pytorch-3dunet ignores."""
     registration = registry.get(name, place)
     if registration is None or registration.origin == UPSTREAM:
         return False
