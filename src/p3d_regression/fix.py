@@ -30,7 +30,8 @@ class Change:
     Attributes:
         key: with dots; items of a list in brackets, such as ``loaders.train.transformer.label[1]``.
         value: plain data, or :data:`DELETE`.
-        note: what the user has to know about the value, if it is an example: the end of its line.
+        note: what the user has to know about a value that is an example: the end of its line. ``check --fix`` does not
+            write examples.
     """
 
     key: str

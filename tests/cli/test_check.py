@@ -101,7 +101,7 @@ class TestOutput:
         assert code == 1
         assert [first["config"], second["config"]] == [str(wrong), str(good)]
         for finding in first["findings"]:
-            assert finding.keys() == {"code", "name", "severity", "key", "message", "fix"}
+            assert finding.keys() == {"code", "name", "severity", "key", "message", "fix", "changes"}
         assert second["findings"] == []
         with h5py.File(data / "train.h5") as file:
             label = file["label"][()].astype(np.float64)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 #: Metrics of pytorch-3dunet that compare continuous values voxel by voxel.
 REGRESSION_METRICS = ("MSE", "PSNR")
 
-
 #: A model with more could not be built, and its list of ranges would fill the memory.
 MOST_CHANNELS = 2**16
 
@@ -67,10 +66,7 @@ class View:
         return value if isinstance(value, Mapping) else {}
 
     def gaps(self, phase: str, *, is_hdf5: bool) -> Iterator[tuple[str, str]]:
-        """Keys of a phase that pytorch-3dunet needs and that are missing or of another kind, and the kind they need.
-
-        Of a section that is missing altogether, not what should be in it.
-        """
+        """Keys of a phase that are missing or of another kind than pytorch-3dunet needs, and that kind."""
         kinds: dict[str, type] = {"": dict, ".file_paths": list, ".transformer": dict, ".transformer.raw": list}
         kinds |= {".transformer.label": list} if self.mode == "train" else {}
         kinds |= {".slice_builder": dict} if is_hdf5 else {}
@@ -79,7 +75,7 @@ class View:
             value = self.get(place)
             may_be_empty = key.startswith(".transformer.")
             if not self.section(place.rpartition(".")[0]):
-                continue
+                continue  # the section is missing, with all that should be in it
             if not isinstance(value, kind) or not (value or may_be_empty):
                 yield place, "list" if kind is list else "mapping"
             elif may_be_empty:
@@ -90,8 +86,8 @@ class View:
     def labels_are_in(self, interval: Interval) -> bool:
         """Whether no label that was read is outside; also where none was."""
         read = [phase.statistics for phase in self.phases.values() if phase.statistics]
-        labels = [moments for statistics in read for moments in statistics.channels if moments.finite]
-        return all(interval.low <= moments.low and moments.high <= interval.high for moments in labels)
+        labels = [part for statistics in read for part in statistics.channels if part.finite]
+        return all(interval.low <= part.low and part.high <= interval.high for part in labels)
 
     @property
     def phase_names(self) -> tuple[str, ...]:
@@ -112,10 +108,8 @@ class View:
     def checkpoint_metadata(self) -> Mapping[str, Any] | None:
         """Metadata of the weights that will be loaded; None where there are no readable ones."""
         path = introspection.checkpoint_of(self.config, self.mode) if self.opens_files else None
-        if path is None:
-            return None
         try:
-            return introspection.checkpoint_metadata(path)
+            return None if path is None else introspection.checkpoint_metadata(path)
         except Exception:
             return None  # a rule reports the reason
 
@@ -219,10 +213,9 @@ class View:
     def activation_within(self, intervals: Sequence[Interval]) -> Fix:
         """Write activations that keep each output channel in an interval."""
         values = [_activation_within(interval) for interval in intervals]
-        if any(value != values[0] for value in values):
-            return self.with_activation(values)
-        over_channels = len(values) > 1 and values[0] == "logsigmoid"
-        return self.with_activation("log_softmax" if over_channels else values[0])
+        if len(values) > 1 and set(intervals) == {Interval(high=0.0)}:
+            return self.with_activation("log_softmax")
+        return self.with_activation(values if any(value != values[0] for value in values) else values[0])
 
     def with_activation(self, value: object) -> Fix:
         """Write a final activation, and delete what pytorch-3dunet would read in its place."""
@@ -245,15 +238,15 @@ class View:
 
     def seen_by_loss(self, phase: str) -> tuple[Interval, ...]:
         """The values that the loss is given, per channel: not the output, if pytorch-3dunet applies the layer later."""
-        if self.last_layer.is_ours or introspection.loss_sees_output(phase):
-            return self.last_layer.ranges
-        return (REAL_LINE,) * len(self.last_layer.ranges)
+        return self._seen(self.last_layer.is_ours or introspection.loss_sees_output(phase))
 
     def seen_by_score(self, phase: str) -> tuple[Interval, ...]:
         """The values that the metric is given, per channel."""
-        if self.last_layer.is_ours or introspection.score_sees_output(phase):
-            return self.last_layer.ranges
-        return (REAL_LINE,) * len(self.last_layer.ranges)
+        return self._seen(self.last_layer.is_ours or introspection.score_sees_output(phase))
+
+    def _seen(self, is_output: bool) -> tuple[Interval, ...]:
+        ranges = self.last_layer.ranges
+        return ranges if is_output else (REAL_LINE,) * len(ranges)
 
     @property
     def loss(self) -> str | None:

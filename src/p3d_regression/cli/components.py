@@ -56,7 +56,7 @@ def _show(
 
 
 def _cells(row: dict[str, Any], what: str) -> tuple[str, str, str, str, str]:
-    """A row of a table: what a config says, arguments, a property, origin, use."""
+    """A row of the table: the value in a config, arguments, the property, origin, use."""
     from p3d_regression.text import as_yaml
 
     arguments = ", ".join(
