@@ -38,9 +38,7 @@ class ConfigError(ValueError):
         found: what is wrong and what to do about it.
     """
 
-    def __init__(self, key: str, message: str | None = None, fix: Fix | str = NO_FIX) -> None:
-        if message is None:  # LEGACY: key, message and fix in one text
-            key, message, fix = _parts(key)
+    def __init__(self, key: str, message: str, fix: Fix | str = NO_FIX) -> None:
         super().__init__(key, message, fix)
         self.found = Found(key, message, fix)
 
@@ -50,15 +48,6 @@ class ConfigError(ValueError):
         if any(change.value is not DELETE for change in fix.changes):
             return f"{start} Write:\n{textwrap.indent(str(fix), '  ')}"
         return f"{start} Fix: {fix}." if fix else start
-
-
-def _parts(text: str) -> tuple[str, str, str]:
-    """LEGACY."""
-    sentences, _, lines = text.partition("\n")
-    key, separator, message = sentences.partition(": ")
-    if not separator or " " in key:
-        return "", text, ""
-    return key, message.removesuffix(" Example:").removesuffix(" Write:"), textwrap.dedent(lines)
 
 
 class CheckpointMismatchError(ConfigError):
