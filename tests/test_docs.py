@@ -13,9 +13,11 @@ from p3d_regression.losses import build as losses
 from p3d_regression.losses.build import build
 from p3d_regression.metrics import score as metrics
 from support.checks import Silent
-from support.environments import ROOT, Environment
+from support.doctor import ask_doctor
+from support.environments import ROOT
 from support.lab import training_config, write_config, write_volumes
 from support.plugins import write_plugin
+from support.preforked import Preforked
 
 PAGES = ["README.md", "docs/final-activation.md"]
 
@@ -103,7 +105,7 @@ def test_every_name_in_the_tables_of_that_page_is_understood() -> None:
             metrics.resolve(value if isinstance(value, dict) else {"name": value})
 
 
-def test_the_plugin_on_that_page_trains(plugin: Environment, tmp_path: Path) -> None:
+def test_the_plugin_on_that_page_trains(forked: Preforked, tmp_path: Path) -> None:
     (source,) = re.findall(r"```python\n(.*?)```", _LOSSES_PAGE, re.DOTALL)
     write_plugin(tmp_path, "charbonnier", source)
     write_volumes(tmp_path)
@@ -111,13 +113,13 @@ def test_the_plugin_on_that_page_trains(plugin: Environment, tmp_path: Path) -> 
     config["loss"] = {"name": "charbonnier", "eps": 0.5, "ignore_index": 3.0}
     config["eval_metric"] = {"name": "max_error"}
     del config["trainer"]["eval_score_higher_is_better"]
-    environment = plugin.having(PYTHONPATH=str(tmp_path))
+    environment = forked.having(PYTHONPATH=str(tmp_path))
     result = environment.run("train3dunet", "--config", write_config(tmp_path / "train.yml", config))
     assert result.returncode == 0, result.stderr
     assert "loss {name: Charbonnier, eps: 0.5}, metric MaxError (lower is better)" in result.stdout
     tables = [environment.run("p3d-regression", name).stdout for name in ("losses", "metrics")]
     assert [("charbonnier 1.0" in table) for table in tables] == [True, True]
-    assert "MaxError" in environment.run("p3d-regression", "doctor").stdout
+    assert "MaxError" in ask_doctor(environment).stdout
 
 
 def test_the_example_config_is_without_findings() -> None:

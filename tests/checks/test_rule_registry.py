@@ -8,9 +8,9 @@ import pytest
 from p3d_regression.checks.registry import rules, select
 from p3d_regression.checks.rule import Finding, Rule
 from p3d_regression.errors import Found
-from support.environments import Environment
 from support.lab import training_config, write_config, write_volumes
 from support.plugins import write_plugin
+from support.preforked import Preforked
 
 PLUGIN = """
     from p3d_regression import Found, Rule, hookimpl
@@ -79,21 +79,21 @@ class TestPlugins:
         model = {"name": "UNet3D", "final_activation": "none"}
         return write_config(directory / "train.yml", training_config(directory, model))
 
-    def check(self, plugin: Environment, site: Path, *arguments: object) -> tuple[int, list[dict], str]:
-        environment = plugin.having(PYTHONPATH=str(site))
+    def check(self, forked: Preforked, site: Path, *arguments: object) -> tuple[int, list[dict], str]:
+        environment = forked.having(PYTHONPATH=str(site))
         result = environment.run("p3d-regression", "check", "--no-data", "--json", *arguments)
         return result.returncode, json.loads(result.stdout), result.stderr
 
-    def test_add_rules(self, plugin: Environment, tmp_path: Path) -> None:
+    def test_add_rules(self, forked: Preforked, tmp_path: Path) -> None:
         write_plugin(tmp_path, "lab_rules", PLUGIN)
-        code, (found,), _ = self.check(plugin, tmp_path, self.config(tmp_path))
+        code, (found,), _ = self.check(forked, tmp_path, self.config(tmp_path))
         assert code == 0
         assert [finding["code"] for finding in found["findings"]] == ["LAB101"]
         assert found["findings"][0]["message"] == "0.02 diverges in our lab"
-        code, (found,), _ = self.check(plugin, tmp_path, tmp_path / "train.yml", "--ignore", "LAB")
+        code, (found,), _ = self.check(forked, tmp_path, tmp_path / "train.yml", "--ignore", "LAB")
         assert found["findings"] == []
         # and in a training
-        result = plugin.having(PYTHONPATH=str(tmp_path)).run("train3dunet", "--config", tmp_path / "train.yml")
+        result = forked.having(PYTHONPATH=str(tmp_path)).run("train3dunet", "--config", tmp_path / "train.yml")
         assert result.returncode == 0, result.stderr
         assert result.stdout.count("WARNING P3DRegression - LAB101 fast-learning: ") == 1
 
@@ -106,13 +106,13 @@ class TestPlugins:
         ],
     )
     def test_a_broken_one_costs_no_training(
-        self, plugin: Environment, tmp_path: Path, change: tuple[str, str], said: str
+        self, forked: Preforked, tmp_path: Path, change: tuple[str, str], said: str
     ) -> None:
         write_plugin(tmp_path, "lab_rules", PLUGIN.replace(*change))
         path = self.config(tmp_path)
-        code, (found,), stderr = self.check(plugin, tmp_path, path)
+        code, (found,), stderr = self.check(forked, tmp_path, path)
         assert said in stderr + str(found["failures"])
         assert code == (2 if found["failures"] else 0)
-        result = plugin.having(PYTHONPATH=str(tmp_path)).run("train3dunet", "--config", path)
+        result = forked.having(PYTHONPATH=str(tmp_path)).run("train3dunet", "--config", path)
         assert result.returncode == 0, result.stderr
         assert said in result.stdout + result.stderr

@@ -130,15 +130,16 @@ class TestOutput:
         assert train["labels"][0]["max"] < 100
         assert train["floor"] == train["constant"] == {"MSELoss": None, "MSE": None}
 
-    def test_for_people(self, plugin: Environment, data: Path) -> None:
+    def test_for_people(self, forked: Preforked, data: Path) -> None:
         path = write_config(data / "wrong.yml", training_config(data, SOFTMAX))
-        result = plugin.run("p3d-regression", "check", path)
+        result = forked.run("p3d-regression", "check", path)
         assert result.returncode == 1
         lines = result.stdout.splitlines()
         assert lines[0] == str(path)
-        (index,) = [i for i, line in enumerate(lines) if "P3D101 error model.final_sigmoid: false means" in line]
+        (index,) = [i for i, line in enumerate(lines) if "P3D101 error model.final_sigmoid: false is a Softmax" in line]
         assert lines[index + 1].strip() == "model:"
-        assert lines[index + 2].strip().startswith("final_activation: none  #")
+        assert lines[index + 2].strip() == "# delete final_sigmoid"
+        assert lines[index + 3].strip() == "final_activation: none"
         assert "  val MSE: at least 132.576; the best constant reaches 28.5197" in lines
         assert lines[-1].startswith("4 error(s), 0 warning(s).")
         assert result.stderr == ""

@@ -1,4 +1,4 @@
-"""``p3d-regression demo``, the README's first command, for real."""
+"""``p3d-regression demo``, the README's first command, for real: every demo starts pytorch-3dunet's own commands."""
 
 import math
 import shutil
@@ -12,6 +12,7 @@ import yaml
 from p3d_regression.demo.report import Scores
 from support.environments import Environment
 from support.lab import write_config
+from support.preforked import Preforked
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_learns_values_that_upstream_could_not_say(plugin: Environment, out: Path) -> None:
     """Fewer iterations than the default, which only does better: the promise must hold with room to spare."""
-    result = plugin.having(OMP_NUM_THREADS="2").run("p3d-regression", "demo", "--out", out, "--iterations", "60")
+    result = plugin.run("p3d-regression", "demo", "--out", out, "--iterations", "48")
     assert result.returncode == 0, result.stdout + result.stderr
     with h5py.File(out / "test.h5") as file:
         label = file["label"][()]
@@ -37,7 +38,7 @@ def test_learns_values_that_upstream_could_not_say(plugin: Environment, out: Pat
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_third_of_the_labels_missing_costs_little(plugin: Environment, out: Path, tmp_path: Path) -> None:
+def test_a_third_of_the_labels_missing_costs_little(forked: Preforked, out: Path, tmp_path: Path) -> None:
     """The demo's own config and volumes; upstream alone ends with weights that are NaN, see test_losses_in_training."""
     config = yaml.safe_load((out / "train.yml").read_text())
     for name, phase in (("train", "train"), ("test", "val")):
@@ -52,12 +53,12 @@ def test_a_third_of_the_labels_missing_costs_little(plugin: Environment, out: Pa
     del config["trainer"]["eval_score_higher_is_better"]
     config["trainer"]["checkpoint_dir"] = str(tmp_path / "checkpoints")
     path = write_config(tmp_path / "train.yml", config)
-    result = plugin.having(OMP_NUM_THREADS="2").run("train3dunet", "--config", path)
+    result = forked.run("train3dunet", "--config", path)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     predict = yaml.safe_load((out / "predict.yml").read_text())
     predict["model_path"] = str(tmp_path / "checkpoints" / "last_checkpoint.pytorch")
     predict["loaders"]["output_dir"] = str(tmp_path / "predictions")
-    result = plugin.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", predict))
+    result = forked.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", predict))
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     with h5py.File(out / "test.h5") as file:
         label = file["label"][()]
@@ -68,10 +69,8 @@ def test_a_third_of_the_labels_missing_costs_little(plugin: Environment, out: Pa
     assert found[1] > found[0] - 0.1, found
 
 
-def test_again_in_its_own_directory_and_compared_with_upstream(plugin: Environment, out: Path) -> None:
-    result = plugin.having(OMP_NUM_THREADS="2").run(
-        "p3d-regression", "demo", "--out", out, "--iterations", "1", "--compare"
-    )
+def test_again_in_its_own_directory_and_compared_with_upstream(forked: Preforked, out: Path) -> None:
+    result = forked.run("p3d-regression", "demo", "--out", out, "--iterations", "1", "--compare")
     assert result.returncode == 0, result.stdout + result.stderr
     for layer in ("sigmoid", "softmax"):
         assert f"pytorch-3dunet's {layer}" in result.stdout
@@ -82,17 +81,17 @@ def test_again_in_its_own_directory_and_compared_with_upstream(plugin: Environme
         assert (len(predicted) == 1) == (layer == "softmax")
 
 
-def test_stops_where_the_plugin_is_not_active(plugin: Environment, tmp_path: Path) -> None:
+def test_stops_where_the_plugin_is_not_active(forked: Preforked, tmp_path: Path) -> None:
     """Else it would show squashed predictions under the plugin's name."""
-    environment = plugin.having(TORCH_DEVICE_BACKEND_AUTOLOAD="0")
+    environment = forked.having(TORCH_DEVICE_BACKEND_AUTOLOAD="0")
     result = environment.run("p3d-regression", "demo", "--out", tmp_path / "out", "--iterations", "1")
     assert result.returncode == 1
     assert "train3dunet runs without the plugin; `p3d-regression doctor` says why." in result.stderr
     assert not (tmp_path / "out" / "demo.png").exists()
 
 
-def test_a_foreign_directory_is_refused(plugin: Environment, tmp_path: Path) -> None:
+def test_a_foreign_directory_is_refused(forked: Preforked, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    result = plugin.run("p3d-regression", "demo", "--out", tmp_path)
+    result = forked.run("p3d-regression", "demo", "--out", tmp_path)
     assert result.returncode == 1
     assert result.stderr.startswith(f"Error: {tmp_path} is not empty")

@@ -1,4 +1,8 @@
-"""``p3d-regression doctor`` and ``p3d-regression run``, as commands."""
+"""``p3d-regression doctor`` and ``p3d-regression run``, as commands.
+
+Most are forks (see support/preforked.py). Fresh interpreters show what a fork cannot: the console script, the
+interpreter that the doctor starts itself, and stand-ins for packages that a fork has imported already.
+"""
 
 import json
 import shutil
@@ -11,23 +15,24 @@ from click.testing import CliRunner
 
 import p3d_regression
 from p3d_regression.cli.main import main
+from support.doctor import ask_doctor
 from support.environments import Environment, install_to
 from support.lab import Lab, Trained, prediction_config, training_config, write_config, write_volumes
+from support.preforked import Preforked
 
-DOCTOR = ("-c", "from p3d_regression.cli.main import main; main()", "doctor", "--json")
 
-
-def diagnose(environment: Environment, *, code: int) -> dict:
-    result = environment.run("python", *DOCTOR)
+def diagnose(environment: Environment | Preforked, *, code: int) -> dict:
+    if isinstance(environment, Preforked):
+        result = ask_doctor(environment, "--json")
+    else:
+        result = environment.run("p3d-regression", "doctor", "--json")
     assert result.returncode == code, result.stdout + result.stderr
     return json.loads(result.stdout)
 
 
 class TestDoctor:
     def test_active(self, plugin: Environment) -> None:
-        result = plugin.run("p3d-regression", "doctor", "--json")
-        assert result.returncode == 0, result.stderr
-        found = json.loads(result.stdout)
+        found = diagnose(plugin, code=0)
         assert found["active"] is True
         assert found["reason"] is None
         assert found["versions"]["p3d-regression"] == p3d_regression.__version__
@@ -44,8 +49,8 @@ class TestDoctor:
             "pytorch3dunet.datasets.utils.get_test_loaders": "applied",
         }
 
-    def test_for_a_person(self, plugin: Environment) -> None:
-        result = plugin.having(COLUMNS="40").run("p3d-regression", "doctor")
+    def test_for_a_person(self, forked: Preforked) -> None:
+        result = ask_doctor(forked.having(COLUMNS="40"))
         assert result.returncode == 0, result.stderr
         last = result.stdout.splitlines()[-1]
         assert last.split(maxsplit=1) == ["active", "train3dunet and predict3dunet understand model.final_activation"]
@@ -58,23 +63,23 @@ class TestDoctor:
             ("P3D_REGRESSION_DISABLE", "1", "P3D_REGRESSION_DISABLE=1 switches the plugin off"),
         ],
     )
-    def test_switched_off(self, plugin: Environment, variable: str, value: str, reason: str) -> None:
-        found = diagnose(plugin.having(**{variable: value}), code=1)
+    def test_switched_off(self, forked: Preforked, variable: str, value: str, reason: str) -> None:
+        found = diagnose(forked.having(**{variable: value}), code=1)
         assert found["active"] is False
         assert found["reason"].startswith(reason)
         assert {patch["state"] for patch in found["patches"]} == {"inactive"}
 
-    def test_not_active_for_a_person(self, plugin: Environment) -> None:
-        result = plugin.having(TORCH_DEVICE_BACKEND_AUTOLOAD="0").run("p3d-regression", "doctor")
+    def test_not_active_for_a_person(self, forked: Preforked) -> None:
+        result = ask_doctor(forked.having(TORCH_DEVICE_BACKEND_AUTOLOAD="0"))
         assert result.returncode == 1
         assert "not active      TORCH_DEVICE_BACKEND_AUTOLOAD=0" in result.stdout
         assert "p3d-regression run train3dunet" in result.stdout
 
-    def test_importable_but_not_installed(self, bare: Environment, wheel: Path, tmp_path: Path) -> None:
+    def test_importable_but_not_installed(self, forked_bare: Preforked, wheel: Path, tmp_path: Path) -> None:
         install_to(tmp_path, wheel)
         for metadata in tmp_path.glob("*.dist-info"):
             shutil.rmtree(metadata)
-        found = diagnose(bare.having(PYTHONPATH=str(tmp_path)), code=1)
+        found = diagnose(forked_bare.having(PYTHONPATH=str(tmp_path)), code=1)
         assert found["reason"].startswith("p3d-regression is importable but not installed")
 
     @pytest.mark.parametrize(
@@ -86,7 +91,7 @@ class TestDoctor:
         ],
     )
     def test_missing_or_old_packages(
-        self, plugin: Environment, tmp_path: Path, package: str, source: str, reason: str
+        self, plugin: Environment, forked: Preforked, tmp_path: Path, package: str, source: str, reason: str
     ) -> None:
         """A stand-in in front of the real package: neither can be uninstalled or downgraded side by side."""
         (tmp_path / package).mkdir()
@@ -95,7 +100,8 @@ class TestDoctor:
             fake_upstream = tmp_path / "pytorch3dunet"
             fake_upstream.mkdir()
             (fake_upstream / "__init__.py").write_text("__version__ = '1.8.0'")
-        found = diagnose(plugin.having(PYTHONPATH=str(tmp_path)), code=1)
+        programs = plugin if package == "torch" else forked
+        found = diagnose(programs.having(PYTHONPATH=str(tmp_path)), code=1)
         assert found["active"] is False
         assert found["reason"].startswith(reason)
 
@@ -119,52 +125,55 @@ class TestDoctor:
         )
         assert found["registry_errors"] == {}
 
-    def test_a_command_of_another_environment_is_noticed(self, plugin: Environment, tmp_path: Path) -> None:
+    def test_a_command_of_another_environment_is_noticed(self, forked: Preforked, tmp_path: Path) -> None:
         other = tmp_path / "train3dunet"
         other.write_text("#!/bin/sh\n")
         other.chmod(0o755)
-        found = diagnose(plugin.having(PATH=str(tmp_path)), code=0)
+        found = diagnose(forked.having(PATH=str(tmp_path)), code=0)
         assert found["commands"]["train3dunet"] == {"path": str(other), "this_environment": False}
         assert found["commands"]["predict3dunet"]["path"] is None
 
 
 class TestRun:
-    def test_is_the_plugin_where_torch_does_not_load_it(self, plugin: Environment, lab: Lab, tmp_path: Path) -> None:
+    def test_is_the_plugin_where_torch_does_not_load_it(
+        self, plugin: Environment, forked: Preforked, lab: Lab, tmp_path: Path
+    ) -> None:
         """Same bits as the plain commands with the plugin active."""
         write_volumes(tmp_path)
-        environment = plugin.having(TORCH_DEVICE_BACKEND_AUTOLOAD="0")
         model = {"name": "UNet3D", "final_activation": "none"}
-        for command, make in (("train3dunet", training_config), ("predict3dunet", prediction_config)):
+        runs = [("train3dunet", training_config, plugin), ("predict3dunet", prediction_config, forked)]
+        for command, make, programs in runs:
             config = write_config(tmp_path / f"{command}.yml", make(tmp_path, model))
+            environment = programs.having(TORCH_DEVICE_BACKEND_AUTOLOAD="0")
             result = environment.run("p3d-regression", "run", command, "--config", config)
             assert result.returncode == 0, result.stderr
         expected, ours = lab.train("plugin", final_activation="none"), Trained(tmp_path, "", "")
         assert ours.scalars == expected.scalars
         assert (ours.prediction == expected.prediction).all()
 
-    def test_a_config_error_is_one_clear_message(self, plugin: Environment, tmp_path: Path) -> None:
+    def test_a_config_error_is_one_clear_message(self, forked: Preforked, tmp_path: Path) -> None:
         write_volumes(tmp_path)
         config = training_config(tmp_path, {"name": "UNet3D", "final_activation": "nome"})
-        result = plugin.run(
+        result = forked.run(
             "p3d-regression", "run", "train3dunet", "--config", write_config(tmp_path / "t.yml", config)
         )
         assert result.returncode == 1
         assert result.stderr.startswith("Error: model.final_activation: 'nome'")
         assert "Traceback" not in result.stderr
 
-    def test_upstreams_own_help_and_usage(self, plugin: Environment) -> None:
-        result = plugin.run("p3d-regression", "run", "train3dunet", "--help")
+    def test_upstreams_own_help_and_usage(self, forked: Preforked) -> None:
+        result = forked.run("p3d-regression", "run", "train3dunet", "--help")
         assert result.returncode == 0
         assert result.stdout.startswith("usage: train3dunet")
-        assert plugin.run("p3d-regression", "run", "train3dunet").returncode == 2
+        assert forked.run("p3d-regression", "run", "train3dunet").returncode == 2
 
-    def test_refuses_to_run_disabled(self, plugin: Environment) -> None:
-        result = plugin.having(P3D_REGRESSION_DISABLE="1").run("p3d-regression", "run", "train3dunet", "--config", "x")
+    def test_refuses_to_run_disabled(self, forked: Preforked) -> None:
+        result = forked.having(P3D_REGRESSION_DISABLE="1").run("p3d-regression", "run", "train3dunet", "--config", "x")
         assert result.returncode == 2
         assert "P3D_REGRESSION_DISABLE is set" in result.stderr
 
-    def test_knows_two_commands(self, plugin: Environment) -> None:
-        result = plugin.run("p3d-regression", "run", "rm")
+    def test_knows_two_commands(self, forked: Preforked) -> None:
+        result = forked.run("p3d-regression", "run", "rm")
         assert result.returncode == 2
         assert "train3dunet" in result.stderr
 

@@ -80,6 +80,12 @@ LOGITS = {
 }
 
 
+@pytest.fixture(scope="module")
+def plain_waits(data: Path) -> int:
+    """What pytorch-3dunet alone waits for in an epoch."""
+    return waits_of_an_epoch(trainer_of(data, {}, {"is_segmentation": False}))
+
+
 @pytest.mark.parametrize(
     ("changes", "model"),
     [
@@ -93,12 +99,11 @@ LOGITS = {
     ],
 )
 def test_a_training_step_waits_for_a_gpu_no_more_often_than_upstreams(
-    data: Path, changes: dict[str, Any], model: dict[str, Any]
+    data: Path, plain_waits: int, changes: dict[str, Any], model: dict[str, Any]
 ) -> None:
-    plain = waits_of_an_epoch(trainer_of(data, {}, {"is_segmentation": False}))
-    assert plain >= 2  # the number of each loss, two patches; and torch's own, when it starts to shuffle
+    assert plain_waits >= 2  # the number of each loss, two patches; and torch's own, when it starts to shuffle
     changes = {"eval_metric": {"name": "MAE"}, **changes}
-    assert waits_of_an_epoch(trainer_of(data, changes, {"final_activation": "none", **model})) == plain
+    assert waits_of_an_epoch(trainer_of(data, changes, {"final_activation": "none", **model})) == plain_waits
 
 
 @pytest.fixture
