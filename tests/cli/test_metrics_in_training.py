@@ -64,7 +64,8 @@ def of_all_voxels(name: str, output: torch.Tensor, label: torch.Tensor) -> float
     """The metric of everything at once, in float64."""
     output, label = output.double(), label.double()
     assert len(label) == 5
-    metric: Any = resolve(options_of(name)).build()
+    configured = resolve(options_of(name))
+    metric: Any = configured.component.build(**configured.arguments)
     if hasattr(metric, "set_dtype"):
         metric.set_dtype(torch.float64)
     registration = registry().get(name, "here")

@@ -1,5 +1,6 @@
 """Trainings that use this project, and what is asked of them."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,10 @@ def last(run: Run, tag: str = "val_eval_score_avg") -> float:
 def stopped_with(run: Run, error: str) -> str:
     """Insist on it; the message, which has several lines."""
     assert run.result.returncode != 0, run.result.stdout[-2000:]
-    start = f"p3d_regression.errors.{error}: "
-    assert start in run.result.stderr, run.result.stderr[-4000:]
-    return run.result.stderr[run.result.stderr.rindex(start) :]
+    # a subclass of it, too: RejectedConfigError
+    starts = list(re.finditer(rf"^p3d_regression\.[\w.]*{error}: ", run.result.stderr, re.MULTILINE))
+    assert starts, run.result.stderr[-4000:]
+    return run.result.stderr[starts[-1].start() :]
 
 
 def log_of(run: Run) -> str:
