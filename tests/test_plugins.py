@@ -83,7 +83,7 @@ def test_a_loss_that_another_package_has_already_is_an_error_when_it_is_used(
     assert "VoxelMean" in result.stdout
     assert "MeanAbsoluteError" in result.stdout
     assert "the plugin greedy (greedy 1.0) is not loaded: TypeError: p3d_metrics returned 'nonsense'" in result.stderr
-    assert "'HuberLoss' is claimed by torch.nn and greedy 1.0" in last_line(result)
+    assert "'HuberLoss' is registered by torch.nn and greedy 1.0" in last_line(result)
 
 
 @pytest.fixture(scope="module")
@@ -163,20 +163,20 @@ def test_two_plugins_claim_one_name(environment: Preforked, tmp_path: Path) -> N
     write_plugin(tmp_path, "p3d_square", SQUARE)
     write_plugin(tmp_path, "other_squares", SQUARE)
     message = last_line(run(environment, "build('square')"))
-    assert "'square' is claimed by other-squares 1.0 and p3d-square 1.0" in message
+    assert "'square' is registered by other-squares 1.0 and p3d-square 1.0" in message
     assert "P3D_REGRESSION_BLOCK_PLUGINS" in message
     # everything else works, and either of them does without the other
     check(environment, "build('none')")
     check(environment.having(P3D_REGRESSION_BLOCK_PLUGINS="p3d_square"), "build('square')")
     found = json.loads(ask_doctor(environment, "--json").stdout)
     assert found["contested"] == {"square": ["other-squares 1.0", "p3d-square 1.0"]}
-    assert "contested       square  (claimed by" in ask_doctor(environment).stdout
+    assert "contested       square  (registered by" in ask_doctor(environment).stdout
 
 
 def test_a_plugin_does_not_take_a_name_of_torch_in_silence(environment: Preforked, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", SQUARE.replace('"square"', '"soft_plus"'))
     message = last_line(run(environment, "build('softplus')"))
-    assert "'softplus' is claimed by torch.nn and p3d-square 1.0" in message
+    assert "'softplus' is registered by torch.nn and p3d-square 1.0" in message
 
 
 FAILURES = {
@@ -234,7 +234,7 @@ def test_an_alias_that_equals_the_name_is_no_conflict(environment: Preforked, tm
 def test_a_plugin_cannot_pass_itself_off_as_torch(environment: Preforked, tmp_path: Path) -> None:
     write_plugin(tmp_path, "p3d_square", SQUARE.replace('"square"', '"elu"'))
     (tmp_path / "p3d_square-1.0.dist-info" / "entry_points.txt").write_text("[p3d_regression]\ntorch.nn = p3d_square\n")
-    assert "'elu' is claimed by torch.nn and p3d-square 1.0" in last_line(run(environment, "build('elu')"))
+    assert "'elu' is registered by torch.nn and p3d-square 1.0" in last_line(run(environment, "build('elu')"))
 
 
 def test_a_hook_of_a_newer_version_may_be_optional(environment: Preforked, tmp_path: Path) -> None:
@@ -299,14 +299,14 @@ BROKEN_PROMISES = {
     "learnable weights": ("torch.nn.PReLU", "it has learnable weights or buffers"),
     "another shape": (
         "torch.nn.Flatten",
-        "it makes shape (1, 17) of torch.float32 of shape (1, 1, 17, 1, 1) of torch.float32",
+        "it returns shape (1, 17) of torch.float32 for shape (1, 1, 17, 1, 1) of torch.float32",
     ),
-    "another type": ("Complex", "it makes shape (1, 1, 17, 1, 1) of torch.complex64 of shape"),
-    "a tuple": ("Twice", "it makes tuple of shape"),
-    "random at birth": ("RandomScale", "it is random, so that training and prediction would see different functions"),
-    "another range": ("torch.nn.Identity", "it makes values from -8 to 8 and declares the range [0, inf)"),
+    "another type": ("Complex", "it returns shape (1, 1, 17, 1, 1) of torch.complex64 for shape"),
+    "a tuple": ("Twice", "it returns tuple for shape"),
+    "random at birth": ("RandomScale", "it is random, so training and prediction would use different functions"),
+    "another range": ("torch.nn.Identity", "it returns values from -8 to 8 and declares the range [0, inf)"),
     "random in training": ("torch.nn.Dropout", "it is random, so that training and prediction would"),
-    "infinity": ("Reciprocal", "it makes inf of 0"),
+    "infinity": ("Reciprocal", "it returns inf for 0"),
     "no module": ("lambda: 3", "'int' object has no attribute 'train'"),
 }
 

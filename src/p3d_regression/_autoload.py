@@ -23,8 +23,8 @@ def _warn(error: BaseException) -> None:
     # Whatever is broken here too, the environment's streams or the error's own text, must stay in here.
     try:
         message = (
-            f"p3d-regression could not activate itself ({type(error).__name__}: {error}). pytorch3dunet runs "
-            "without it and IGNORES model.final_activation. `p3d-regression doctor` tells more."
+            f"p3d-regression could not activate itself ({type(error).__name__}: {error}). pytorch-3dunet runs "
+            "without it and IGNORES model.final_activation. `p3d-regression doctor` gives details."
         )
         try:
             # looked up, not imported: a broken environment must not be able to break this

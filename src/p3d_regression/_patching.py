@@ -45,7 +45,7 @@ class Patch:
             action()
         self.undo_actions.clear()
         if self.is_applied:
-            self.state, self.detail = "undone", "the own function of pytorch-3dunet is back"
+            self.state, self.detail = "undone", "the original function of pytorch-3dunet is restored"
             logger.debug("%s: %s", self.target, self.state)
 
     def report(self) -> dict[str, str]:

@@ -92,7 +92,7 @@ class Plugins:
         if unknown or not callers:
             self.manager.unregister(module)
             what = f"unknown hooks: {', '.join(unknown)}" if unknown else "none of this project's hooks"
-            raise TypeError(f"it implements {what}; there are {', '.join(_hook_names())}")
+            raise TypeError(f"it implements {what}; the hooks are {', '.join(_hook_names())}")
         self.found.append(plugin)
         self._modules.append((plugin, module))
 

@@ -137,7 +137,7 @@ def test_case_spaces_and_underscores_do_not_matter(spelling: str | None, name: s
         ("magic", "For unbounded values write none."),
         ("", "For unbounded values write none."),
         ("x" * 100_000, "For unbounded values write none."),
-        ("os.system", "A name is not a path: nothing is imported"),
+        ("os.system", "A name is not an import path: a config cannot import code"),
     ],
 )
 def test_an_unknown_name(name: str, hint: str) -> None:
@@ -177,7 +177,7 @@ def test_a_name_that_is_almost_known(value: object, meant: object) -> None:
     # one suggestion, not one among all names
     assert "celu" not in message
     assert "`p3d-regression activations` lists all names" in message
-    assert ("A name is not a path" in message) == ("nn." in str(value) and "(" not in str(value))
+    assert ("A name is not an import path" in message) == ("nn." in str(value) and "(" not in str(value))
     assert ("Arguments are written in a mapping" in message) == ("(" in str(value))
 
 
@@ -201,7 +201,7 @@ def test_a_name_that_is_almost_known(value: object, meant: object) -> None:
         ({"name": "bounded"}, ": bounded lacks the argument low and high."),
         ({"name": "bounded", "low": 3, "high": 3}, "low (3) must be less than high (3)"),
         ({"name": "hardtanh", "min_val": 7}, "max_val"),
-        ({"name": "softplus", "beta": 0}, "it makes inf of -8. It takes beta (a number, default 1.0)"),
+        ({"name": "softplus", "beta": 0}, "it returns inf for -8. It takes beta (a number, default 1.0)"),
         ({"name": "celu", "alpha": 0}, "cannot be computed: ZeroDivisionError: alpha cannot be 0 for CELU. It takes"),
         ({"name": "elu", "alpha": 1e39}, "cannot be computed: value cannot be converted to type float"),
         ({"name": "softshrink", "lambd": -1}, "lambda must be"),
@@ -253,7 +253,7 @@ def test_over_the_channels_means_two_or_more(name: str) -> None:
 
 def test_softmax_on_one_channel_explains_why() -> None:
     message = refusal("softmax", 1)
-    assert "the output would be 1 in every voxel, whatever the network has learnt" in message
+    assert "the output would be 1 in every voxel for any input" in message
     assert "sigmoid is for a fraction" in message
     assert mended("softmax", refused("softmax")) == "sigmoid"
     assert mended("log_softmax", refused("log_softmax")) == "none"
@@ -275,7 +275,7 @@ def test_one_that_breaks_its_promise_without_arguments_is_to_be_replaced() -> No
     with pytest.raises(ConfigError) as caught:
         build(entry, 1)
     assert str(caught.value) == (
-        "here: wide cannot be a final activation: it makes values from -8 to 8 and declares the range [0, inf). "
+        "here: wide cannot be a final activation: it returns values from -8 to 8 and declares the range [0, inf). "
         "Fix: write another final activation; `p3d-regression activations` lists all."
     )
 

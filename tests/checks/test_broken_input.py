@@ -131,12 +131,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "truncated": (truncate, "P3D403", "truncated file"),
     "empty file": (lambda path: path.write_bytes(b""), "P3D403", "train.h5: OSError"),
     "no HDF5": (lambda path: path.write_text("II*"), "P3D403", "file signature not found"),
-    "gone": (lambda path: path.unlink(), "P3D403", "there is no such file"),
+    "gone": (lambda path: path.unlink(), "P3D403", "this file or directory does not exist"),
     "5-D labels": (five_dimensions, "P3D405", "(1, 1, 4, 64, 96)"),
     "labels of another size": (other_size, "P3D405", "(4, 63, 96)"),
-    "a group": (a_group, "P3D404", "has no dataset 'label'; there is raw"),
+    "a group": (a_group, "P3D404", "has no dataset 'label'; its datasets are: raw"),
     "a single number": (a_number, "P3D404", "is empty, or a single number"),
-    "no labels": (without_labels, "P3D404", "has no dataset 'label'; there is raw"),
+    "no labels": (without_labels, "P3D404", "has no dataset 'label'; its datasets are: raw"),
     "texts": (texts, "P3D309", "fails on the first patch"),
     "no voxels": (no_voxels, "P3D406", "larger than the volume (0, 64, 64)"),
 }
@@ -181,7 +181,7 @@ def test_a_directory_without_files(data: Path) -> None:
     config = merged(training_config(data, MODEL), {"loaders": {"train": {"file_paths": [str(data / "empty")]}}})
     result = check(write_config(data / "train.yml", config))
     assert result.exit_code == 1
-    assert "P3D403 error loaders.train.file_paths: there is no HDF5 file" in result.output
+    assert "P3D403 error loaders.train.file_paths: it contains no HDF5 file" in result.output
 
 
 def test_a_checkpoint_that_is_none(data: Path) -> None:

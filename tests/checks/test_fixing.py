@@ -147,9 +147,9 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["--fix", "--diff"], "give one of them"),
-            (["--diff", "--json"], "prints a diff, and not JSON"),
-            (["--fix", "--model.name", "UNet2D"], "cannot change --model.name UNet2D"),
+            (["--fix", "--diff"], "cannot be combined"),
+            (["--diff", "--json"], "--diff prints a diff"),
+            (["--fix", "--model.name", "UNet2D"], "cannot change the options --model.name UNet2D"),
         ],
     )
     def test_options(self, config: Path, arguments: list[str], said: str) -> None:
@@ -191,7 +191,7 @@ class TestRefused:
         real = os.fsync
         monkeypatch.setattr(os, "fsync", lambda n: (config.write_text(CONFIG + "# mine\n"), real(n)))
         result = run("--fix", config)
-        assert "it was changed by somebody else" in result.stdout
+        assert "it was another program has changed it" in result.stdout
         assert config.read_text() == CONFIG + "# mine\n"
 
     def test_no_regular_file(self, tmp_path: Path) -> None:

@@ -49,9 +49,9 @@ class TestSelect:
 
     @pytest.mark.parametrize("unknown", ["P3D999", "XYZ", ""])
     def test_unknown_ones(self, unknown: str) -> None:
-        with pytest.raises(ValueError, match=f"there is no rule {unknown!r}"):
+        with pytest.raises(ValueError, match=f"{unknown!r} is not a rule"):
             select([unknown], [])
-        with pytest.raises(ValueError, match="there is no rule"):
+        with pytest.raises(ValueError, match="is not a rule"):
             select([], [unknown])
 
 
@@ -100,7 +100,7 @@ class TestPlugins:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            (("LAB101", "P3D202"), "has a code that is taken, or that starts with P3D"),
+            (("LAB101", "P3D202"), "has a code that is already in use, or that starts with P3D"),
             (("rate > 0.01", "rate.nonsense"), "the rule LAB101 failed (AttributeError: 'float' object"),
             (("return [Rule(", "return [print, Rule("), "which is not a Rule"),
         ],

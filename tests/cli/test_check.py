@@ -162,7 +162,7 @@ class TestOutput:
         assert (code, report["findings"]) == (0, [])
         result = forked.run("p3d-regression", "check", path, "--select", "P3D999")
         assert result.returncode == 2
-        assert "there is no rule 'P3D999'" in result.stderr
+        assert "'P3D999' is not a rule" in result.stderr
 
     def test_names_no_config(self, forked: Preforked) -> None:
         result = forked.run("p3d-regression", "check")

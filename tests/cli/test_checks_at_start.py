@@ -73,7 +73,7 @@ class TestTraining:
         result = train("sometimes", training_config(tmp_path, UPSTREAMS))
         assert result.returncode == 0
         (line,) = findings(result)
-        assert "P3D_REGRESSION_CHECKS=sometimes is not a setting; there are off, warn and error" in line
+        assert "P3D_REGRESSION_CHECKS=sometimes is not valid; write off, warn or error" in line
 
     def test_a_warning_never_stops(self, train: Train, tmp_path: Path) -> None:
         option = {"loss": {"name": "SmoothL1Loss", "reduction": "sum"}}

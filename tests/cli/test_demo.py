@@ -86,7 +86,7 @@ def test_stops_where_the_plugin_is_not_active(forked: Preforked, tmp_path: Path)
     environment = forked.having(TORCH_DEVICE_BACKEND_AUTOLOAD="0")
     result = environment.run("p3d-regression", "demo", "--out", tmp_path / "out", "--iterations", "1")
     assert result.returncode == 1
-    assert "train3dunet runs without the plugin; `p3d-regression doctor` says why." in result.stderr
+    assert "train3dunet runs without the plugin; `p3d-regression doctor` reports why." in result.stderr
     assert not (tmp_path / "out" / "demo.png").exists()
 
 

@@ -168,7 +168,7 @@ class TestCheckpoints:
         resume = {"trainer": {"resume": str(checkpoint_of(trained))}}
         run = trained.train(merged(merged(SCALED, resume), {"model": {"target_scaling": {"mean": 1, "std": 2}}}))
         message = stopped_with(run, "CheckpointMismatchError")
-        assert "the config says {mean: 1.0, std: 2.0}, the checkpoint was trained with {mean: " in message
+        assert "the config has {mean: 1.0, std: 2.0}, but the checkpoint was trained with {mean: " in message
         assert checkpoint_of(trained).read_bytes() == before
 
     def test_pre_trained_keeps_the_numbers_unless_the_config_says_otherwise(self, trained: Trap, runs: Traps) -> None:

@@ -163,7 +163,7 @@ class TestRefused:
             (["moved.pytorch", "out.pytorch", "--config", "empty.yml"], "empty.yml has no section model"),
             (["moved.pytorch", "out.pytorch", "--config", "no.yml"], "no.yml is not YAML"),
             (["moved.pytorch", "out.pytorch", "--config", "other.yml"], "does not fit the section model of"),
-            (["moved.pytorch", "out.pytorch", "--config", "scaled.yml"], "the config says {mean: 1.0, std: 1.0e-06}"),
+            (["moved.pytorch", "out.pytorch", "--config", "scaled.yml"], "the config has {mean: 1.0, std: 1.0e-06}"),
             (["moved.pytorch", "out.pytorch", "--config", "misspelled.yml"], "did you mean target_scaling?"),
         ],
     )

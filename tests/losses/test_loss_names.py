@@ -30,7 +30,7 @@ def test_case_and_underscores_do_not_matter(name: str) -> None:
     ("section", "parts"),
     [
         ({"name": "HubberLoss"}, ["loss.name: 'HubberLoss'", "did you mean HuberLoss?", "p3d-regression losses"]),
-        ({"name": "torch.nn.HuberLoss"}, ["did you mean HuberLoss? A name is not a path"]),
+        ({"name": "torch.nn.HuberLoss"}, ["did you mean HuberLoss? A name is not an import path"]),
         ({"name": "nonsense"}, ["For unbounded values write MSELoss"]),
         ({"name": "CrossEntropyLoss", "delta": 1}, ["cannot be a loss", "does not have a loss for each voxel"]),
         ({"name": "TripletMarginLoss"}, ["takes 3 inputs"]),
@@ -59,11 +59,11 @@ def test_case_and_underscores_do_not_matter(name: str) -> None:
         ({"name": "channelwise", "channels": ["L1Loss"], "beta": 3}, ["loss.beta: 3: channelwise takes channels only"]),
         (
             {"name": "channelwise", "channels": [{"name": "L1Loss", "ignore_index": 3}]},
-            ["a mask is for the whole loss"],
+            ["it applies to the whole loss"],
         ),
         (
             {"name": "channelwise", "channels": [{"name": "channelwise", "channels": ["L1Loss"]}]},
-            ["channelwise is for the whole loss"],
+            ["channelwise applies to the whole loss"],
         ),
         ({"name": "weighted_sum", "losses": ["L1Loss", "GaussianNLLLoss"]}, ["loss.losses[1]", "number of outputs"]),
         ({"name": "weighted_sum", "losses": ["L1Loss", "DiceLoss"], "ignore_index": 0}, ["DiceLoss is not a mean"]),
@@ -219,7 +219,10 @@ class Logarithm(nn.Module):
         (Loss("cut", Cut, summary=""), "needs a loss for each voxel"),
         (Loss("constant", Constant, summary=""), "has no gradient"),
         (Loss("logarithm", Logarithm, summary="", outputs=Interval(-1.0, 0.0)), "inside the ranges"),
-        (Loss("floor", Squared, summary="", voxel_loss=lambda arguments: ABSOLUTE), "voxel_loss is another function"),
+        (
+            Loss("floor", Squared, summary="", voxel_loss=lambda arguments: ABSOLUTE),
+            "voxel_loss and its module give different values",
+        ),
         (Loss("whole", Logarithm, summary="", per_voxel=False), "not one number"),
     ],
 )

@@ -247,7 +247,7 @@ def test_two_bounds_are_no_range() -> None:
     """Torchmetrics clips predictions to them: a hopeless one would be perfect."""
     with pytest.raises(ConfigError, match="is not a number"):
         resolve({"name": "PSNR", "data_range": [0, 255]})
-    with pytest.raises(ConfigError, match="data_range has to be above 0"):
+    with pytest.raises(ConfigError, match="data_range must be above 0"):
         try_on(resolve({"name": "SSIM", "data_range": 0}), (16, 64, 64))
     try_on(resolve({"name": "PSNR", "data_range": 1e-7}), (16, 64, 64))
 

@@ -93,7 +93,7 @@ def test_a_different_config_is_an_error_with_both_values_and_both_ways_out(tmp_p
     with pytest.raises(CheckpointMismatchError) as caught:
         load_checkpoint(path, model)
     message = str(caught.value)
-    assert message.startswith("model.final_activation: the config says {name: softplus, beta: 2.0}, ")
+    assert message.startswith("model.final_activation: the config has {name: softplus, beta: 2.0}, ")
     assert "the checkpoint was trained with none." in message
     assert "delete the line final_activation from the config" in message
     assert "trainer.pre_trained" in message
@@ -187,8 +187,8 @@ class TestLoadingSeveralCheckpoints:
         model.load_state_dict(plain.state_dict())
         assert torch.equal(output(model), output(plain))
         assert log.messages == [
-            f"p3d-regression {p3d_regression.__version__}: this checkpoint holds no final activation: "
-            "the model has pytorch-3dunet's own again"
+            f"p3d-regression {p3d_regression.__version__}: this checkpoint stores no final activation: "
+            "the model uses that of pytorch-3dunet again"
         ]
         assert repr(model) == repr(plain)
         assert len(model.final_conv._forward_hooks) == 1

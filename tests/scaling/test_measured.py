@@ -42,8 +42,8 @@ def test_numbers_have_the_digits_of_float32() -> None:
         ([moments(1, math.nan), moments(1, 3)], "channel 0, hold 1 NaN and 0 infinite value(s)"),
         ([moments(1, math.inf), moments(1, 3)], "channel 0, hold 0 NaN and 1 infinite value(s)"),
         ([moments(1e9, 1e9 + 10), moments(1, 3)], "channel 0, have the std 5 around 1e+09, which float32 rounds off"),
-        ([moments(0, 1e-42), moments(1, 3)], "which is no float32"),
-        ([moments(0, 1e100), moments(1, 3)], "which is no float32"),
+        ([moments(0, 1e-42), moments(1, 3)], "which float32 cannot represent"),
+        ([moments(0, 1e100), moments(1, 3)], "which float32 cannot represent"),
     ],
 )
 def test_degenerate_labels_are_an_error_with_source_and_channel(labels: list[Moments], why: str) -> None:

@@ -243,7 +243,7 @@ def test_an_unknown_trainer_is_an_error_where_it_is_needed(caplog: pytest.LogCap
     with pytest.raises(UnsupportedUpstreamError, match="has no _forward_pass, _log_stats, _log_images"):
         monitor.watch(Odd(), needed)
     monitor.watch(Odd(), Plan(True, loss_section={"name": "MSELoss"}, metric_name="MSE"))
-    assert "is not watched for NaN" in caplog.text
+    assert "is not monitored for NaN" in caplog.text
 
 
 def test_losses_built_past_the_plugin_are_an_error(data: Path) -> None:

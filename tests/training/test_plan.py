@@ -204,7 +204,7 @@ def test_a_plugin_that_claims_upstreams_name_does_not_take_the_mask_away(monkeyp
     registrations = registry()._registrations["mseloss"]
     mine = Registration(Loss("MSELoss", nn.MSELoss, summary=""), Plugin("greedy", "greedy 1.0"))
     monkeypatch.setitem(registry()._registrations, "mseloss", [*registrations, mine])
-    with pytest.raises(ConfigError, match=r"'MSELoss' is claimed by torch.nn and greedy 1.0"):
+    with pytest.raises(ConfigError, match=r"'MSELoss' is registered by torch.nn and greedy 1.0"):
         plan({"name": "MSELoss", "ignore_index": -1}, ours=True)
     assert not plan({"name": "MSELoss"}).is_ours
 

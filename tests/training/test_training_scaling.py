@@ -191,7 +191,7 @@ class TestCheckpoints:
         before = copy.deepcopy(model.state_dict())
         with pytest.raises(CheckpointMismatchError) as caught:
             model.load_state_dict(trained.state_dict())
-        assert str(caught.value).startswith(f"model.target_scaling: the config says {says}")
+        assert str(caught.value).startswith(f"model.target_scaling: the config has {says}")
         assert "delete the line target_scaling from the config" in str(caught.value)
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 

@@ -54,7 +54,9 @@ class Activation(Component):
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
-            raise ValueError(f"{self.noun} {self.name!r}: a name is lower case, with digits and underscores")
+            raise ValueError(
+                f"{self.noun} {self.name!r}: a name consists of lower-case letters, digits and underscores"
+            )
         self._check()
         for parameter in self.parameters.values():
             if not parameter.required and not _is_plain(parameter):

@@ -51,18 +51,18 @@ def _broken_promise(
     import torch
 
     if not isinstance(evaluated, torch.Tensor) or evaluated.dtype != x.dtype or evaluated.shape != x.shape:
-        return f"it makes {_kind_of(evaluated)} of {_kind_of(x)}"
+        return f"it returns {_kind_of(evaluated)} for {_kind_of(x)}"
     if module.state_dict():
-        return "it has learnable weights or buffers, which would change what a checkpoint holds"
+        return "it has learnable weights or buffers, which would change the keys of a checkpoint"
     if not torch.equal(trained, evaluated) and not evaluated.isnan().any():
-        return "it is random, so that training and prediction would see different functions"
+        return "it is random, so training and prediction would use different functions"
     if not evaluated.isfinite().all():
-        return f"it makes {evaluated[~evaluated.isfinite()][0].item()} of {x[~evaluated.isfinite()][0].item():g}"
+        return f"it returns {evaluated[~evaluated.isfinite()][0].item()} for {x[~evaluated.isfinite()][0].item():g}"
     declared = range_of(entry, x.shape[1])
     slack = 1e-5 * max(1.0, evaluated.abs().max().item())
     low, high = evaluated.min().item(), evaluated.max().item()
     if low < declared.low - slack or high > declared.high + slack:
-        return f"it makes values from {low:g} to {high:g} and declares the range {declared}"
+        return f"it returns values from {low:g} to {high:g} and declares the range {declared}"
     return None
 
 

@@ -53,7 +53,7 @@ def _alone(entry: Configured[Activation], channels: int, *, in_list: bool) -> Co
     name, alone = entry.component.name, range_of(entry, 1)
     what = f"the output would be {alone.low:g} in every voxel" if alone.low == alone.high else "there is no second one"
     where = "an entry of a list has one channel" if in_list else "model.out_channels is 1"
-    why = f"{name!r} acts over the channels, and {where}: {what}, whatever the network has learnt."
+    why = f"{name!r} acts over the channels, and {where}: {what} for any input."
     if channels > 1:
         return ConfigError(entry.place, f"{why} Without a list it acts over all channels.", write(PLACE, entry.short))
     hint = "sigmoid is for a fraction or a probability in one channel, none for unbounded values."

@@ -168,5 +168,5 @@ def _reason_against(cls: type[nn.Module]) -> str | None:
     if evaluated.shape != _TRIAL.shape:
         return f"it changes the shape of its input, from 2 channels to {evaluated.shape[1]}"
     if not torch.equal(trained, evaluated):
-        return "it is random in training, so that training and prediction would see different functions"
+        return "it is random in training, so training and prediction would use different functions"
     return None

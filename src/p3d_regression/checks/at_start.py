@@ -30,9 +30,9 @@ class RejectedConfigError(ConfigError):
     def __init__(self, findings: list[Finding]) -> None:
         lines = "\n".join(f"  {finding}" for finding in findings)
         message = (
-            f"this config has {len(findings)} error(s):\n{lines}\n`p3d-regression check` with this config shows more, "
-            f"also about its data; `p3d-regression rule CODE` explains a rule. `{SETTING}=warn` before the command "
-            "runs it in spite of the errors."
+            f"this config has {len(findings)} error(s):\n{lines}\n`p3d-regression check` on this config also checks "
+            f"its data; `p3d-regression rule CODE` explains a rule. `{SETTING}=warn` before the command runs it "
+            "despite the errors."
         )
         super().__init__("", message)
         self.findings = findings
@@ -54,7 +54,7 @@ def check_at_start(config: Any, mode: Mode) -> None:
     if mode == "predict" and not {"model", "model_path"} <= config.keys():
         return  # only the data are built
     if setting not in ("", "warn", "error"):
-        _log(f"{SETTING}={os.environ[SETTING]} is not a setting; there are off, warn and error")
+        _log(f"{SETTING}={os.environ[SETTING]} is not valid; write off, warn or error")
     try:
         view, findings = _findings(config, mode)
     except Exception as error:

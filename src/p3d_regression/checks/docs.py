@@ -23,7 +23,7 @@ _HEAD = """\
 
 Generated from the code by `python -m p3d_regression.checks.docs`; `p3d-regression rule CODE` prints one of them.
 
-An error means that the result would be wrong, or that there would be none; a warning means that it may be wrong. Each
+An error means that the result would be wrong or missing; a warning means that it may be wrong. Each
 rule gives an example of a config that it finds, and what to use instead. `p3d-regression check --diff` shows what the
 fixes would change in a config, and `--fix` changes it.
 
@@ -65,9 +65,10 @@ def p3d_rules():
     ]
 ```
 
-A rule is given a `View`: `view.get("a.dotted.key", default)`, `view.mode`, `view.last_layer` with its ranges, and with
-`needs="files"` or `needs="volumes"` what the files hold, `view.phases`. If a rule raises an error, the error is
-reported, and the training goes on. Codes that start with `P3D` are reserved for this project.
+A rule receives a `View`: `view.get("a.dotted.key", default)`, `view.mode`, `view.last_layer` with its ranges, and
+with `needs="files"` or `needs="volumes"` what the files hold, `view.phases`. The third argument of `Found` is text
+that is shown as it is; `check --fix` does not apply it. If a rule raises an error, the error is reported, and the
+training continues. Codes that start with `P3D` are reserved for this project.
 """
 
 

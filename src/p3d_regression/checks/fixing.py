@@ -113,7 +113,7 @@ def _replace(path: str, original: str, text: str) -> None:
             os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
             os.fsync(file.fileno())
         if _read(path) != original:
-            raise UnchangeableError("it was changed by somebody else in the meantime")
+            raise UnchangeableError("another program has changed it in the meantime")
         Path(name).replace(target)
     except BaseException:
         with suppress(OSError):

@@ -64,7 +64,7 @@ def _file_layout(path: str, raw: str, label: str | None) -> FileLayout:
     layout = FileLayout(path)
     try:
         if not Path(path).exists():
-            layout.error = "there is no such file or directory"
+            layout.error = "this file or directory does not exist"
             return layout
         with h5py.File(path, "r") as file:
             file.visititems(lambda name, item: layout.datasets.append(name) if isinstance(item, h5py.Dataset) else None)

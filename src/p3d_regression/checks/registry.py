@@ -33,7 +33,9 @@ def _against(plugin: Plugin, offered: Sequence[object], found: dict[str, Rule]) 
         if not isinstance(rule, Rule):
             return TypeError(f"p3d_rules returned {rule!r}, which is not a Rule")
         if rule.code in found or rule.code.startswith(OWN_PREFIX):
-            return ValueError(f"its rule {rule.code} has a code that is taken, or that starts with {OWN_PREFIX}")
+            return ValueError(
+                f"its rule {rule.code} has a code that is already in use, or that starts with {OWN_PREFIX}"
+            )
     return None
 
 
@@ -49,7 +51,7 @@ def select(chosen: Sequence[str], ignored: Sequence[str]) -> list[Rule]:
     """
     for name in [*chosen, *ignored]:
         if not any(_is_meant(rule, name) for rule in rules()):
-            raise ValueError(f"there is no rule {name!r}; `p3d-regression rule` lists them")
+            raise ValueError(f"{name!r} is not a rule; `p3d-regression rule` lists them")
     wanted = [rule for rule in rules() if not chosen or any(_is_meant(rule, name) for name in chosen)]
     return [rule for rule in wanted if not any(_is_meant(rule, name) for name in ignored)]
 

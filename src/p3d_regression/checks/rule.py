@@ -55,13 +55,17 @@ class Rule:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Z][A-Z0-9]*[0-9]{3}", self.code):
-            raise ValueError(f"rule {self.code!r}: a code is upper case letters and three digits, such as ABC101")
+            raise ValueError(
+                f"rule {self.code!r}: a code consists of upper-case letters and three digits, such as ABC101"
+            )
         if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name):
-            raise ValueError(f"rule {self.code}: the name {self.name!r} is not words with hyphens")
+            raise ValueError(
+                f"rule {self.code}: the name {self.name!r} does not consist of lower-case words and hyphens"
+            )
         if self.severity not in ("error", "warning"):
-            raise ValueError(f"rule {self.code}: the severity {self.severity!r} is neither error nor warning")
+            raise ValueError(f"rule {self.code}: the severity is {self.severity!r}, neither error nor warning")
         if self.needs not in ("config", "files", "volumes"):
-            raise ValueError(f"rule {self.code}: it needs {self.needs!r}, not config, files or volumes")
+            raise ValueError(f"rule {self.code}: needs is {self.needs!r}, not config, files or volumes")
 
 
 @dataclass(frozen=True)

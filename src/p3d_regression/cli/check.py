@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    short_help="Find the traps in a config before training.",
+    short_help="Find errors in a config and its data before training.",
     context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]},
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="CONFIG... [OVERRIDES]")
-@click.option("--config", "more_configs", multiple=True, help="A config, as train3dunet takes it.")
+@click.option("--config", "more_configs", multiple=True, help="A training or prediction config.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 @click.option("--no-data", is_flag=True, help="Check the configs only, and open no file that they name.")
 @click.option(
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     help="Use only these rules: codes, the first characters of codes, or names, separated by commas.",
 )
 @click.option("--ignore", multiple=True, metavar="CODES", help="Do not use these rules.")
-@click.option("--fix", is_flag=True, help="Apply fixes to the configs, and report what is left.")
+@click.option("--fix", is_flag=True, help="Write the fixes into the configs, and report the remaining findings.")
 @click.option("--diff", is_flag=True, help="Print what --fix would change, and change nothing.")
 def check(
     arguments: tuple[str, ...],
@@ -119,11 +119,11 @@ def _fix(
 
 def _refuse_to_fix(configs: list[str], overrides: tuple[str, ...], *, both: bool, as_json: bool) -> None:
     if both:
-        raise click.UsageError("--diff changes nothing and --fix does: give one of them.")
+        raise click.UsageError("--diff and --fix cannot be combined: --diff changes nothing.")
     if as_json:
-        raise click.UsageError("--diff prints a diff, and not JSON: give one of the two options.")
+        raise click.UsageError("--diff and --json cannot be combined: --diff prints a diff.")
     if overrides:
-        raise click.UsageError(f"a fix is written to the config, and cannot change {' '.join(overrides)}: omit it.")
+        raise click.UsageError(f"--fix and --diff cannot change the options {' '.join(overrides)}: omit these options.")
     if {"-", "/dev/stdin"} & set(configs):
         raise click.UsageError("a config from standard input cannot be fixed: name a file.")
 

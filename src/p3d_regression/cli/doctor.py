@@ -172,7 +172,7 @@ def _print_diagnosis(diagnosis: Diagnosis) -> None:
             f"plugin {plugin['state']}", plugin["distribution"], "green" if good else "yellow", f"({plugin['detail']})"
         )
     for name, claims in diagnosis.contested.items():
-        line("contested", name, "red", f"(claimed by {' and '.join(claims)})")
+        line("contested", name, "red", f"(registered by {' and '.join(claims)})")
     if diagnosis.torchmetrics_error:
         line("torchmetrics", diagnosis.torchmetrics_error, "red")
     for name, error in diagnosis.registry_errors.items():

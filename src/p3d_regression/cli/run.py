@@ -29,7 +29,7 @@ def run(command: str, arguments: tuple[str, ...]) -> None:
         p3d-regression run train3dunet --config train.yml
     """
     if activation.is_disabled():
-        raise click.UsageError(f"P3D_REGRESSION_DISABLE is set: unset it, or run {command} itself.")
+        raise click.UsageError(f"P3D_REGRESSION_DISABLE is set: unset it, or run {command} directly.")
     try:
         activation.activate()
         # as the command does by itself

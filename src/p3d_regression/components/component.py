@@ -48,7 +48,7 @@ class Component:
             ValueError: an argument, the aliases or the example cannot be used.
         """
         if "name" in self.parameters:
-            raise ValueError(f"{self.noun} {self.name}: an argument cannot be called name, configs need that word")
+            raise ValueError(f"{self.noun} {self.name}: an argument cannot be called name, a key of configs")
         if isinstance(self.aliases, str):
             raise ValueError(f"{self.noun} {self.name}: aliases are a tuple of names, not the text {self.aliases!r}")
         missing = [p.name for p in self.parameters.values() if p.required and p.name not in self.example]

@@ -148,7 +148,7 @@ class Registry(Generic[C]):
         if len(found) > 1:
             claims = " and ".join(registration.origin for registration in found)
             fix = advise(f"uninstall one of them, or exclude it with {plugins.BLOCK}=NAME")
-            raise ConfigError(key, f"{written} is claimed by {claims}.", fix)
+            raise ConfigError(key, f"{written} is registered by {claims}.", fix)
         if isinstance(found[0].what, Refused):
             message = f"{written} cannot be a {self.family.cls.noun}: {found[0].what.reason}."
             raise ConfigError(key, f"{message} {self._names}", self.example(place, arguments))
@@ -166,7 +166,7 @@ class Registry(Generic[C]):
         if inside:
             message += " Arguments are written in a mapping."
         elif "." in path:
-            message += " A name is not a path: nothing is imported because a config says so."
+            message += " A name is not an import path: a config cannot import code."
         if unloaded := [f"{plugin} ({plugin.state}: {plugin.detail})" for plugin in self.plugins.not_loaded()]:
             message += f" It may belong to a plugin that is not loaded: {'; '.join(unloaded)}."
         if near:

@@ -93,7 +93,7 @@ class Run:
             plugin_spoke = plugin_spoke or " P3DRegression - " in line
             if iteration := re.search(r"Training iteration \[(\d+)/", line):
                 if not plugin_spoke:
-                    raise DemoError("train3dunet runs without the plugin; `p3d-regression doctor` says why.")
+                    raise DemoError("train3dunet runs without the plugin; `p3d-regression doctor` reports why.")
                 finished = int(iteration[1]) - 1
                 progress(finished, None)
             elif score := re.search(r"Validation finished\..* Evaluation score: (\S+)", line):
@@ -205,7 +205,7 @@ loaders:
       label:
         - name: ToTensor
           expand_dims: true
-  # the whole test half, only to watch the training: the prediction uses last_checkpoint, so it decides nothing
+  # the whole test half, only to monitor the training: the prediction uses last_checkpoint, which does not depend on it
   val:
     file_paths: [{test_file}]
     slice_builder:

@@ -27,7 +27,7 @@ def section_of(section: Mapping[str, Any], memory: Memory) -> dict[str, Any]:
     if not (isinstance(final.plain, str) and final.plain in last_layer.UPSTREAM):
         what = "an activation per channel" if isinstance(final.plain, list) else f"the final activation {final}"
         raise ExportError(
-            f"plain pytorch-3dunet cannot express {what}: it knows no activation (is_segmentation: false), a Sigmoid "
+            f"plain pytorch-3dunet cannot express {what}: it has only none (is_segmentation: false), a Sigmoid "
             "and a Softmax, each for all channels. Use --format onnx or --format pt2 for a file that needs neither "
             "package, or install p3d-regression where the checkpoint is used."
         )

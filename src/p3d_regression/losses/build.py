@@ -98,8 +98,8 @@ def _check_sums(resolved: Resolved) -> None:
     if others and resolved.spec.name == WEIGHTED_SUM:
         raise ConfigError(
             others[0].spec.place,
-            f"{others[0]} has another number of outputs than the first loss of the sum; losses with a variance can be "
-            "added to each other only.",
+            f"{others[0]} and the first loss of the sum have different numbers of outputs; a loss with a variance can "
+            "only be added to others with a variance.",
             delete(*(part.spec.place for part in others)),
         )
     for part in resolved.parts:
@@ -109,7 +109,7 @@ def _check_sums(resolved: Resolved) -> None:
 def _check_mask(resolved: Resolved) -> None:
     for leaf in resolved.leaves:
         if not leaf.component.per_voxel:
-            why = f"{leaf.component.name} is not a mean over voxels, so that no voxels can be excluded from it."
+            why = f"{leaf.component.name} is not a mean over voxels, so no voxels can be excluded from it."
             raise ConfigError("loss.ignore_index", why, delete("loss.ignore_index"))
 
 
@@ -147,7 +147,7 @@ def _broken_promise(criterion: Criterion, loss: Loss, arguments: Mapping[str, An
         if losses.shape != labels.shape:
             return f"it makes the shape {tuple(losses.shape)} of {tuple(labels.shape)}, and needs a loss for each voxel"
         if loss.voxel_loss and not _agrees(loss, arguments, criterion, labels):
-            return "its voxel_loss is another function than its module"
+            return "its voxel_loss and its module give different values"
     value = criterion(outputs, labels)
     if value.dim() != 0:
         return f"it returns the shape {tuple(value.shape)}, not one number"

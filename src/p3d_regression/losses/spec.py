@@ -65,7 +65,7 @@ def parse(section: Mapping[Any, object], place: str = WHOLE) -> Spec:
     weight = _weight(section.get("weight", 1.0), f"{place}.weight")
     if place != WHOLE and "ignore_index" in section:
         key = f"{place}.ignore_index"
-        raise ConfigError(key, "a mask is for the whole loss: the line belongs below the section loss.", delete(key))
+        raise ConfigError(key, "it applies to the whole loss: write it directly below loss.", delete(key))
     arguments = {str(key): value for key, value in section.items() if key not in RESERVED}
     composite = _NAMES.get(fold(name)) if isinstance(name, str) else None
     if composite is None:
@@ -98,7 +98,7 @@ def _part(entry: object, place: str) -> Spec:
         raise ConfigError(place, why, write(place, EXAMPLES[WEIGHTED_SUM][0]))
     part = parse(entry, place)
     if part.name == CHANNELWISE:
-        why = "channelwise is for the whole loss: an entry of a list has one channel, or all of them."
+        why = "channelwise applies to the whole loss and cannot be an entry of a list."
         raise ConfigError(place, why, write(place, EXAMPLES[WEIGHTED_SUM][0]))
     return part
 

@@ -79,7 +79,7 @@ def mean_absolute_error() -> MeanError:
 
 def peak_signal_noise_ratio(data_range: float, base: float = 10.0) -> MeanError:
     if data_range <= 0:
-        raise ValueError("data_range has to be above 0")
+        raise ValueError("data_range must be above 0")
     return MeanError(torch.square, lambda mse: 10 * math.log(data_range**2 / mse, base) if mse else math.inf)
 
 
@@ -94,7 +94,7 @@ class R2:
 
     def __init__(self, adjusted: int = 0) -> None:
         if adjusted < 0:
-            raise ValueError("adjusted is not below 0")
+            raise ValueError("adjusted must be at least 0")
         self.adjusted = adjusted
         self.reset()
 
@@ -134,9 +134,9 @@ class StructuralSimilarity:
 
     def __init__(self, data_range: float, sigma: float | list[float] = 1.5, k1: float = 0.01, k2: float = 0.03) -> None:
         if data_range <= 0:
-            raise ValueError("data_range has to be above 0")
+            raise ValueError("data_range must be above 0")
         if any(value <= 0 for value in (sigma if isinstance(sigma, list) else [sigma])):
-            raise ValueError("sigma has to be above 0")
+            raise ValueError("sigma must be above 0")
         self.data_range = data_range
         self.sigma = sigma
         self.k1 = k1

@@ -18,7 +18,7 @@ _HIDDEN = {
     "reduction": "the score is a mean",
     "dim": "the score is over the whole validation",
     "keep_sequence_dim": "the score is over the whole validation",
-    "power": "the others are for labels and predictions above 0 only, and stop at the first one that is not",
+    "power": "all other values are for labels and predictions above 0, and stop at the first one that is not",
 }
 
 #: What torchmetrics does not tell of each. The order is that of the table: what is wanted most often first.
@@ -41,11 +41,11 @@ _FACTS: dict[str, dict[str, Any]] = {
         "higher_is_better": True,  # a correlation of -1 is no good model
     },
     "ConcordanceCorrCoef": {
-        "summary": "correlation that offset and scale count against",
+        "summary": "correlation, lowered by a wrong offset or scale",
         "aliases": ("Concordance",),
     },
     "SpearmanCorrCoef": {"summary": "correlation of ranks", "aliases": ("Spearman",)},
-    "ExplainedVariance": {"summary": "R2 that a constant offset does not count against"},
+    "ExplainedVariance": {"summary": "R2 that ignores a constant offset"},
     "NormalizedRootMeanSquaredError": {
         "summary": "RMSE by mean, range, standard deviation or norm of the labels",
         "aliases": ("NRMSE",),
@@ -65,7 +65,7 @@ _FACTS: dict[str, dict[str, Any]] = {
 #: What works on a few numbers, and not on the voxels of a volume.
 _REFUSED = {
     "KendallRankCorrCoef": "it compares every voxel with every other one; SpearmanCorrCoef sorts them",
-    "LogCoshError": "it overflows for errors above 709; the loss HuberLoss and the metric MAE are its like",
+    "LogCoshError": "it overflows for errors above 709; the loss HuberLoss and the metric MAE can be used instead",
     "MultiScaleStructuralSimilarityIndexMeasure": "its windows need patches of more than 160 voxels a side; see SSIM",
 }
 
@@ -129,7 +129,7 @@ def _builder(cls: Any) -> Callable[..., Any]:
 
     def build(**arguments: Any) -> Any:
         if arguments.get("data_range", 1.0) <= 0:
-            raise ValueError("data_range has to be above 0")
+            raise ValueError("data_range must be above 0")
         return cls(**arguments)
 
     parameters = inspect.signature(cls).parameters.values()
@@ -159,7 +159,7 @@ def _reason_against(build: Callable[..., Any], example: dict[str, Any]) -> str |
             value = metric.compute()
     except Exception as error:
         return f"it does not compare numbers one by one ({str(error).splitlines()[0][:100]})"
-    return None if value.numel() == 1 and value.isfinite() else "it does not make one number of many"
+    return None if value.numel() == 1 and value.isfinite() else "it does not return a single number"
 
 
 def _keeps_voxels(build: Callable[..., Any], example: dict[str, Any]) -> bool:

@@ -95,8 +95,8 @@ def contradiction(section: Mapping[str, Any], final: "FinalActivation") -> Found
     # json.dumps writes true and false as YAML does, and keeps the quotes of a "false" that is a text
     ignored = " and ".join(f"{key}: {json.dumps(section[key], default=repr)}" for key in keys)
     message = (
-        f"{final} decides the model's output; {ignored} in the same section has no effect. Where p3d-regression is not "
-        "installed, it is the other way round, and the same config gives another model."
+        f"{final} decides the model's output; {ignored} in the same section has no effect. Without p3d-regression, "
+        f"pytorch-3dunet ignores {KEY} instead, and the same config builds a different model."
     )
     has_words = final.plain == "none" and SCALING not in section
     fix = write("model.is_segmentation", False) if has_words else delete(*(f"model.{key}" for key in keys))

@@ -40,7 +40,7 @@ def before_loading(unet: Any, state_dict: Mapping[str, Any], prefix: str, metada
         console().warning(_NO_METADATA)
     if silent and memory is None and has_activation(unet):
         _give_back(unet)
-        say("this checkpoint holds no final activation: the model has pytorch-3dunet's own again")
+        say("this checkpoint stores no final activation: the model uses that of pytorch-3dunet again")
     elif silent and memory is not None:
         _adopt(unet, memory)
     elif not silent:

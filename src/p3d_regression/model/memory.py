@@ -145,10 +145,11 @@ def is_new_head(own: "FinalActivation", trained: "FinalActivation") -> bool:
         return True
     raise CheckpointMismatchError(
         f"model.{KEY}",
-        f"the config says {own}, the checkpoint was trained with {trained}{_where(own, trained)}. With another final "
-        f"activation than that of the training every prediction is wrong. Write the checkpoint's, or delete the line "
-        f"{KEY} from the config. To train these weights further with {own}, name the checkpoint as trainer.pre_trained "
-        "(not as resume); from Python, load the weights first, then call p3d_regression.set_final_activation.",
+        f"the config has {own}, but the checkpoint was trained with {trained}{_where(own, trained)}. With "
+        "a final activation other than that of the training, every prediction is wrong. Write that of the checkpoint, "
+        f"or delete the line {KEY} from the config. To train these weights further with {own}, name the checkpoint as "
+        "trainer.pre_trained (not as resume); from Python, load the weights first, then call "
+        "p3d_regression.set_final_activation.",
         write(f"model.{KEY}", trained.short),
     )
 
@@ -179,10 +180,10 @@ def is_new_scaling(own: Spec, final: "FinalActivation", trained: "TargetScaling 
             return True
     raise CheckpointMismatchError(
         f"model.{SCALING}",
-        f"the config says {configured or 'none'}, the checkpoint was trained with {trained or 'none'}. With another "
-        "scaling than that of the training every prediction is in wrong units. Write the checkpoint's, or delete the "
-        f"line {SCALING} from the config. To train these weights further with other numbers, name the checkpoint as "
-        "trainer.pre_trained (not as resume).",
+        f"the config has {configured or 'none'}, but the checkpoint was trained with {trained or 'none'}. With "
+        "a scaling other than that of the training, every prediction is in wrong units. Write that of the "
+        f"checkpoint, or delete the line {SCALING} from the config. To train these weights further with other numbers, "
+        "name the checkpoint as trainer.pre_trained (not as resume).",
         write(f"model.{SCALING}", trained.plain if trained else "none"),
     )
 

@@ -104,7 +104,7 @@ def _unpatched(module: str) -> tuple[str, str]:
     if _hook is None:
         return "inactive", "the plugin is not active"
     if module in sys.modules:
-        return "missed", "imported past the plugin, by another import hook; p3d_regression.activate() repairs it"
+        return "missed", "another import hook imported it without the plugin; call p3d_regression.activate()"
     return "waiting", "its module is not imported"
 
 
@@ -154,7 +154,7 @@ def _patch(module: ModuleType) -> None:
             # logged, not warned of: under `python -W error` a warning would break the import of pytorch-3dunet
             logger.warning(
                 "p3d-regression could not patch %s (%s): using model.final_activation in this process is an error. "
-                "`p3d-regression doctor` tells more.",
+                "`p3d-regression doctor` gives details.",
                 name,
                 _failures[name],
             )

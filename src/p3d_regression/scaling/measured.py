@@ -51,7 +51,9 @@ def _number(labels: Sequence[Moments], channel: int, source: str, *, is_variance
         _degenerate(f"{place} have the std {found.std:.3g} {around}", look)
     mean, std = single(found.mean), single(found.std)
     if not (math.isfinite(mean) and math.isfinite(std)) or std < SMALLEST:
-        _degenerate(f"{place} have the std {found.std:.3g}, which is no float32", "write the labels in another unit")
+        _degenerate(
+            f"{place} have the std {found.std:.3g}, which float32 cannot represent", "write the labels in another unit"
+        )
     return Numbers(0.0, single(std * std)) if is_variance else Numbers(mean, std)
 
 

@@ -180,8 +180,8 @@ def check_company(model_config: Mapping[str, object]) -> None:
     if KEY in model_config and ACTIVATION not in model_config:
         raise ConfigError(
             PLACE,
-            f"{reprlib.repr(model_config[KEY])} scales the final activation, and the config has no line "
-            f"model.{ACTIVATION}. Write both; or neither, where a checkpoint has both.",
+            f"{reprlib.repr(model_config[KEY])} scales the final activation, but the config has no line "
+            f"model.{ACTIVATION}. Write both, or neither if a checkpoint has both.",
             write(f"model.{ACTIVATION}", "none"),
         )
 

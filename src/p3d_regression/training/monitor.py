@@ -52,7 +52,7 @@ def watch(trainer: Any, plan: Plan) -> None:
         message = f"p3d-regression does not support the trainer of this pytorch3dunet: {what}"
         if plan.loss or plan.metric or scaling.of_model(trainer):
             raise UnsupportedUpstreamError(f"{message}. See `p3d-regression doctor`.")
-        console().warning(f"{message}; this training is not watched for NaN, constant output and wrong shapes")
+        console().warning(f"{message}; this training is not monitored for NaN, constant output and wrong shapes")
         return
     _Monitor(trainer, plan).start()
 
@@ -166,7 +166,7 @@ class _Monitor:
         total, self.unread = float(self.unread), None
         if not np.isfinite(total):
             raise NonFiniteLossError(
-                f"the loss is NaN or infinite in {when} {self.trainer.num_iterations}, and the weights may be so too; "
+                f"the loss is NaN or infinite in {when} {self.trainer.num_iterations}, and the weights may be too; "
                 f"training stops. Check raw and labels: `p3d-regression check` finds NaN and infinite values in them. "
                 f"{self._kept()}"
             )

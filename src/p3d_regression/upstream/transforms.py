@@ -65,6 +65,6 @@ def failures_of(
             yield f"{kind}[{index}]", f"{type(error).__name__}: {error}"
             return
     if phase == "test" and type(patch).__module__.partition(".")[0] != "torch":
-        yield kind, "the last transform does not return a tensor; it has to be ToTensor"
+        yield kind, "the last transform does not return a tensor; it must be ToTensor"
     elif kind == "raw" and len(shape := tuple(patch.shape)) != 4:
         yield kind, f"the result has the shape {shape}, not (C, D, H, W); write expand_dims: true in ToTensor"

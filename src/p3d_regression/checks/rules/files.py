@@ -20,7 +20,7 @@ family = Family()
 
 @family.rule("P3D401", "error", modes=BOTH)
 def loaders_not_understood(view: View) -> Iterator[Found]:
-    """A dataset class or slice builder that pytorch-3dunet does not know, or a phase without files, patches or
+    """pytorch-3dunet does not know the dataset class or the slice builder, or a phase has no files, patches or
     transforms. pytorch-3dunet stops with a RuntimeError, KeyError or AssertionError.
 
     Example:
@@ -85,7 +85,7 @@ def _filled(view: View, phase: str, place: str) -> Fix:
 
 @family.rule("P3D402", "error")
 def training_data_in_validation(view: View) -> Iterator[Found]:
-    """pytorch-3dunet refuses a path that is in both phases. It accepts a directory that holds the file of the other
+    """pytorch-3dunet rejects a path that is in both phases. It accepts a directory that holds the file of the other
     phase, and the same file by another path. The score is then computed on voxels that the network has memorised.
 
     Example:
@@ -136,10 +136,10 @@ def _paths(view: View, phase: str) -> dict[int, Path]:
 
 @family.rule("P3D403", "error", modes=BOTH, needs="files")
 def file_unreadable(view: View) -> Iterator[Found]:
-    """A file that does not exist, is damaged or truncated (after a full disk or an interrupted copy), is not HDF5, or
-    a directory without HDF5 files. A training stops when it opens the file, or in the middle of an epoch; some
-    versions skip such files, with an error in the log. A prediction stops after the files before it. With an empty
-    directory it writes nothing and ends with exit status 0.
+    """A file does not exist, is damaged or truncated (after a full disk or an interrupted copy), or is not HDF5, or a
+    directory has no HDF5 files. A training stops when it opens the file, or in the middle of an epoch; some versions
+    skip such files, with an error in the log. A prediction stops after the files before it. With an empty directory it
+    writes nothing and ends with exit status 0.
 
     Example:
         loaders:
@@ -158,7 +158,7 @@ def file_unreadable(view: View) -> Iterator[Found]:
             advice = advise(f"repair the file, or remove it from {key}")
             yield Found(f"loaders.{name}", f"pytorch-3dunet cannot read this: {phase.failure}", advice)
         elif phase.is_hdf5 and not phase.files and isinstance(paths, list):
-            message = "there is no HDF5 file (.h5, .hdf, .hdf5 or .hd5)"
+            message = "it contains no HDF5 file (.h5, .hdf, .hdf5 or .hd5)"
             yield Found(key, message, advise(f"write the paths of the HDF5 files of {name}"))
         for file in phase.files:
             if file.error is not None:
@@ -192,7 +192,7 @@ def did_you_mean(path: str | None) -> str:
 
 @family.rule("P3D404", "error", modes=BOTH, needs="files")
 def dataset_missing(view: View) -> Iterator[Found]:
-    """A file without a raw volume or labels under the configured path. pytorch-3dunet stops with a KeyError of h5py.
+    """A file has no raw volume or no labels under the configured path. pytorch-3dunet stops with a KeyError of h5py.
 
     Example:
         loaders:
@@ -219,7 +219,7 @@ def _missing(view: View, key: str, path: str, file: FileLayout, phase: Phase) ->
     if path in file.datasets:
         message = f"the dataset {path!r} of {file.path} is empty, or a single number"
         return Found(key, message, advise(f"write a volume to {path} in {file.path}"))
-    message = f"{file.path} has no dataset {path!r}; there is {', '.join(file.datasets) or 'none at all'}"
+    message = f"{file.path} has no dataset {path!r}; its datasets are: {', '.join(file.datasets) or 'none'}"
     # not the raw volume for the labels, nor the other way round; and in all files
     files = [other for each in view.phases.values() for other in each.files if other.error is None]
     common = set.intersection(*(set(other.datasets) for other in files)) - {phase.raw_path, phase.label_path}

@@ -22,10 +22,10 @@ def _label_steps(view: View, *names: str) -> Iterator[tuple[str, Mapping[str, An
 
 @family.rule("P3D303", "warning")
 def labels_scaled_patch_by_patch(view: View) -> Iterator[Found]:
-    """Without numbers of their own, Normalize, Standardize and `ToTensor: {normalize: true}` scale each patch by its
-    own values, and PercentileNormalizer always does. The same label then gets another value in every patch, and
-    predictions cannot be scaled back. To learn labels in their own units as fast as standardised ones, write
-    `target_scaling: standardize` in the section `model`: it scales all labels alike, and predictions back.
+    """Unless the config gives them numbers, Normalize, Standardize and `ToTensor: {normalize: true}` scale each patch
+    by its own values, and PercentileNormalizer always does. The same label then gets a different value in every patch,
+    and predictions cannot be scaled back. To learn labels in their own units as fast as standardised ones, write
+    `target_scaling: standardize` in the section `model`: it scales all labels alike, and scales the predictions back.
 
     Example:
         loaders:
@@ -72,7 +72,7 @@ def _standardized(key: str, step: Mapping[str, Any]) -> Fix:
 @family.rule("P3D304", "error")
 def labels_standardised_by_raw(view: View) -> Iterator[Found]:
     """With `global_normalization`, Standardize uses mean and standard deviation of the raw volume, for the labels too.
-    `target_scaling: standardize` in the section `model` uses those of the training labels, and scales predictions
+    `target_scaling: standardize` in the section `model` uses those of the training labels, and scales the predictions
     back.
 
     Example:
@@ -127,10 +127,10 @@ def labels_changed(view: View) -> Iterator[Found]:
 
 @family.rule("P3D306", "warning")
 def labels_interpolated_nearest(view: View) -> Iterator[Found]:
-    """RandomRotate takes the label of the nearest voxel by default, and ElasticDeformation with `spline_order: 0`:
-    class numbers need that. Continuous labels get steps: a distance map is wrong by 0.2 voxels in the mean, and by up
-    to 0.9. The RandomScaler behind `random_scale` always takes the nearest voxel. With `ignore_index` order 0 is
-    right: any other one mixes labels with the value for "no label".
+    """RandomRotate by default, and ElasticDeformation with `spline_order: 0`, give each voxel the label of the nearest
+    voxel. Class numbers need that. Continuous labels get steps: a distance map is wrong by 0.2 voxels on average, and
+    by up to 0.9. The RandomScaler behind `random_scale` always takes the nearest voxel. With `ignore_index`, order 0 is
+    correct: any other order mixes labels with the value for "no label".
 
     Example:
         loaders:
@@ -161,9 +161,9 @@ def labels_interpolated_nearest(view: View) -> Iterator[Found]:
 
 @family.rule("P3D307", "error", needs="volumes")
 def labels_cast_to_integer(view: View) -> Iterator[Found]:
-    """An integer `dtype`, which segmentation configs have for cross-entropy, cuts off all decimals of the labels, and
-    a small one wraps large numbers. The training runs and shows nothing of it. Labels that the type can hold, such as
-    counts, lose nothing, and this rule does not find them.
+    """An integer `dtype`, which segmentation configs have for cross-entropy, cuts off all decimals of the labels, and a
+    small one wraps large numbers. The training runs without a message. The rule does not report labels that the type
+    can hold, such as counts.
 
     Example:
         loaders:
@@ -189,9 +189,9 @@ def labels_cast_to_integer(view: View) -> Iterator[Found]:
 
 @family.rule("P3D310", "error")
 def mask_changed_by_transform(view: View) -> Iterator[Found]:
-    """Label transforms do not know `ignore_index`. An interpolation mixes its value with the labels around it, and a
-    normalisation turns it into another value: voxels that should not count are then trained on, with values that are
-    not labels. A NaN spreads to many voxels, or to the whole patch.
+    """Label transforms do not treat the value of `ignore_index` specially. An interpolation mixes it with the labels
+    around it, and a normalisation turns it into another value: voxels that should not count then have a wrong label and
+    do count. A NaN spreads to many voxels, or to the whole patch.
 
     Example:
         model:

@@ -20,9 +20,9 @@ family = Family()
 
 @family.rule("P3D204", "error")
 def unknown_loss(view: View) -> Iterator[Found]:
-    """A loss that neither pytorch-3dunet nor this project knows, one that lacks an option or cannot use its value, or
-    one that does not fit the number of output channels. pytorch-3dunet alone stops with a bare RuntimeError, KeyError
-    or TypeError; `p3d-regression losses` lists all losses.
+    """Neither pytorch-3dunet nor this project knows the loss, or the loss lacks an option, cannot use the value of one,
+    or does not fit the number of output channels. pytorch-3dunet alone stops with a bare RuntimeError, KeyError or
+    TypeError; `p3d-regression losses` lists all losses.
 
     Example:
         loss:
@@ -54,8 +54,8 @@ def unknown_loss(view: View) -> Iterator[Found]:
 @family.rule("P3D205", "warning")
 def ignored_loss_option(view: View) -> Iterator[Found]:
     """pytorch-3dunet passes only a few options to its losses and drops the others: `reduction`, and the `weight` of all
-    regression losses. The training then uses another loss than the config says. Options of torch's own loss, such as
-    `beta` of SmoothL1Loss, work, because then this project builds the loss.
+    regression losses. The training then uses a different loss from the one in the config. Options of torch's own loss,
+    such as `beta` of SmoothL1Loss, work, because this project then builds the loss.
 
     Example:
         loss:
@@ -106,8 +106,7 @@ def ignore_index_counts(view: View) -> Iterator[Found]:
 @family.rule("P3D207", "error")
 def ignore_index_matches_nothing(view: View) -> Iterator[Found]:
     """`ignore_index` is the label of the voxels that do not count: a number, or `.nan`. YAML reads `nan` without the
-    dot as a text, which is the label of no voxel. (pytorch-3dunet without this project finds no voxel for `.nan`
-    either.)
+    dot as a text, which equals no label. (Without this project, pytorch-3dunet finds no voxel for `.nan` either.)
 
     Example:
         loss:
@@ -176,9 +175,9 @@ def target_channel_dropped(view: View) -> Iterator[Found]:
 
 @family.rule("P3D216", "error")
 def output_outside_loss(view: View) -> Iterator[Found]:
-    """Some losses need outputs in a certain range: `BCELoss` fractions, a variance non-negative values. An output
-    outside the range stops the training at some iteration, or is clipped without a gradient that leads back. The final
-    activation has to keep the output inside.
+    """Some losses need outputs in a certain range: `BCELoss` needs fractions, and a variance must not be negative. An
+    output outside the range stops the training at some iteration, or is clipped and has no gradient that leads back.
+    The final activation must keep the output inside.
 
     Example:
         model:
@@ -213,10 +212,10 @@ def for_any_labels(view: View) -> Fix:
 
 @family.rule("P3D217", "error")
 def output_is_not_the_label(view: View) -> Iterator[Found]:
-    """Some losses take an output that is a function of the predicted value: `PoissonNLLLoss` the logarithm of a rate,
-    `BCEWithLogitsLoss` the input of a sigmoid. The metric compares that output with the labels: while the loss falls,
-    the score gets worse, and `best_checkpoint` is an early model. `predict3dunet` also writes that output. Choose a
-    final activation whose output is in the units of the labels, and the loss for such an output.
+    """For some losses the output is a function of the predicted value: for `PoissonNLLLoss` it is the logarithm of a
+    rate, for `BCEWithLogitsLoss` the input of a sigmoid. The metric compares that output with the labels: while the
+    loss falls, the score gets worse, and `best_checkpoint` is an early model. `predict3dunet` also writes that output.
+    Choose a final activation whose output is in the units of the labels, and the loss for such an output.
 
     Example:
         model:

@@ -48,7 +48,7 @@ def score_direction(view: View) -> Iterator[Found]:
     taken = str(bool(value)).lower()
     how = f"is {taken}" if is_given else f"is missing, and {taken} by default"
     if isinstance(value, str):
-        how = f"is the text {value!r}, which pytorch-3dunet takes for {taken}"
+        how = f"is the text {value!r}, which pytorch-3dunet treats as {taken}"
     what = "an error: lower is better" if value else "a score: higher is better"
     said = f"{how}, but {view.metric} is {what}; best_checkpoint would be the worst model"
     yield Found(_HIGHER, said, write(_HIGHER, better))
@@ -59,7 +59,7 @@ _HIGHER = "trainer.eval_score_higher_is_better"
 
 @family.rule("P3D203", "error")
 def scheduler_direction(view: View) -> Iterator[Found]:
-    """`ReduceLROnPlateau` is given the score of each validation. In the wrong mode it does not notice improvements and
+    """`ReduceLROnPlateau` receives the score of each validation. In the wrong mode it does not notice improvements and
     lowers the learning rate until pytorch-3dunet ends the training, below 1e-6, although the model still improves.
 
     Example:
@@ -89,8 +89,8 @@ def scheduler_direction(view: View) -> Iterator[Found]:
 
 @family.rule("P3D208", "error")
 def unknown_metric(view: View) -> Iterator[Found]:
-    """A metric that neither pytorch-3dunet nor this project knows, or one that lacks an option or cannot use its value.
-    pytorch-3dunet alone stops with an AttributeError; `p3d-regression metrics` lists all metrics.
+    """Neither pytorch-3dunet nor this project knows the metric, or the metric lacks an option or cannot use the value
+    of one. pytorch-3dunet alone stops with an AttributeError; `p3d-regression metrics` lists all metrics.
 
     Example:
         eval_metric:
@@ -122,7 +122,7 @@ def _in_its_direction(view: View, fix: Fix) -> Fix:
 @family.rule("P3D209", "warning")
 def ignored_metric_option(view: View) -> Iterator[Found]:
     """PSNR and MSE of pytorch-3dunet accept any option and use none. Options of torchmetrics' own metric, such as the
-    `data_range` of PSNR, work, because then this project computes the metric.
+    `data_range` of PSNR, work, because this project then computes the metric.
 
     Example:
         eval_metric:
@@ -147,8 +147,9 @@ def ignored_metric_option(view: View) -> Iterator[Found]:
 @family.rule("P3D219", "error")
 def resumed_with_another_metric(view: View) -> Iterator[Found]:
     """With `resume` the best score so far comes from the checkpoint. If the metric has changed, its scores are compared
-    with those of the old one: `best_checkpoint` is never written again, or at once with a worse model. The old metric
-    is read from the copy of the training config that pytorch-3dunet writes to `logs/` in the checkpoint's directory.
+    with those of the old one: either `best_checkpoint` is never written again, or the first validation replaces it with
+    a worse model. The old metric is read from the copy of the training config that pytorch-3dunet writes to `logs/` in
+    the checkpoint's directory.
 
     Example:
         eval_metric:
@@ -183,8 +184,8 @@ def _measured(view: View) -> str:
 
 @family.rule("P3D221", "error")
 def output_outside_metric(view: View) -> Iterator[Found]:
-    """Some metrics are defined for certain predictions only, such as a logarithm for positive ones. One voxel outside
-    makes the score NaN, and no best checkpoint is kept.
+    """Some metrics are defined for certain predictions only: a logarithm, for example, needs positive ones. A single
+    voxel outside makes the score NaN, and no best checkpoint is kept.
 
     Example:
         model:

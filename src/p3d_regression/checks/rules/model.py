@@ -20,9 +20,9 @@ family = Family()
 @family.rule("P3D101", "error", modes=BOTH)
 def softmax_on_one_channel(view: View) -> Iterator[Found]:
     """`final_sigmoid: false` does not mean "no final layer": pytorch-3dunet then applies a Softmax over the output
-    channels. Over one channel that is exp(x) / exp(x), which is 1.0 in every voxel, whatever the network has learnt.
-    Training and validation loss are computed before that layer (since pytorch-3dunet 1.9) and look perfect, while the
-    score never changes and every prediction is 1.0.
+    channels. Over one channel that is exp(x) / exp(x), which is always 1.0. Training and validation loss are computed
+    before that layer (since pytorch-3dunet 1.9) and look perfect, while the score never changes and every prediction is
+    1.0.
 
     Example:
         model:
@@ -72,8 +72,8 @@ def unknown_model_key(view: View) -> Iterator[Found]:
 
 @family.rule("P3D103", "error", modes=BOTH, raised_by_builder=True)
 def final_activation_not_understood(view: View) -> Iterator[Found]:
-    """An unknown value of `final_activation`, impossible arguments, `softmax` on one channel, a misspelled key, or the
-    key outside the `model` section. Training stops with the same message.
+    """`final_activation` has an unknown value or impossible arguments, is `softmax` on one channel, is misspelled, or
+    is outside the section `model`. Training stops with the same message.
 
     Example:
         model:
@@ -94,8 +94,8 @@ def final_activation_not_understood(view: View) -> Iterator[Found]:
 
 @family.rule("P3D104", "warning", modes=BOTH, raised_by_builder=True)
 def contradicting_last_layer(view: View) -> Iterator[Found]:
-    """Where `final_activation` is given, `is_segmentation` and `final_sigmoid` are ignored. Where p3d-regression is not
-    installed, `final_activation` is ignored instead, and the same config builds another model.
+    """With `final_activation`, the keys `is_segmentation` and `final_sigmoid` have no effect. Without p3d-regression,
+    pytorch-3dunet ignores `final_activation` instead, and the same config builds a different model.
 
     Example:
         model:
@@ -113,7 +113,7 @@ def contradicting_last_layer(view: View) -> Iterator[Found]:
 
 @family.rule("P3D105", "error", modes=BOTH)
 def last_layer_key_not_boolean(view: View) -> Iterator[Found]:
-    """pytorch-3dunet tests `if is_segmentation:`. Any text is true, also `"false"`, and an empty value is false.
+    """pytorch-3dunet tests `if is_segmentation:`. Any text is true, even `"false"`, and an empty value is false.
 
     Example:
         model:
@@ -130,7 +130,7 @@ def last_layer_key_not_boolean(view: View) -> Iterator[Found]:
         if not isinstance(value, bool):
             taken = bool(value)
             wanted = value.strip().lower() not in _FALSE if isinstance(value, str) else taken
-            said = f"{as_yaml(value)} is not a boolean, and pytorch-3dunet takes it for {str(taken).lower()}"
+            said = f"{as_yaml(value)} is not a boolean, and pytorch-3dunet treats it as {str(taken).lower()}"
             yield Found(f"model.{name}", said, write(f"model.{name}", wanted))
 
 
@@ -169,8 +169,8 @@ def regression_behind_segmentation_layer(view: View) -> Iterator[Found]:
 
 @family.rule("P3D107", "error")
 def activated_output_in_logits_loss(view: View) -> Iterator[Found]:
-    """With `final_activation` the loss is given the activated output. A loss that applies a sigmoid or softmax itself
-    applies it a second time: after a sigmoid it cannot become small, since the second one maps 0..1 to 0.5..0.73.
+    """With `final_activation` the loss is computed from the activated output. A loss that applies a sigmoid or softmax
+    itself then applies it a second time. A second sigmoid maps 0..1 to 0.5..0.73, so the loss cannot become small.
 
     Example:
         model:
@@ -200,8 +200,9 @@ def activated_output_in_logits_loss(view: View) -> Iterator[Found]:
 
 @family.rule("P3D108", "error", modes=BOTH)
 def unknown_model(view: View) -> Iterator[Found]:
-    """A model name that pytorch-3dunet does not know, or a model without channels. For the first, pytorch-3dunet says
-    "Unsupported dataset class". `ResidualUNet2D` can be built, but the trainer feeds it volumes, and it crashes.
+    """pytorch-3dunet does not know the model name, or the model has no channels. For an unknown name the error of
+    pytorch-3dunet is "Unsupported dataset class". `ResidualUNet2D` can be built, but the trainer passes volumes to it
+    and crashes.
 
     Example:
         model:

@@ -37,7 +37,7 @@ def checkpoint_unreadable(view: View) -> Iterator[Found]:
     elif not Path(path).is_file():
         inside = Path(path) / "best_checkpoint.pytorch"
         other = str(inside) if inside.is_file() else similar(path)
-        message = f"{path}: there is no such file{did_you_mean(other)}"
+        message = f"{path} does not exist{did_you_mean(other)}"
         yield Found("model_path", message, write("model_path", other) if other else advice)
     else:
         try:
@@ -50,10 +50,11 @@ def checkpoint_unreadable(view: View) -> Iterator[Found]:
 
 @family.rule("P3D602", "error", modes=PREDICT, needs="files")
 def checkpoint_contradicts_config(view: View) -> Iterator[Found]:
-    """A checkpoint that was trained with `final_activation` holds it, and another one in the prediction config is an
-    error. A checkpoint of a training with the keys of pytorch-3dunet does not hold them: without `is_segmentation:
-    false` in the prediction config its outputs go through a Sigmoid, and all predictions are in 0..1, in silence. This
-    is found by the copy of the training config that pytorch-3dunet leaves in `logs/` next to the checkpoint.
+    """A checkpoint that was trained with `final_activation` stores it, and a different one in the prediction config is
+    an error. A checkpoint that was trained with the keys of pytorch-3dunet does not store them: without
+    `is_segmentation: false` in the prediction config its outputs silently go through a Sigmoid, and all predictions are
+    in 0..1. The rule reads the keys from the copy of the training config that pytorch-3dunet writes to `logs/` next to
+    the checkpoint.
 
     Example:
         model:
@@ -105,8 +106,8 @@ def _against_training_config(view: View) -> Iterator[Found]:
 
 @family.rule("P3D603", "error", modes=PREDICT)
 def segmentation_saved(view: View) -> Iterator[Found]:
-    """With `save_segmentation` pytorch-3dunet writes class numbers instead of values: for one channel whether the
-    output is above 0.5, for several channels the number of the largest one.
+    """With `save_segmentation` pytorch-3dunet writes class numbers instead of values: for one channel, 1 where the
+    output is above 0.5 and 0 elsewhere; for several channels, the number of the largest one.
 
     Example:
         model:
@@ -214,9 +215,9 @@ def stale_padding(view: View) -> Iterator[Found]:
 
 @family.rule("P3D607", "error", modes=PREDICT)
 def predictor_not_understood(view: View) -> Iterator[Found]:
-    """A predictor that pytorch-3dunet does not know, an option that it passes to the predictor itself (`output_dir`
-    belongs to `loaders`), or a channel that the model does not have. pytorch-3dunet stops, for a wrong channel in the
-    middle of the inference.
+    """pytorch-3dunet does not know the predictor, an option is one that pytorch-3dunet passes to the predictor itself
+    (`output_dir` belongs to `loaders`), or the model does not have the channel. pytorch-3dunet stops, for a wrong
+    channel in the middle of the inference.
 
     Example:
         predictor:
@@ -248,7 +249,7 @@ _GIVEN = ("model", "output_dir", "out_channels", "device", "config")
 
 @family.rule("P3D608", "warning", modes=PREDICT)
 def ignored_predictor_option(view: View) -> Iterator[Found]:
-    """The predictors of pytorch-3dunet accept any option and ignore those that they do not know in silence, such as
+    """The predictors of pytorch-3dunet accept any option and silently ignore those that they do not know, such as
     options of older versions.
 
     Example:

@@ -80,8 +80,8 @@ def psnr_range_changes(view: View) -> Iterator[Found]:
 @family.rule("P3D509", "warning", needs="volumes")
 def data_range_of_other_labels(view: View) -> Iterator[Found]:
     """`data_range` is the difference between the largest and the smallest value that labels can have. A wrong one
-    shifts PSNR by a constant, and changes which values SSIM takes for similar. Up to half or twice the span of the
-    labels in the files is not reported.
+    shifts PSNR by a constant, and changes which differences SSIM treats as small. The rule reports values below half or
+    above twice the span of the labels in the files.
 
     Example:
         eval_metric:

@@ -24,9 +24,9 @@ _SMALL = 1 / 50
 
 @family.rule("P3D701", "error", modes=BOTH, raised_by_builder=True)
 def target_scaling_not_understood(view: View) -> Iterator[Found]:
-    """An unknown value of `target_scaling`, the key without `final_activation`, or with an activation whose bounds it
-    would move. Values between two bounds are in units already, and `{name: bounded, low: ..., high: ...}` gives these
-    bounds. Training stops with the same message.
+    """`target_scaling` has an unknown value, `final_activation` is missing, or it is an activation whose bounds the
+    scaling would move. For values between two bounds write `{name: bounded, low: ..., high: ...}`, whose output has the
+    units of the labels. Training stops with the same message.
 
     Example:
         model:
@@ -44,9 +44,9 @@ def target_scaling_not_understood(view: View) -> Iterator[Found]:
 
 @family.rule("P3D702", "error", raised_by_builder=True)
 def target_scaling_of_other_units(view: View) -> Iterator[Found]:
-    """`standardize` scales the output to the units of the labels. Where the loss takes the output for something else,
-    such as a logit or the logarithm of a rate, these units are wrong. Numbers of your own, `{mean: ..., std: ...}`, are
-    used as they are.
+    """`standardize` scales the output to the units of the labels. If the output of the model is something else for the
+    loss, such as a logit or the logarithm of a rate, these units are wrong. Numbers of your own, `{mean: ..., std:
+    ...}`, are used as they are.
 
     Example:
         model:
@@ -93,11 +93,11 @@ def target_scaling_cannot_be_measured(view: View) -> Iterator[Found]:
 
 @family.rule("P3D704", "warning", needs="volumes")
 def labels_far_from_standard(view: View) -> Iterator[Found]:
-    """A network starts with outputs around 0, of about the size 1, and learning rates are chosen for that. If mean or
-    standard deviation of the labels are far from 0 and 1, the network has to learn these first: with the learning rate
-    0.0002 of pytorch-3dunet's examples, distances of 12 +- 13 mm are worse than a constant after 125 iterations; with
-    `target_scaling` a tenth of that is enough. Loss, scores and predictions stay in the units of the labels. Numbers of
-    your own that do not fit the labels are reported as well.
+    """A network starts with outputs around 0 and with a spread of about 1, and learning rates are chosen for that. If
+    the mean or the standard deviation of the labels is far from 0 and 1, the network must learn these first: with the
+    learning rate 0.0002 of pytorch-3dunet's examples, the predictions of distances of 12 +- 13 mm are worse than a
+    constant after 125 iterations; with `target_scaling` a tenth of that is enough. Loss, scores and predictions stay in
+    the units of the labels. Numbers of your own that do not fit the labels are reported as well.
 
     Example:
         model:

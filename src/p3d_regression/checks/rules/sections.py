@@ -25,7 +25,7 @@ _NEEDED: dict[str, tuple[str, ...]] = {
 @family.rule("P3D201", "error", modes=BOTH)
 def missing_section(view: View) -> Iterator[Found]:
     """pytorch-3dunet needs these sections. It stops with an AssertionError or a KeyError at the first one that is
-    missing, and at the next start at the second one.
+    missing. When that one is added, it stops at the next.
 
     Example:
         loss:
@@ -43,7 +43,7 @@ def missing_section(view: View) -> Iterator[Found]:
         elif (is_needed and not value) or not (value is None or isinstance(value, Mapping)):
             others = [key for key in view.config if isinstance(key, str) and key not in _FIRST_LINES]
             meant = next((key for key in others if view.section(key) and nearest(key, [name], 0.75)), None)
-            hint = f"; did you mean it with {meant}?" if meant else ""
+            hint = f"; did you mean {meant}?" if meant else ""
             fix = write(name, view.section(meant)) + delete(meant) if meant else _section(view, name)
             yield Found(name, f"this section is missing or empty{hint}", fix)
 
@@ -113,8 +113,8 @@ def _in_agreement(view: View, name: str, lines: dict[str, Any]) -> Fix:
 
 @family.rule("P3D215", "error", modes=BOTH)
 def key_given_twice(view: View) -> Iterator[Found]:
-    """If a key or a section is given twice, YAML reads the second one and drops the first one in silence, with
-    everything in it.
+    """If a key or a section is given twice, YAML reads the second one and silently drops the first one, with everything
+    in it.
 
     Example:
         optimizer:

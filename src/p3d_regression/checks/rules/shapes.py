@@ -17,7 +17,7 @@ family = Family()
 
 @family.rule("P3D405", "error", modes=BOTH, needs="files")
 def shapes_apart(view: View) -> Iterator[Found]:
-    """Volumes that are neither (D, H, W) nor (C, D, H, W), or labels of another size than the raw volume.
+    """A volume is neither (D, H, W) nor (C, D, H, W), or the labels and the raw volume differ in size.
 
     Example:
         loaders:
@@ -128,11 +128,11 @@ def fitting(view: View, name: str, patch: list[int]) -> list[int]:
 
 @family.rule("P3D407", "error", needs="files")
 def label_channels(view: View) -> Iterator[Found]:
-    """The output of the model has the shape (N, C, D, H, W). With `expand_dims: false`, labels that are stored as
-    (D, H, W) come as (N, D, H, W). torch broadcasts them: the loss compares every sample of the batch with the labels
-    of every other one, and the only sign is one warning of torch. MSE and PSNR stop the training at the first score;
-    where no score of these labels is computed (`skip_train_validation`), it goes on, and the network learns a blur.
-    Labels with another number of channels than `out_channels` stop the training too.
+    """The output of the model has the shape (N, C, D, H, W). With `expand_dims: false`, labels that are stored as (D,
+    H, W) reach the loss as (N, D, H, W). torch broadcasts them: the loss compares every sample of the batch with the
+    labels of every other one, and the only sign is one warning of torch. MSE and PSNR stop the training at the first
+    score; if no score of these labels is computed (`skip_train_validation`), the training continues, and the network
+    learns a blur. Labels whose number of channels is not `out_channels` stop the training too.
 
     Example:
         loss:
@@ -207,9 +207,9 @@ def _channels_of(view: View, phase: str, has_axis: bool, channels: int) -> Itera
 
 @family.rule("P3D408", "error", modes=PREDICT, needs="files")
 def gaps_in_prediction(view: View) -> Iterator[Found]:
-    """With a stride larger than the patch, there are voxels between the patches. pytorch-3dunet writes a constant
-    there and ends with exit status 0. This is easily overlooked after the patch was made smaller, and a volume that is
-    as thick as the patch shows no gap.
+    """With a stride larger than the patch, some voxels lie between the patches. pytorch-3dunet writes a constant there
+    and ends with exit status 0. This is easily overlooked after the patch was made smaller, and a volume that is as
+    thick as the patch shows no gap.
 
     Example:
         loaders:

@@ -19,9 +19,9 @@ TRAINER = {"checkpoint_dir": "checkpoints", "max_num_epochs": 1000, "max_num_ite
 
 @family.rule("P3D210", "error")
 def unknown_optimizer(view: View) -> Iterator[Found]:
-    """pytorch-3dunet uses Adam in place of every optimizer that it does not know, and logs nothing about it. Options
-    that it cannot use stop it with a bare TypeError. One of these is `learning_rate: 1e-3`: YAML reads it as a text.
-    Write 0.001 or 1.0e-3.
+    """pytorch-3dunet silently uses Adam in place of every optimizer that it does not know. Options that it cannot use
+    stop it with a bare TypeError. One of these is `learning_rate: 1e-3`: YAML reads it as a text. Write 0.001 or
+    1.0e-3.
 
     Example:
         optimizer:
@@ -45,7 +45,7 @@ def unknown_optimizer(view: View) -> Iterator[Found]:
     elif type(built.what).__name__ != name:
         names, kind = builders.optimizer_names(), "an optimizer of pytorch-3dunet"
         message, fix = unknown(name, names, "optimizer.name", kind, "Adam")
-        yield Found("optimizer.name", f"{message} pytorch-3dunet would use {type(built.what).__name__} in silence", fix)
+        yield Found("optimizer.name", f"{message} pytorch-3dunet would silently use {type(built.what).__name__}", fix)
 
 
 def _working_optimizer(section: Mapping[Any, Any]) -> Fix:
@@ -67,8 +67,8 @@ def _as_number(value: object) -> object:
 
 @family.rule("P3D211", "error")
 def ignored_optimizer_option(view: View) -> Iterator[Found]:
-    """pytorch-3dunet reads a few options of each optimizer and ignores the others in silence. `lr` is the name in
-    torch; pytorch-3dunet calls it `learning_rate`, and without it the rate is 0.001.
+    """pytorch-3dunet reads a few options of each optimizer and silently ignores the others. `lr` is the name in torch;
+    pytorch-3dunet calls it `learning_rate`, and without it the rate is 0.001.
 
     Example:
         optimizer:
@@ -104,8 +104,8 @@ _OPTIONS = ["learning_rate", "weight_decay", "betas", "momentum", "nesterov", "a
 
 @family.rule("P3D212", "error")
 def unknown_scheduler(view: View) -> Iterator[Found]:
-    """A scheduler that `torch.optim.lr_scheduler` does not have, or arguments that it does not take. pytorch-3dunet
-    stops with a KeyError, AttributeError or TypeError, after it has opened all files.
+    """`torch.optim.lr_scheduler` does not have this scheduler, or the scheduler does not take these arguments.
+    pytorch-3dunet stops with a KeyError, AttributeError or TypeError, after it has opened all files.
 
     Example:
         lr_scheduler:
@@ -150,8 +150,8 @@ def _working_scheduler(view: View, section: Mapping[Any, Any], name: str | None)
 
 @family.rule("P3D213", "error")
 def unknown_trainer_key(view: View) -> Iterator[Found]:
-    """A key of the `trainer` section that pytorch-3dunet does not take, one that it needs and does not find, or a text
-    where it needs a number. It stops with a TypeError, after it has opened all files, or in the first iteration.
+    """The `trainer` section has a key that pytorch-3dunet does not take, lacks one that it needs, or has a text where
+    it needs a number. pytorch-3dunet stops with a TypeError, after it has opened all files, or in the first iteration.
 
     Example:
         trainer:

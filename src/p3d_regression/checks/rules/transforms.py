@@ -94,7 +94,7 @@ def for_labels(view: View, step: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @family.rule("P3D301", "error", modes=BOTH)
 def transform_not_understood(view: View) -> Iterator[Found]:
-    """A transform that pytorch-3dunet does not have, or one without an argument that it needs: `expand_dims` of
+    """pytorch-3dunet does not have this transform, or the transform lacks an argument that it needs: `expand_dims` of
     ToTensor, `spline_order` of ElasticDeformation. pytorch-3dunet stops with an AttributeError or a TypeError.
 
     Example:
@@ -228,9 +228,9 @@ def _geometry(step: Mapping[str, Any]) -> dict[str, Any]:
 
 @family.rule("P3D309", "error", modes=BOTH, needs="volumes")
 def transform_breaks(view: View) -> Iterator[Found]:
-    """All transforms are tried on the first patch of each phase, also those that pytorch-3dunet applies at random.
-    RandomContrast without `mean`, for example, is given None unless there is `global_normalization`, and fails in one
-    patch of ten: a training may run for hours before it stops.
+    """The rule applies all transforms to the first patch of each phase, including those that pytorch-3dunet applies at
+    random. RandomContrast without `mean`, for example, receives None unless the config has `global_normalization`, and
+    fails in one patch of ten: a training may run for hours before it stops.
 
     Example:
         loaders:
