@@ -106,7 +106,9 @@ def test_every_name_in_the_tables_of_that_page_is_understood() -> None:
 
 
 def test_the_plugin_on_that_page_trains(forked: Preforked, tmp_path: Path) -> None:
-    (source,) = re.findall(r"```python\n(.*?)```", _LOSSES_PAGE, re.DOTALL)
+    source, *others = re.findall(r"```python\n(.*?)```", _LOSSES_PAGE, re.DOTALL)
+    for other in others:
+        compile(other, "docs", "exec")
     write_plugin(tmp_path, "charbonnier", source)
     write_volumes(tmp_path)
     config = training_config(tmp_path, {"name": "UNet3D", "final_activation": "none"}, iterations=2)

@@ -192,9 +192,9 @@ FAILURES = {
     ),
     "has a misspelled hook": (
         "from p3d_regression import hookimpl\n@hookimpl\ndef p3d_activation():\n    return []",
-        "TypeError: it implements unknown hooks: p3d_activation; there are p3d_activations",
+        "TypeError: it implements unknown hooks: p3d_activation; the hooks are p3d_activations",
     ),
-    "has no hook": ("", "TypeError: it implements none of this project's hooks; there are p3d_activations"),
+    "has no hook": ("", "TypeError: it implements none of this project's hooks; the hooks are p3d_activations"),
     "has an alias of letters": (
         SQUARE.replace('summary="squared"', 'summary="squared", aliases=("zoom")'),
         "final activation square: aliases are a tuple of names, not the text 'zoom'",
@@ -205,7 +205,7 @@ FAILURES = {
     ),
     "has a bad name": (
         SQUARE.replace('"square"', '"My Square"'),
-        "final activation 'My Square': a name is lower",
+        "final activation 'My Square': a name consists of lower",
     ),
 }
 
@@ -305,7 +305,7 @@ BROKEN_PROMISES = {
     "a tuple": ("Twice", "it returns tuple for shape"),
     "random at birth": ("RandomScale", "it is random, so training and prediction would use different functions"),
     "another range": ("torch.nn.Identity", "it returns values from -8 to 8 and declares the range [0, inf)"),
-    "random in training": ("torch.nn.Dropout", "it is random, so that training and prediction would"),
+    "random in training": ("torch.nn.Dropout", "it is random, so training and prediction would"),
     "infinity": ("Reciprocal", "it returns inf for 0"),
     "no module": ("lambda: 3", "'int' object has no attribute 'train'"),
 }

@@ -191,7 +191,7 @@ class TestRefused:
         real = os.fsync
         monkeypatch.setattr(os, "fsync", lambda n: (config.write_text(CONFIG + "# mine\n"), real(n)))
         result = run("--fix", config)
-        assert "it was another program has changed it" in result.stdout
+        assert "another program has changed it in the meantime" in result.stdout
         assert config.read_text() == CONFIG + "# mine\n"
 
     def test_no_regular_file(self, tmp_path: Path) -> None:

@@ -124,7 +124,11 @@ class TestTraining:
         ("edit", "changes", "why"),
         [
             (lambda file: 0 * file["label"], {}, "train.h5) are 0 in every voxel"),
-            (lambda file: file["label"], {"model": {"final_activation": "sigmoid"}}, "is bounded: its values are in [0, 1]"),
+            (
+                lambda file: file["label"],
+                {"model": {"final_activation": "sigmoid"}},
+                "is bounded: its values are in [0, 1]",
+            ),
             (lambda file: file["label"], {"model": {"target_scaling": "minmax"}}, "'minmax' is not known"),
         ],
     )

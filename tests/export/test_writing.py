@@ -102,6 +102,9 @@ from pathlib import Path
 from p3d_regression.cli.main import main
 from p3d_regression.export import run
 
+# a shell that starts a program in the background lets it ignore SIGINT
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def fill(file, content):
     file.write(content[:10])
     file.flush()

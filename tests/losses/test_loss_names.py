@@ -65,7 +65,10 @@ def test_case_and_underscores_do_not_matter(name: str) -> None:
             {"name": "channelwise", "channels": [{"name": "channelwise", "channels": ["L1Loss"]}]},
             ["channelwise applies to the whole loss"],
         ),
-        ({"name": "weighted_sum", "losses": ["L1Loss", "GaussianNLLLoss"]}, ["loss.losses[1]", "number of outputs"]),
+        (
+            {"name": "weighted_sum", "losses": ["L1Loss", "GaussianNLLLoss"]},
+            ["loss.losses[1]", "different numbers of outputs"],
+        ),
         ({"name": "weighted_sum", "losses": ["L1Loss", "DiceLoss"], "ignore_index": 0}, ["DiceLoss is not a mean"]),
     ],
 )

@@ -178,10 +178,10 @@ class TestCheckpoints:
     @pytest.mark.parametrize(
         ("own", "of_checkpoint", "says"),
         [
-            (NUMBERS, OTHERS, "{mean: 12.5, std: 13.0}, the checkpoint was trained with {mean: 5000.0, std: 0.25}"),
-            ("none", OTHERS, "none, the checkpoint was trained with {mean: 5000.0, std: 0.25}"),
-            (NUMBERS, "none", "{mean: 12.5, std: 13.0}, the checkpoint was trained with none"),
-            ("standardize", "none", "standardize, the checkpoint was trained with none"),
+            (NUMBERS, OTHERS, "{mean: 12.5, std: 13.0}, but the checkpoint was trained with {mean: 5000.0, std: 0.25}"),
+            ("none", OTHERS, "none, but the checkpoint was trained with {mean: 5000.0, std: 0.25}"),
+            (NUMBERS, "none", "{mean: 12.5, std: 13.0}, but the checkpoint was trained with none"),
+            ("standardize", "none", "standardize, but the checkpoint was trained with none"),
         ],
     )
     def test_another_one_is_an_error_before_weights_are_taken(
@@ -199,7 +199,7 @@ class TestCheckpoints:
         plain, model = get_model(config(is_segmentation=False)), scaled()
         model.load_state_dict(plain.state_dict())
         torch.testing.assert_close(output(model), 12.5 + 13 * output(plain))
-        with pytest.raises(CheckpointMismatchError, match="standardize, the checkpoint was trained with none"):
+        with pytest.raises(CheckpointMismatchError, match="standardize, but the checkpoint was trained with none"):
             scaled("standardize").load_state_dict(plain.state_dict())
 
     def test_one_after_the_other(self) -> None:
