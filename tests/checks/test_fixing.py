@@ -82,6 +82,13 @@ class TestFix:
         assert config.stat().st_mode & 0o777 == 0o640
         assert list(config.parent.iterdir()) == [config]
 
+    @pytest.mark.parametrize("start", ["---\n", "# for the cluster\n--- # a document\n\n"])
+    @pytest.mark.parametrize("end", ["", "...\n"])
+    def test_the_marks_of_a_document_stay(self, config: Path, start: str, end: str) -> None:
+        config.write_text(start + CONFIG + end)
+        assert run("--fix", config).exit_code == 0
+        assert config.read_text() == start + FIXED + end
+
     def test_a_second_time_there_is_nothing_to_do(self, config: Path) -> None:
         run("--fix", config)
         before = config.stat().st_mtime_ns

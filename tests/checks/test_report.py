@@ -42,21 +42,22 @@ def test_every_fix_can_be_pasted(tmp_path: Path, width: int, terminal: bool) -> 
 @pytest.mark.parametrize("width", [60, 300])
 @pytest.mark.parametrize(("terminal", "linked"), [(True, True), (False, False)])
 def test_on_a_terminal_a_code_is_a_link_to_the_page_of_its_rule(
-    tmp_path: Path, width: int, terminal: bool, linked: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, terminal: bool, linked: bool
 ) -> None:
+    monkeypatch.setattr(docs, "DOCS_URL", "https://example.org/docs")
     path = write_config(tmp_path / "train.yml", training_config(tmp_path, {"name": "UNet3D", "final_sigmoid": False}))
     report = check_file(str(path), [], rules(), with_data=False, progress=Silent())
     colours = "standard" if terminal else None
     printed = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=colours, highlight=False)
     show([report], printed)
-    assert ("docs/rules.md#p3d101-softmax-on-one-channel" in printed.file.getvalue()) == linked
+    assert ("https://example.org/docs/rules.md#p3d101-softmax-on-one-channel" in printed.file.getvalue()) == linked
     assert ("\x1b]8;" in printed.file.getvalue()) == linked
 
 
 def test_there_is_a_page_for_each_rule_of_the_project_and_none_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docs, "DOCS_URL", "https://example.org/docs")
     page = (ROOT / "docs" / "rules.md").read_text()
     for rule in OWN:
-        assert f"](#{page_of(rule).partition('#')[2]})" in page
-    monkeypatch.setattr(docs, "DOCS_URL", "https://example.org/docs")
+        assert f"](#{str(page_of(rule)).partition('#')[2]})" in page
     assert page_of(OWN[0]) == "https://example.org/docs/rules.md#p3d101-softmax-on-one-channel"
     assert page_of(Rule("LAB101", "a-rule", "error", lambda view: [], "", "", "")) is None

@@ -58,6 +58,8 @@ def _parser(text: str) -> tuple[Any, str]:
         parser.indent(mapping, sequence, offset)
         parser.preserve_quotes = True
         parser.width = 10**6
+        parser.explicit_start = any(line.split()[:1] == ["---"] for line in text.splitlines())
+        parser.explicit_end = any(line.split() == ["..."] for line in text.splitlines())
         written = "".join(_dumped(parser, parser.load(text)))
         same = sum(one == other for one, other in zip(text.splitlines(), written.splitlines(), strict=False))
         attempts.append((same, parser, written))
