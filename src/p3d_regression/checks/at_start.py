@@ -9,13 +9,11 @@ from p3d_regression.checks.rule import Finding, Mode
 from p3d_regression.checks.run import check_config, in_words
 from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError
+from p3d_regression.model.contract import SETTING
 from p3d_regression.upstream.introspection import UnknownUpstreamError
 from p3d_regression.upstream.log import console
 
 logger = logging.getLogger(__name__)
-
-#: Environment variable: ``off``, ``warn`` or ``error``.
-SETTING = "P3D_REGRESSION_CHECKS"
 
 _logged: set[str] = set()
 

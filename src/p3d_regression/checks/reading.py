@@ -26,17 +26,17 @@ class Progress(Protocol):
         """So many more have been read."""
 
 
-def look(view: View, *, volumes: bool, progress: Progress) -> None:
+def look(view: View, *, volumes: bool, progress: Progress | None) -> None:
     """Fill ``view.phases`` in.
 
     Args:
         view: its config must name a dataset class and, for each phase, the paths of files.
         volumes: whether to read the volumes as well, not only their shapes and types.
-        progress: follows the reading.
+        progress: follows the reading of volumes.
     """
     for name in view.phase_names:
         view.phases[name] = _layout(view, name)
-    if not volumes:
+    if not volumes or progress is None:
         return
     try:
         for name, phase in view.phases.items():

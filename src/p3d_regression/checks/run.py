@@ -13,6 +13,7 @@ from p3d_regression.checks.reading import Progress, look
 from p3d_regression.checks.rule import Finding, Mode, Needs, Rule
 from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError
+from p3d_regression.model.contract import Adopted, adopt
 from p3d_regression.upstream import commands, introspection
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,9 @@ def check_file(
         config = read(path, overrides, text)
         content = Path(path).read_text(encoding="utf-8") if text is None else text
         duplicates = tuple(_duplicate_keys(yaml.compose(content, yaml.SafeLoader)))
-        report.view = View(config, mode_of(config), opens_files=with_data, duplicate_keys=duplicates)
+        mode = mode_of(config)
+        adopted = _adopted(config, mode) if with_data else None
+        report.view = View(config, mode, opens_files=with_data, duplicate_keys=duplicates, adopted=adopted)
     except ConfigError as error:
         report.failures.append(str(error))
         return report
@@ -96,6 +99,15 @@ def check_file(
     report.findings, broken = apply(rules, report.view, depth)
     report.failures += [in_words(code, error) for code, error in broken.items()]
     return report
+
+
+def _adopted(config: dict[str, Any], mode: Mode) -> Adopted | None:
+    """Complete a config from its checkpoint, as the commands do."""
+    try:
+        return adopt(config, mode)
+    except Exception:
+        logger.debug("contract", exc_info=True)
+        return None  # a rule reports what is wrong with the checkpoint
 
 
 def in_words(code: str, error: Exception) -> str:
@@ -180,11 +192,18 @@ def mode_of(config: Mapping[str, Any]) -> Mode:
 def check_config(
     config: Mapping[str, Any], mode: Mode, rules: Sequence[Rule]
 ) -> tuple[View, list[Finding], dict[str, Exception]]:
-    """Check a config that a command is about to use, without its data. The config is not changed.
+    """Check a config that a command is about to use, without its volumes. The config is not changed.
+
+    The files are looked at where the config uses this project: a wrong path is said before labels are read.
 
     Returns:
         The view of the config, the findings, and the errors of rules that failed, by code.
     """
     view = View(copy.deepcopy(dict(config)), mode)
-    findings, broken = apply([rule for rule in rules if not rule.raised_by_builder], view, "config")
+    depth: Needs = "config"
+    if view.uses_plugin:
+        depth = "files"
+        if _names_data(view):
+            look(view, volumes=False, progress=None)
+    findings, broken = apply([rule for rule in rules if not rule.raised_by_builder], view, depth)
     return view, findings, broken

@@ -7,13 +7,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from p3d_regression.activations.spec import KEY
+from p3d_regression.checks.checkpoint import OfCheckpoint
 from p3d_regression.checks.rule import Mode
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import Fix, delete, write
 from p3d_regression.interval import REAL_LINE, Interval
 from p3d_regression.keys import PLUGIN_KEYS
 from p3d_regression.losses import registry as losses
-from p3d_regression.model import memory
+from p3d_regression.model.contract import Adopted
 from p3d_regression.model.last_layer import LastLayer, last_layer
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.scaling.spec import Spec, check_company, spec_of
@@ -32,7 +33,7 @@ MOST_CHANNELS = 2**16
 
 
 @dataclass
-class View:
+class View(OfCheckpoint):
     """One config.
 
     Attributes:
@@ -42,6 +43,7 @@ class View:
         interrupted: whether the reading of volumes was stopped by the user.
         opens_files: whether the checkpoint may be opened.
         duplicate_keys: keys that the file gives a second time, with the line.
+        adopted: what the config has taken from its checkpoint; None if nothing.
     """
 
     config: Mapping[str, Any]
@@ -50,6 +52,7 @@ class View:
     interrupted: bool = False
     opens_files: bool = True
     duplicate_keys: tuple[tuple[str, int], ...] = ()
+    adopted: Adopted | None = None
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value at a dotted key; the default where a part of the key is missing or not a mapping."""
@@ -103,23 +106,6 @@ class View:
         if not isinstance(channels, int) or isinstance(channels, bool):
             return None
         return channels if 0 < channels <= MOST_CHANNELS else None
-
-    @cached_property
-    def checkpoint_metadata(self) -> Mapping[str, Any] | None:
-        """Metadata of the weights that will be loaded; None where there are no readable ones."""
-        path = introspection.checkpoint_of(self.config, self.mode) if self.opens_files else None
-        try:
-            return None if path is None else introspection.checkpoint_metadata(path)
-        except Exception:
-            return None  # a rule reports the reason
-
-    @cached_property
-    def checkpoint_memory(self) -> memory.Memory | None:
-        """The checkpoint memory of the weights that will be loaded; None where they have none."""
-        try:
-            return memory.from_metadata(self.checkpoint_metadata or {}, self.out_channels or 1)
-        except ConfigError:
-            return None  # a rule reports it
 
     @cached_property
     def _resolved(self) -> "FinalActivation | ConfigError | None":

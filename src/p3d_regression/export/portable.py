@@ -6,7 +6,7 @@ from typing import Any
 
 from p3d_regression.errors import ExportError
 from p3d_regression.keys import PLUGIN_KEYS
-from p3d_regression.model import last_layer
+from p3d_regression.model import contract, last_layer
 from p3d_regression.model.memory import METADATA_KEY, Memory
 from p3d_regression.scaling.target import TargetScaling
 
@@ -49,7 +49,7 @@ def weights_of(weights: Mapping[str, Any], memory: Memory) -> "OrderedDict[str, 
     if memory.scaling is not None:
         folded.update(_folded(weights, memory.scaling))
     metadata = {
-        name: {k: v for k, v in entry.items() if k != METADATA_KEY}
+        name: {k: v for k, v in entry.items() if k not in (METADATA_KEY, contract.METADATA_KEY)}
         for name, entry in _metadata(weights).items()
         if name.rpartition(".")[2] not in PLUGIN_KEYS
     }

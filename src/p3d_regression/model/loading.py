@@ -1,9 +1,13 @@
 """What a U-Net does with the memory of a checkpoint before it takes the weights: adopt it, compare it, or refuse."""
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from p3d_regression.activations.spec import KEY
+from p3d_regression.errors import CheckpointMismatchError
+from p3d_regression.model import contract
 from p3d_regression.model import memory as checkpoint_memory
 from p3d_regression.model.memory import Memory
 from p3d_regression.model.unet import (
@@ -16,6 +20,7 @@ from p3d_regression.model.unet import (
     has_activation,
     is_unet,
     memory_of,
+    note_contract,
     set_scaling,
 )
 from p3d_regression.scaling.spec import KEY as SCALING
@@ -23,6 +28,15 @@ from p3d_regression.upstream.log import console, say
 
 if TYPE_CHECKING:
     from p3d_regression.scaling.spec import Spec
+
+
+#: The model section that a U-Net was built from, for those that ``get_model`` has built.
+_sections: "WeakKeyDictionary[Any, Mapping[str, Any]]" = WeakKeyDictionary()
+
+
+def note_section(unet: Any, section: Mapping[str, Any]) -> None:
+    """Remember what a U-Net was built from, to compare it with its checkpoint."""
+    _sections[unet] = dict(section)
 
 
 def before_loading(unet: Any, state_dict: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
@@ -34,6 +48,7 @@ def before_loading(unet: Any, state_dict: Mapping[str, Any], prefix: str, metada
     channels = getattr(getattr(unet, "final_conv", None), "out_channels", None)
     if not is_unet(unet) or channels is None or not _brings_a_head(state_dict, prefix, channels):
         return
+    _compare_network(unet, metadata)
     silent = not has_activation(unet) or hasattr(unet, REPLACED)
     memory = checkpoint_memory.from_metadata(metadata, channels)
     if not silent and not metadata and not hasattr(unet, CONFIGURED):
@@ -48,6 +63,24 @@ def before_loading(unet: Any, state_dict: Mapping[str, Any], prefix: str, metada
         if memory and checkpoint_memory.is_new_head(own, memory.final):
             say(f"final activation {own} from the config, on pre-trained weights that were trained with {memory.final}")
         _compare_scaling(unet, memory)
+
+
+def _compare_network(unet: Any, metadata: Mapping[str, Any]) -> None:
+    """Stop where the same weights would be another function.
+
+    Raises:
+        CheckpointMismatchError: the network was built with other arguments than that of the training.
+    """
+    trained, section = contract.held_by(metadata), _sections.get(unet)
+    if trained is None:
+        return
+    note_contract(unet, trained.contract.plain)
+    own = {"model": section or {}}
+    for difference in contract.differences(own, "", trained, is_start=False):
+        found = difference.found
+        if os.environ.get(contract.SETTING, "").strip().lower() not in ("warn", "off"):
+            raise CheckpointMismatchError(found.key, found.message, found.fix)
+        console().warning(f"{found.key} {found.message}")
 
 
 #: Every state_dict of a module has metadata; one without was assembled by hand.

@@ -8,11 +8,13 @@ child, and the tensor is the one after both.
 
 import copy
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from p3d_regression.activations.spec import KEY
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import advise
+from p3d_regression.model import contract
 from p3d_regression.model import memory as checkpoint_memory
 from p3d_regression.model.memory import Memory
 from p3d_regression.scaling.spec import KEY as SCALING
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 #: Attribute of a U-Net: its checkpoint memory, plain data that is copied and pickled with it. Models that an earlier
 #: version has pickled have it under this name.
 _MEMORY = "_p3d_stamp"
+
+#: Attribute of a U-Net: the contract of its training, as plain data.
+_CONTRACT = "_p3d_contract"
 
 #: Attribute of a U-Net that has a checkpoint's final activation: pytorch-3dunet's own, in a tuple, so not a child.
 REPLACED = "_p3d_replaced"
@@ -124,6 +129,11 @@ def attach(unet: Any, final: "FinalActivation", module: "nn.Module") -> None:
     setattr(unet, _MEMORY, checkpoint_memory.to_plain(Memory(final)))
 
 
+def note_contract(unet: Any, plain: Mapping[str, Any]) -> None:
+    """Let the checkpoints of a U-Net that has a final activation hold the contract of its training."""
+    setattr(unet, _CONTRACT, plain)
+
+
 def note_scaling(unet: Any, spec: Spec) -> None:
     """Keep the target scaling that the config names; a model without it takes that of each checkpoint."""
     setattr(unet, CONFIGURED, spec)
@@ -172,7 +182,7 @@ def detach(unet: Any) -> None:
     _remove(_apply, unet.final_conv._forward_hooks)
     _remove(_refuse_without, unet._forward_pre_hooks)
     _remove(_remember, unet._state_dict_hooks)
-    for name in (_MEMORY, REPLACED, CONFIGURED):
+    for name in (_MEMORY, _CONTRACT, REPLACED, CONFIGURED):
         unet.__dict__.pop(name, None)
 
 
@@ -225,6 +235,8 @@ def _refuse(unet: Any) -> NoReturn:
 def _remember(unet: Any, state_dict: Any, prefix: str, metadata: dict[str, Any]) -> None:
     if has_activation(unet) and unet.final_activation is None and not is_unmeasured(unet):
         metadata[checkpoint_memory.METADATA_KEY] = copy.deepcopy(getattr(unet, _MEMORY))
+        if hasattr(unet, _CONTRACT):
+            metadata[contract.METADATA_KEY] = copy.deepcopy(getattr(unet, _CONTRACT))
 
 
 def is_attached(unet: Any) -> bool:

@@ -1,14 +1,22 @@
-"""``pytorch3dunet.unet3d.config``: a config whose keys nobody would honour is refused when it is loaded."""
+"""``pytorch3dunet.unet3d.config``: a config is completed from its checkpoint and checked when it is loaded.
 
+So nothing is built before. A training is checked when its trainer is created.
+"""
+
+import logging
 from collections.abc import Iterator, Mapping
 from functools import wraps
 from types import ModuleType
 from typing import Any
 
 from p3d_regression._patching import AnyFunction, Patch, replace_function
+from p3d_regression.checks.rule import Mode
 from p3d_regression.errors import UnsupportedUpstreamError
 from p3d_regression.keys import PLUGIN_KEYS, check_sections
 from p3d_regression.patches import activation
+from p3d_regression.upstream.log import console, say
+
+logger = logging.getLogger(__name__)
 
 
 def patch(module: ModuleType) -> Iterator[Patch]:
@@ -23,7 +31,10 @@ def _patch_load_config(module: ModuleType) -> Patch:
             loaded = original(*args, **kwargs)
             if patch.is_applied:
                 # (config, path) since pytorch-3dunet 1.7.0, the config alone before
-                _check(loaded[0] if isinstance(loaded, tuple) else loaded)
+                config = loaded[0] if isinstance(loaded, tuple) else loaded
+                _check(config)
+                if isinstance(config, dict):
+                    _complete(config)
             return loaded
 
         return load_config
@@ -43,3 +54,23 @@ def _check(config: object) -> None:
             raise UnsupportedUpstreamError(
                 f"model.{key}: {model[key]!r} would be ignored. {activation.unsupported_builder()}"
             )
+
+
+def _complete(config: dict[str, Any]) -> None:
+    """Take from the checkpoint what the config does not say; check a prediction, whose model is built next."""
+    from p3d_regression.checks.at_start import check_at_start
+    from p3d_regression.model.contract import adopt
+
+    mode: Mode = "train" if "trainer" in config else "predict"
+    try:
+        adopted = adopt(config, mode)
+    except Exception:
+        # a rule reports what is wrong with the checkpoint
+        logger.debug("contract", exc_info=True)
+        adopted = None
+    if adopted and adopted.line:
+        say(adopted.line)
+    if adopted and adopted.warning:
+        console().warning(adopted.warning)
+    if mode == "predict":
+        check_at_start(config, mode)

@@ -12,8 +12,8 @@ from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
 from p3d_regression.fix import Fix, advise
 from p3d_regression.keys import PLUGIN_KEYS, check_keys
 from p3d_regression.model.last_layer import contradiction
-from p3d_regression.model.loading import before_loading
-from p3d_regression.model.unet import attach, attach_scaling, attached, inside, set_final_activation
+from p3d_regression.model.loading import before_loading, note_section
+from p3d_regression.model.unet import attach, attach_scaling, attached, inside, is_unet, set_final_activation
 from p3d_regression.patches import activation
 from p3d_regression.scaling import spec as scaling
 from p3d_regression.upstream.log import console, say
@@ -40,7 +40,7 @@ def _patch_get_model(module: ModuleType) -> Patch:
             check_keys(model_config)
             scaling.check_company(model_config)
             if KEY not in model_config:
-                return original(model_config)
+                return _noted(original(model_config), model_config)
             from p3d_regression.activations.registry import resolve
             from p3d_regression.scaling.target import spec_for
 
@@ -54,7 +54,7 @@ def _patch_get_model(module: ModuleType) -> Patch:
             module = final.build()
             spec = spec_for(model_config, final)
             _warn_of_contradiction(model_config, final)
-            model = original(plain_config)
+            model = _noted(original(plain_config), model_config)
             attach(inside(model), final, module)
             say(f"final activation {final.describe()}")
             if spec is not None:
@@ -64,6 +64,12 @@ def _patch_get_model(module: ModuleType) -> Patch:
         return get_model
 
     return replace_function(module, "get_model", wrap, parameters=["model_config"])
+
+
+def _noted(model: Any, model_config: Mapping[str, Any]) -> Any:
+    if is_unet(model):
+        note_section(model, model_config)
+    return model
 
 
 def _with_keys(model: Any, model_config: Mapping[str, Any]) -> Any:

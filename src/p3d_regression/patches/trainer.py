@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from p3d_regression._patching import AnyFunction, Patch, replace_function
 from p3d_regression.model import memory as checkpoint_memory
+from p3d_regression.model.contract import Contract, contract_of
+from p3d_regression.model.unet import is_attached, note_contract
 
 if TYPE_CHECKING:
     from p3d_regression.training.plan import Plan
@@ -51,10 +53,21 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
     from p3d_regression.upstream.log import say
 
     complete, lines = with_direction(config, plan)
+    # before pytorch-3dunet empties the sections
+    contract = contract_of(complete)
     trainer = original(complete)
+    _keep(contract, trainer)
     monitor.watch(trainer, plan)
     say("; ".join(filter(None, [plan.describe(), *(f"set {line}, from the metric" for line in lines)])))
     return trainer
+
+
+def _keep(contract: Contract, trainer: Any) -> None:
+    """Let the checkpoints of a training hold its contract, where its model is this project's."""
+    model = getattr(trainer, "model", None)
+    unet = getattr(model, "module", model)
+    if is_attached(unet):
+        note_contract(unet, contract.plain)
 
 
 def _starts_from_pre_trained(config: Mapping[str, Any]) -> bool:

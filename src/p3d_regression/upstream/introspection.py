@@ -223,8 +223,8 @@ def load_checkpoint(path: str | Path, *, mmap: bool = False) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
-def checkpoint_metadata(path: str) -> Mapping[str, Any]:
-    """What the U-Net's ``state_dict`` in a checkpoint says of itself; its weights are left on disk.
+def checkpoint_weights(path: str) -> Mapping[str, Any]:
+    """The U-Net's ``state_dict`` in a checkpoint; its values are left on disk.
 
     Raises:
         Exception: the file is not one of pytorch-3dunet's checkpoints.
@@ -234,8 +234,25 @@ def checkpoint_metadata(path: str) -> Mapping[str, Any]:
     except RuntimeError:
         # of a torch before 1.6: cannot be left on disk
         state = load_checkpoint(path)
-    metadata: Mapping[str, Any] = getattr(state["model_state_dict"], "_metadata", {}).get("", {})
+    weights: Mapping[str, Any] = state["model_state_dict"]
+    if not isinstance(weights, Mapping):
+        raise TypeError(f"its model_state_dict is a {type(weights).__name__}")
+    return weights
+
+
+def metadata_of(weights: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the U-Net's ``state_dict`` says of itself."""
+    metadata: Mapping[str, Any] = getattr(weights, "_metadata", {}).get("", {})
     return metadata
+
+
+def checkpoint_metadata(path: str) -> Mapping[str, Any]:
+    """What the U-Net's ``state_dict`` in a checkpoint says of itself.
+
+    Raises:
+        Exception: the file is not one of pytorch-3dunet's checkpoints.
+    """
+    return metadata_of(checkpoint_weights(path))
 
 
 def checkpoint_of(config: Mapping[str, Any], mode: str) -> str | None:

@@ -1,6 +1,7 @@
 """Transforms of pytorch-3dunet: which are random, which look at single voxels, and which fail on a patch."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +16,34 @@ def is_random(step: Mapping[str, Any]) -> bool:
     """Whether a transform, as a config names it, draws random numbers."""
     cls = introspection.transform_class(step.get("name"))
     return cls is not None and (cls.__name__ in _RANDOM or "execution_probability" in introspection.arguments(cls))
+
+
+def is_upstreams(step: Mapping[str, Any]) -> bool:
+    """Whether a transform is one of pytorch-3dunet's own."""
+    cls = introspection.transform_class(step.get("name"))
+    return cls is not None and cls.__module__ == "pytorch3dunet.augment.transforms"
+
+
+def decisive(step: Mapping[str, Any]) -> dict[str, Any]:
+    """A transform with all its arguments, as far as they decide what becomes of values: equal where it does the same.
+
+    How axes are added follows from the file, and is left out.
+    """
+    cls = introspection.transform_class(step.get("name"))
+    if cls is None:
+        return dict(step)
+    names = [name for name in introspection.arguments(cls) if name not in ("random_state", "expand_dims")]
+    found = {name: step.get(name, introspection.default(cls, name)) for name in names}
+    if "dtype" in found:
+        with suppress(TypeError):
+            found["dtype"] = np.dtype(found["dtype"]).name
+    return {"name": step["name"], **found}
+
+
+def takes_statistics(step: Mapping[str, Any]) -> bool:
+    """Whether a transform uses statistics of the volume, which its own arguments do not give."""
+    statistics = {"mean", "std", "pmin", "pmax"} & arguments_of([step])
+    return any(step.get(name) is None for name in statistics)
 
 
 def centred(step: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from itertools import chain
 
 from p3d_regression.checks.rule import Family
 from p3d_regression.checks.rules import (
+    checkpoint,
     files,
     label_transforms,
     labels,
@@ -25,7 +26,7 @@ _FAMILIES: dict[str, tuple[Family, ...]] = {
     "Transforms": (transforms.family, label_transforms.family),
     "Files and shapes": (files.family, shapes.family),
     "Values of labels and raw volumes": (labels.family, psnr.family),
-    "Prediction": (prediction.family,),
+    "Checkpoints and prediction": (checkpoint.family, prediction.family),
     "Target scaling": (scaling.family,),
 }
 

@@ -1,107 +1,16 @@
-"""Rules about prediction configs, and the checkpoint that they name."""
+"""Rules about prediction configs."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import PREDICT, Family
-from p3d_regression.checks.rules.files import did_you_mean, similar
 from p3d_regression.checks.rules.names import nearest, renamed, unknown
 from p3d_regression.checks.view import View
-from p3d_regression.errors import ConfigError, Found
+from p3d_regression.errors import Found
 from p3d_regression.fix import NO_FIX, advise, delete, write
-from p3d_regression.model import memory as checkpoint_memory
-from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
-from p3d_regression.upstream.logs import training_config_beside
 
 family = Family()
-
-
-@family.rule("P3D601", "error", modes=PREDICT, needs="files")
-def checkpoint_unreadable(view: View) -> Iterator[Found]:
-    """The config names no checkpoint, or one that cannot be read: it is damaged, written by another program, or does
-    not exist. pytorch-3dunet builds the model first and then stops with an error of torch.
-
-    Example:
-        model_path: no/such/checkpoint.pytorch
-
-    Use instead:
-        model_path: checkpoints/best_checkpoint.pytorch
-    """
-    path = view.get("model_path")
-    advice = advise("write the path of best_checkpoint.pytorch in the checkpoint_dir of the training as model_path")
-    if not isinstance(path, str):
-        yield Found("model_path", "is missing", advice)
-    elif not Path(path).is_file():
-        inside = Path(path) / "best_checkpoint.pytorch"
-        other = str(inside) if inside.is_file() else similar(path)
-        message = f"{path} does not exist{did_you_mean(other)}"
-        yield Found("model_path", message, write("model_path", other) if other else advice)
-    else:
-        try:
-            introspection.checkpoint_metadata(path)
-        except Exception as error:
-            lines = str(error).splitlines() or [""]
-            message = f"{path} is not a checkpoint ({type(error).__name__}: {lines[0][:200]})"
-            yield Found("model_path", message, advice)
-
-
-@family.rule("P3D602", "error", modes=PREDICT, needs="files")
-def checkpoint_contradicts_config(view: View) -> Iterator[Found]:
-    """A checkpoint that was trained with `final_activation` stores it, and a different one in the prediction config is
-    an error. A checkpoint that was trained with the keys of pytorch-3dunet does not store them: without
-    `is_segmentation: false` in the prediction config its outputs silently go through a Sigmoid, and all predictions are
-    in 0..1. The rule reads the keys from the copy of the training config that pytorch-3dunet writes to `logs/` next to
-    the checkpoint.
-
-    Example:
-        model:
-          final_activation: softplus
-        model_path: trained_with_none.pytorch
-
-    Use instead:
-        model:
-          final_activation: none
-        model_path: trained_with_none.pytorch
-    """
-    if view.checkpoint_metadata is None:
-        return
-    try:
-        kept = checkpoint_memory.from_metadata(view.checkpoint_metadata, view.out_channels or 1)
-        if kept is not None and view.final is not None:
-            checkpoint_memory.is_new_head(view.final, kept.final)
-            if SCALING in view.model and view.scaling is not None:
-                checkpoint_memory.is_new_scaling(view.scaling, view.final, kept.scaling)
-    except ConfigError as error:
-        found = error.found
-        yield Found(found.key, found.message, found.fix or delete(found.key))
-        return
-    if kept is None:
-        yield from _against_training_config(view)
-
-
-def _against_training_config(view: View) -> Iterator[Found]:
-    found = training_config_beside(Path(view.get("model_path")))
-    if found is None:
-        return
-    path, config = found
-    trained = View(config, "train")
-    if not trained.model or trained.last_layer == view.last_layer or trained.final_error or view.final_error:
-        return
-    if trained.last_layer.is_ours and not view.last_layer.is_ours:
-        # trained where the plugin was absent, maybe, and the key did nothing
-        return
-    fix = NO_FIX
-    for key in (KEY, "is_segmentation", "final_sigmoid"):
-        if key in trained.model:
-            fix += write(f"model.{key}", trained.model[key])
-        elif key in view.model:
-            fix += delete(f"model.{key}")
-    layers = trained.last_layer.name, view.last_layer.name
-    message = f"the model was trained with the last layer {layers[0]} ({path}), here it is {layers[1]}"
-    yield Found("model.is_segmentation", message, fix)
 
 
 @family.rule("P3D603", "error", modes=PREDICT)
