@@ -9,7 +9,7 @@ import pytest
 from p3d_regression import ConfigError
 from p3d_regression.checks.at_start import RejectedConfigError, check_at_start
 from support.checks import merged
-from support.lab import prediction_config, training_config
+from support.lab import prediction_config, training_config, write_volumes
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +19,7 @@ def no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_error_holds_its_findings(tmp_path: Path) -> None:
     config = training_config(tmp_path, {"name": "UNet3D", "final_activation": "none"})
+    write_volumes(tmp_path)
     wrong = merged(config, {"trainer": {"eval_score_higher_is_better": True}, "optimizer": {"lr": 0.1}})
     before = copy.deepcopy(wrong)
     with pytest.raises(

@@ -171,7 +171,7 @@ class TestCheckpoints:
         before = checkpoint_of(trained).read_bytes()
         resume = {"trainer": {"resume": str(checkpoint_of(trained))}}
         run = trained.train(merged(merged(SCALED, resume), {"model": {"target_scaling": {"mean": 1, "std": 2}}}))
-        message = stopped_with(run, "CheckpointMismatchError")
+        message = stopped_with(run, "ConfigError")
         assert "the config has {mean: 1.0, std: 2.0}, but the checkpoint was trained with {mean: " in message
         assert checkpoint_of(trained).read_bytes() == before
 

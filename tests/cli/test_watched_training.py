@@ -18,11 +18,11 @@ class TestGuards:
         trap = traps.new()
         assert "P3D407" in trap.train(_NO_CHANNEL_AXIS, iterations=2).found
 
-    def test_labels_without_channel_axis_stop_at_the_first_batch(self, runs: Traps) -> None:
+    def test_labels_without_channel_axis_stop_before_the_first_batch(self, runs: Traps) -> None:
         trap = runs.new()
         run = trap.train(merged(OURS, _NO_CHANNEL_AXIS))
         message = stopped_with(run, "ConfigError")
-        assert "the output has the shape (2, 1, 4, 64, 64), the labels (2, 4, 64, 64)" in message
+        assert "P3D407 label-channels: loaders.train.transformer.label: the labels have no channel axis" in message
         assert "expand_dims: true" in message
         assert "Training stats" not in log_of(run)
 

@@ -8,11 +8,14 @@ import h5py
 import numpy as np
 import torch
 import yaml
+from pytorch3dunet.unet3d.model import get_model
 
 from p3d_regression.activations.registry import resolve
 from p3d_regression.checks.rule import Rule
 from p3d_regression.checks.rules import CHAPTERS
 from p3d_regression.model import memory as checkpoint_memory
+from p3d_regression.model.contract import contract_of
+from p3d_regression.model.unet import note_contract
 from support.checks import merged
 from support.lab import prediction_config, training_config, write_config, write_volumes
 
@@ -45,13 +48,31 @@ def write_rule_data(directory: Path) -> Path:
     trained = training_config(directory, {"name": "UNet3D"})
     write_config(directory / "resumed" / "logs" / "first" / "train.yml", trained)
     torch.save({"model_state_dict": model.state_dict()}, directory / "resumed" / "last_checkpoint.pytorch")
+    _write_checkpoint(directory / "wide", {"f_maps": [16, 32]})
+    _write_checkpoint(directory / "leaky", {"layer_order": "gcl"}, with_contract=True)
+    _write_checkpoint(directory / "retrained", {})
+    for run, groups in {"first": 4, "second": 8}.items():
+        (directory / "retrained" / "logs" / run).mkdir(parents=True)
+        trained["model"]["num_groups"] = groups
+        write_config(directory / "retrained" / "logs" / run / "train.yml", trained)
     (directory / "checkpoints").mkdir()
     torch.save({"model_state_dict": model.state_dict()}, directory / "checkpoints" / "best_checkpoint.pytorch")
     return directory
 
 
+def _write_checkpoint(directory: Path, section: dict[str, Any], *, with_contract: bool = False) -> None:
+    """Write a checkpoint as a training with this model section leaves it."""
+    directory.mkdir()
+    ours = {"final_activation": "none"} if with_contract else {}
+    config = training_config(directory, {"name": "UNet3D", **section, **ours})
+    model = get_model(config["model"])
+    if with_contract:
+        note_contract(model, contract_of(config).plain)
+    torch.save({"model_state_dict": model.state_dict()}, directory / "best_checkpoint.pytorch")
+
+
 def config_of(rule: Rule, lines: str, data: Path) -> dict[str, Any]:
-    mode = rule.modes[0]
+    mode = "predict" if "model_path" in lines else rule.modes[0]
     model = {"name": "UNet3D"}
     base = training_config(data, model) if mode == "train" else prediction_config(data, model)
     if mode == "predict":

@@ -140,6 +140,11 @@ def held_by(metadata: Mapping[str, Any]) -> Trained | None:
     return Trained(Contract(**known), "its memory", True, MEMORY in metadata)
 
 
+def _is_default(contract: Contract, key: str, value: object) -> bool:
+    cls = introspection.model_class(contract.model.get("name"))
+    return cls is not None and key != "name" and introspection.default(cls, key) == value
+
+
 @dataclass(frozen=True)
 class Adopted:
     """What a config has taken from its checkpoint.
@@ -156,9 +161,9 @@ class Adopted:
 
     @property
     def line(self) -> str:
-        """For the log: what was taken; empty if nothing was."""
-        listed = ", ".join(f"{key}: {as_yaml(value)}" for key, value in self.model.items())
-        return f"taken from the checkpoint ({self.trained.source}): model: {{{listed}}}" if listed else ""
+        """For the log: what was taken that is not the default; empty if nothing was."""
+        taken = {key: value for key, value in self.model.items() if not _is_default(self.trained.contract, key, value)}
+        return f"network as in the checkpoint ({self.trained.source}): model: {as_yaml(taken)}" if taken else ""
 
     @property
     def warning(self) -> str:
@@ -192,7 +197,7 @@ def adopt(config: dict[str, Any], mode: str) -> Adopted | None:
         return None
     section = with_levels(section, trained)
     missing = completed(section, trained)
-    config["model"] = {**missing, **section}
+    config["model"] = {**section, **missing}
     return Adopted(trained, missing, tuple(forgotten(section, missing)))
 
 
@@ -215,7 +220,8 @@ def completed(section: Mapping[str, Any], trained: Trained) -> dict[str, Any]:
     """The arguments of the network that a model section leaves out and its checkpoint has."""
     cls = introspection.model_class(section.get("name", trained.contract.model.get("name")))
     known = introspection.arguments(cls) if cls else []
-    missing = {k: v for k, v in trained.contract.model.items() if k not in section and k in ("name", *known)}
+    # a key without a value says nothing either
+    missing = {k: v for k, v in trained.contract.model.items() if section.get(k) is None and k in ("name", *known)}
     if "num_levels" in section and isinstance(section["num_levels"], int):
         fits = len(missing.get("f_maps", [])) == section["num_levels"]
         missing = missing if fits else {key: value for key, value in missing.items() if key != "f_maps"}
@@ -252,7 +258,7 @@ def differences(config: Mapping[str, Any], phase: str, trained: Trained, *, is_s
     section, wanted = with_levels(_mapping(config.get("model")), trained), trained.contract.model
     if section and introspection.model_class(section.get("name")) is not None:
         # what is silent is taken from the checkpoint, and what both leave to a default is the same
-        yield from _of_network(network_of({**completed(section, trained), **section}), wanted, trained)
+        yield from _of_network(network_of({**section, **completed(section, trained)}), wanted, trained)
     loaders = _mapping(config.get("loaders"))
     steps = _mapping(_mapping(loaders.get(phase)).get("transformer")).get("raw")
     if trained.contract.raw is not None and isinstance(steps, list):

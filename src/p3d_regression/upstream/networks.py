@@ -1,11 +1,20 @@
-"""Networks of pytorch-3dunet without memory for their weights, to see what a ``model`` section stands for."""
+"""Networks of pytorch-3dunet without memory for their weights, to see what a ``model`` section stands for.
 
-from collections.abc import Mapping
+Its layers are on torch's meta device, and its input is a batch of no samples: whatever a version of pytorch-3dunet or
+torch says against a section or a patch, it says here, before anything is computed. (torch's own operations on the meta
+device would import a compiler and a computer algebra system, which takes seconds.)
+"""
+
+import math
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 from p3d_regression._patching import original_of
 from p3d_regression.upstream.introspection import quiet
+
+#: Levels of a network beyond which nothing is built: each has twice the channels of the one before.
+MOST_LEVELS = 16
 
 
 def on_meta_device(model_config: Mapping[str, Any]) -> Any:
@@ -18,5 +27,101 @@ def on_meta_device(model_config: Mapping[str, Any]) -> Any:
     """
     import torch
 
+    levels = model_config.get("num_levels")
+    if isinstance(levels, int) and levels > MOST_LEVELS:
+        raise ValueError(f"a network of {levels} levels")
     with quiet(), torch.device("meta"):
         return original_of(import_module("pytorch3dunet.unet3d.model").get_model)(dict(model_config))
+
+
+def output_shape(network: Any, shape: Sequence[int], *, training: bool) -> tuple[int, ...]:
+    """Shape (C, D, H, W) of the output of a network on the meta device for a sample of such a shape, one in a batch.
+
+    A 2D network gets its planes as the trainer and the predictors of pytorch-3dunet feed them.
+
+    Raises:
+        Exception: whatever torch says against an input of this shape.
+    """
+    import torch
+
+    is_2d = import_module("pytorch3dunet.unet3d.model").is_model_2d(network)
+    patch = torch.empty(0, *shape)
+    with torch.no_grad(), _only_shapes():
+        output = network.train(training)(torch.squeeze(patch, dim=-3) if is_2d else patch)
+    return tuple(torch.unsqueeze(output, dim=-3).shape if is_2d else output.shape)[1:]
+
+
+def _only_shapes() -> Any:
+    """A mode in which layers with weights tell the shape of their output, and do not look at these."""
+    from torch.nn import functional
+    from torch.overrides import TorchFunctionMode
+
+    norms = (functional.group_norm, functional.batch_norm, functional.instance_norm)
+    convolutions = {functional.conv2d: False, functional.conv3d: False}
+    convolutions |= {functional.conv_transpose2d: True, functional.conv_transpose3d: True}
+
+    class OnlyShapes(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is functional.linear:
+                return _linear(*args, **(kwargs or {}))
+            if func in norms:
+                return _normalised(func.__name__, *args, **(kwargs or {}))
+            if func in convolutions:
+                return _convolved(*args, transposed=convolutions[func], **(kwargs or {}))
+            return func(*args, **(kwargs or {}))
+
+    return OnlyShapes()
+
+
+def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+def _normalised(kind: str, x: Any, *args: Any, **more: Any) -> Any:
+    """As torch's normalisations, for the shapes alone: one value has no spread."""
+    values = math.prod(x.shape[2:])  # of one sample, in one channel
+    if kind == "group_norm":
+        values *= x.shape[1] // args[0]
+    # batch_norm(..., training) and instance_norm(..., use_input_stats) may have statistics of their own
+    elif not more.get("training", more.get("use_input_stats", args[5] if len(args) > 5 else True)):
+        return x
+    if values == 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(x.shape)}")
+    return x
+
+
+def _convolved(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    *more: Any,
+    transposed: bool,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    """As torch's convolutions, for the shapes alone."""
+    if more:
+        # (output_padding, groups, dilation) and (dilation, groups)
+        names = ("output_padding", "groups", "dilation") if transposed else ("dilation", "groups")
+        given = dict(zip(names, more, strict=False))
+        output_padding, groups = given.get("output_padding", output_padding), given.get("groups", groups)
+        dilation = given.get("dilation", dilation)
+    dims = weight.dim() - 2
+    if x.dim() != weight.dim():
+        raise RuntimeError(f"expected {weight.dim()}D input to a {dims}D convolution, got {tuple(x.shape)}")
+    channels = weight.shape[0] if transposed else weight.shape[1] * groups
+    if x.shape[1] != channels:
+        raise RuntimeError(f"expected input with {channels} channels, got {tuple(x.shape)}")
+    if padding == "same":
+        return x.new_empty(x.shape[0], weight.shape[0], *x.shape[2:])
+    per_axis = [(v,) * dims if isinstance(v, int) else tuple(v) for v in (stride, padding, output_padding, dilation)]
+    spatial = []
+    for n, k, s, p, o, d in zip(x.shape[2:], weight.shape[2:], *per_axis, strict=True):
+        out = (n - 1) * s - 2 * p + d * (k - 1) + o + 1 if transposed else (n + 2 * p - d * (k - 1) - 1) // s + 1
+        if out < 1:
+            raise RuntimeError(f"a kernel of {tuple(weight.shape[2:])} is larger than its input {tuple(x.shape)}")
+        spatial.append(out)
+    return x.new_empty(x.shape[0], weight.shape[1] * groups if transposed else weight.shape[0], *spatial)

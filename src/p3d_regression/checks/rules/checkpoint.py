@@ -111,8 +111,8 @@ def _against_training_config(view: View) -> Iterator[Found]:
     trained = View(config, "train")
     if not trained.model or trained.last_layer == view.last_layer or trained.final_error or view.final_error:
         return
-    if trained.last_layer.is_ours and not view.last_layer.is_ours:
-        # trained where the plugin was absent, maybe, and the key did nothing
+    if trained.last_layer.is_ours or view.last_layer.is_ours:
+        # trained where the plugin was absent, maybe, and the key did nothing; or the user has said what it is
         return
     fix = NO_FIX
     for key in (KEY, "is_segmentation", "final_sigmoid"):
@@ -156,14 +156,14 @@ def network_incomplete(view: View) -> Iterator[Found]:
 
     Example:
         model:
-          f_maps: [16, 32]
-        model_path: two_groups/best_checkpoint.pytorch
+          f_maps: [8, 16]
+        model_path: leaky/best_checkpoint.pytorch
 
     Use instead:
         model:
-          f_maps: [16, 32]
-          num_groups: 2
-        model_path: two_groups/best_checkpoint.pytorch
+          f_maps: [8, 16]
+          layer_order: gcl
+        model_path: leaky/best_checkpoint.pytorch
     """
     if view.adopted is not None:
         for key in view.adopted.forgotten:
