@@ -57,7 +57,7 @@ def _only_shapes() -> Any:
     from torch.overrides import TorchFunctionMode
 
     norms = (functional.group_norm, functional.batch_norm, functional.instance_norm)
-    convolutions = {functional.conv2d: False, functional.conv3d: False}
+    convolutions: dict[Any, bool] = {functional.conv2d: False, functional.conv3d: False}
     convolutions |= {functional.conv_transpose2d: True, functional.conv_transpose3d: True}
 
     class OnlyShapes(TorchFunctionMode):

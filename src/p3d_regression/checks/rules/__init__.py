@@ -11,6 +11,7 @@ from p3d_regression.checks.rules import (
     loss,
     metric,
     model,
+    network,
     prediction,
     psnr,
     scaling,
@@ -21,7 +22,7 @@ from p3d_regression.checks.rules import (
 )
 
 _FAMILIES: dict[str, tuple[Family, ...]] = {
-    "Model": (model.family,),
+    "Model": (model.family, network.family),
     "Loss, metric, optimizer, trainer": (loss.family, metric.family, training.family, sections.family),
     "Transforms": (transforms.family, label_transforms.family),
     "Files and shapes": (files.family, shapes.family),

@@ -7,6 +7,7 @@ from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import BOTH, Check, Family
 from p3d_regression.checks.rules import loss, metric, model, prediction, training
 from p3d_regression.checks.rules.names import nearest, section
+from p3d_regression.checks.rules.network import fewer_levels
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
@@ -86,6 +87,8 @@ def _in_agreement(view: View, name: str, lines: dict[str, Any]) -> Fix:
     """A section and what has to change with it, so that no other rule finds it."""
     better, said = view.higher_is_better, "trainer.eval_score_higher_is_better"
     if name == "model":
+        levels = fewer_levels(view)
+        lines |= {"f_maps": levels} if levels else {}
         return section(name, lines | ({KEY: "none"} if view.mode == "train" else {}))
     if name == "lr_scheduler" and lines["name"] == "ReduceLROnPlateau":
         lines["mode"] = "max" if better else "min"

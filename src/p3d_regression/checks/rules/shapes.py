@@ -89,8 +89,6 @@ def patch_larger_than_volume(view: View) -> Iterator[Found]:
 
 
 def _against_patch(view: View, name: str, phase: Phase, patch: list[int]) -> Iterator[str]:
-    if view.model.get("name") == "UNet2D" and patch[0] != 1:
-        yield ", but UNet2D takes single planes"
     if error := datasets.patch_shape_error(view.section(f"loaders.{name}.slice_builder")):
         yield f": {error}"
     for file in phase.files:
