@@ -7,7 +7,7 @@ Nothing here takes a random number or writes a line: it may run at the start of 
 import inspect
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -134,6 +134,17 @@ def dataset_names() -> list[str]:
 def slice_builder_names() -> list[str]:
     module = module_of(_DATASETS[-1])
     return sorted(n for n, cls in vars(module).items() if inspect.isclass(cls) and n.endswith("SliceBuilder"))
+
+
+def dataset_member(name: object) -> type | None:
+    """A class of the module of slice builders."""
+    return _class(_DATASETS[-1], name)
+
+
+def transformer_methods() -> list[str]:
+    """Names of the methods that make the transforms of a phase, such as ``raw_transform``."""
+    cls = getattr(module_of(_TRANSFORMS), "Transformer", None)
+    return [name for name in vars(cls or object) if name.endswith("_transform") and not name.startswith("_")]
 
 
 def predictor_class(name: object) -> type | None:
@@ -286,4 +297,8 @@ def arguments_of_ancestry(cls: type) -> list[str]:
     Old versions take some from the config instead: ``patch_halo``.
     """
     named = [name for base in cls.__mro__ if base is not object for name in arguments(base)]
-    return list(dict.fromkeys([*named, "patch_halo"]))
+    with suppress(OSError, TypeError):
+        source = inspect.getsource(module_of(cls.__module__))
+        if '"patch_halo"' in source or "'patch_halo'" in source:
+            named.append("patch_halo")
+    return list(dict.fromkeys(named))

@@ -19,10 +19,12 @@ from p3d_regression.checks.rules import (
     shapes,
     training,
     transforms,
+    unknown_keys,
 )
 
 _FAMILIES: dict[str, tuple[Family, ...]] = {
     "Model": (model.family, network.family),
+    "Keys that nothing reads": (unknown_keys.family,),
     "Loss, metric, optimizer, trainer": (loss.family, metric.family, training.family, sections.family),
     "Transforms": (transforms.family, label_transforms.family),
     "Files and shapes": (files.family, shapes.family),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from p3d_regression.checks.rule import PREDICT, Family
 from p3d_regression.checks.rules.names import nearest, renamed, unknown
+from p3d_regression.checks.rules.unknown_keys import MOVED, moved
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import NO_FIX, advise, delete, write
@@ -183,4 +184,9 @@ def ignored_predictor_option(view: View) -> Iterator[Found]:
                 meant = None  # it has a value, or another rule would find it
             hint = f"; did you mean {meant}?" if meant else ""
             fix = renamed("predictor", section, key, meant)
+            if key in MOVED:
+                hint, fix = (
+                    f"; since version 1.9 it is {MOVED[key]}",
+                    moved(view, "predictor", section, key, MOVED[key]),
+                )
             yield Found(f"predictor.{key}", f"pytorch-3dunet ignores this option{hint}", fix)
