@@ -97,6 +97,8 @@ def _rooted(config: Any, data: Path) -> Any:
             return {key: _rooted(value, data) for key, value in config.items()}
         case list():
             return [_rooted(value, data) for value in config]
-        case str() if re.fullmatch(r"[a-z_/]+\.(h5|pytorch)|data(/[a-z]+)?", config) and not config.startswith("/"):
+        case str() if re.fullmatch(
+            r"[a-z_/]+\.(h5|pytorch)|data(/[a-z]+)?|checkpoints", config
+        ) and not config.startswith("/"):
             return str(data / config)
     return config

@@ -61,7 +61,7 @@ def check_at_start(config: Any, mode: Mode) -> None:
         _log(f"the config could not be checked ({type(error).__name__}: {error})")
         return
     stops = setting == "error" or (setting != "warn" and view.uses_plugin)
-    errors = [finding for finding in findings if stops and finding.rule.severity == "error"]
+    errors = [finding for finding in findings if stops and finding.is_error and finding.rule.stops]
     for finding in findings:
         if finding not in errors:
             _log(str(finding))

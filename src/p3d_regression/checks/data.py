@@ -43,6 +43,7 @@ class FileLayout:
         datasets: names of its datasets.
         raw, label: None where they are missing or not needed.
         padded: the dataset ``raw_padded`` that a lazy prediction of pytorch-3dunet has written.
+        padded_is_other: whether its middle part is not the raw volume.
         raw_moments: of the raw volume; None if it was not read, or cannot hold NaN.
     """
 
@@ -52,6 +53,7 @@ class FileLayout:
     raw: Stored | None = None
     label: Stored | None = None
     padded: Stored | None = None
+    padded_is_other: bool = False
     raw_moments: Moments | None = None
 
     def is_smaller_than(self, patch: Sequence[int]) -> bool:

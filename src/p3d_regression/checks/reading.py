@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import h5py
+import numpy as np
 
 from p3d_regression.checks.data import FileLayout, Phase, Stored, is_shape
 from p3d_regression.checks.view import View
@@ -69,9 +70,25 @@ def _file_layout(path: str, raw: str, label: str | None) -> FileLayout:
         with h5py.File(path, "r") as file:
             file.visititems(lambda name, item: layout.datasets.append(name) if isinstance(item, h5py.Dataset) else None)
             layout.raw, layout.label, layout.padded = (_stored(file, key) for key in (raw, label, "raw_padded"))
+            if layout.raw and layout.padded:
+                layout.padded_is_other = _is_other(file[raw], file["raw_padded"])
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         layout.error = _first_line(error)
     return layout
+
+
+def _is_other(raw: h5py.Dataset, padded: h5py.Dataset) -> bool:
+    """Whether a padded volume is not that of a raw one, as far as a few planes tell."""
+    margins = [(p - n) // 2 for n, p in zip(raw.shape[-3:], padded.shape[-3:], strict=False)]
+    if raw.ndim != padded.ndim or raw.ndim not in (3, 4) or min(margins) < 0:
+        return False  # the shapes tell
+    z, y, x = margins
+    rows, columns = slice(y, y + raw.shape[-2]), slice(x, x + raw.shape[-1])
+    planes = {0, raw.shape[-3] // 2, raw.shape[-3] - 1}
+    return any(
+        not np.array_equal(raw[..., n, :, :], padded[..., n + z, rows, columns], equal_nan=raw.dtype.kind == "f")
+        for n in planes
+    )
 
 
 def _stored(file: h5py.File, key: str | None) -> Stored | None:

@@ -40,6 +40,8 @@ class Rule:
         needs: what it reads.
         raised_by_builder: whether building the model or the training raises the same error, so that the checks at the
             start leave the rule out.
+        stops: whether the checks at the start stop for an error; if not, they log it: some of the result is lost, but
+            what is left is right.
     """
 
     code: str
@@ -52,6 +54,7 @@ class Rule:
     modes: tuple[Mode, ...] = ("train",)
     needs: Needs = "config"
     raised_by_builder: bool = False
+    stops: bool = True
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Z][A-Z0-9]*[0-9]{3}", self.code):
@@ -116,6 +119,7 @@ class Family:
         modes: tuple[Mode, ...] = ("train",),
         needs: Needs = "config",
         raised_by_builder: bool = False,
+        stops: bool = True,
     ) -> Callable[[Check], Check]:
         """Make a rule of a function.
 
@@ -126,7 +130,7 @@ class Family:
         def add(check: Check) -> Check:
             why, bad, good = _parts(check)
             name = check.__name__.replace("_", "-")
-            self.rules.append(Rule(code, name, severity, check, why, bad, good, modes, needs, raised_by_builder))
+            self.rules.append(Rule(code, name, severity, check, why, bad, good, modes, needs, raised_by_builder, stops))
             return check
 
         return add

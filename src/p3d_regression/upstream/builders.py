@@ -5,6 +5,7 @@ Nothing here takes a random number or writes a line: it may run at the start of 
 
 import copy
 import inspect
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FunctionType
@@ -140,6 +141,47 @@ def scheduler(section: Mapping[Any, Any], optimizer_section: Mapping[Any, Any]) 
 
     made = optimizer(optimizer_section).what or _dry(optim.SGD)(_one_number().parameters(), lr=0.1)
     return _build(section, lambda recorder: module_of(_UTILS).create_lr_scheduler(recorder, made))
+
+
+def learning_rates(section: Mapping[Any, Any], optimizer_section: Mapping[Any, Any], steps: int) -> list[float] | str:
+    """The learning rate before and after each of some steps of a scheduler, or the error of one.
+
+    A scheduler that looks at scores sees one that never improves.
+    """
+    built = scheduler(section, optimizer_section).what
+    if built is None:
+        return []
+    made = built.optimizer
+    # only the scheduler steps; torch would warn of that
+    made.step = lambda *_: None
+    made._opt_called = True
+    rates = [made.param_groups[0]["lr"]]
+    is_scored = "metrics" in inspect.signature(type(built).step).parameters
+    try:
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for _ in range(steps):
+                built.step(1.0) if is_scored else built.step()
+                rates.append(float(made.param_groups[0]["lr"]))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return rates
+
+
+def predictor_error(section: Mapping[Any, Any], channels: int) -> str | None:
+    """Why upstream cannot create a predictor of a ``predictor`` section; None if it can, or is not understood."""
+    from torch import nn
+
+    create = getattr(module_of("pytorch3dunet.predict"), "get_predictor", None)
+    if create is None or list(inspect.signature(create).parameters) != ["model", "config"]:
+        return None
+    config = {"predictor": copy.deepcopy(dict(section)), "model": {"out_channels": channels}, "loaders": {}}
+    try:
+        with quiet():
+            original_of(create)(nn.Identity(), {**config, "device": "cpu"})
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def scheduler_names() -> list[str]:

@@ -72,6 +72,12 @@ def patch_shape_error(slice_builder: Mapping[str, Any]) -> str | None:
     return None
 
 
+def patches_along(size: int, patch: int, stride: int) -> int:
+    """How many patches upstream cuts along an axis."""
+    builder = import_module("pytorch3dunet.datasets.utils").SliceBuilder
+    return sum(1 for _ in builder._gen_indices(size, patch, stride))
+
+
 def stored_volume(path: str, key: str) -> Volume:
     """A dataset of shape (D, H, W) or (C, D, H, W) as it is stored."""
     with h5py.File(path, "r") as file:

@@ -167,6 +167,21 @@ def trainer_parameters() -> list[str]:
     return [name for name in dict.fromkeys([*arguments(cls), "resume", "pre_trained"]) if name not in own]
 
 
+def trainer_default(key: str) -> Any:
+    """The default of a key of the ``trainer`` section; None if there is none."""
+    module = module_of(_TRAINER)
+    cls = next((cls for name, cls in vars(module).items() if name.endswith("Trainer") and inspect.isclass(cls)), None)
+    return None if cls is None else default(cls, key)
+
+
+def averages_overlap() -> bool:
+    """Whether the predictors take the mean where patches overlap; they did until 1.8."""
+    try:
+        return "normalization_mask" in inspect.getsource(module_of(_PREDICTOR))
+    except OSError:
+        return True  # nobody can tell
+
+
 def _home(cls: object) -> str:
     return str(getattr(cls, "__module__", ""))
 

@@ -5,6 +5,7 @@ from itertools import chain
 from p3d_regression.checks.rule import Family
 from p3d_regression.checks.rules import (
     checkpoint,
+    course,
     files,
     label_transforms,
     labels,
@@ -12,6 +13,7 @@ from p3d_regression.checks.rules import (
     metric,
     model,
     network,
+    outputs,
     prediction,
     psnr,
     scaling,
@@ -25,11 +27,11 @@ from p3d_regression.checks.rules import (
 _FAMILIES: dict[str, tuple[Family, ...]] = {
     "Model": (model.family, network.family),
     "Keys that nothing reads": (unknown_keys.family,),
-    "Loss, metric, optimizer, trainer": (loss.family, metric.family, training.family, sections.family),
+    "Loss, metric, optimizer, trainer": (loss.family, metric.family, training.family, course.family, sections.family),
     "Transforms": (transforms.family, label_transforms.family),
     "Files and shapes": (files.family, shapes.family),
     "Values of labels and raw volumes": (labels.family, psnr.family),
-    "Checkpoints and prediction": (checkpoint.family, prediction.family),
+    "Checkpoints and prediction": (checkpoint.family, prediction.family, outputs.family),
     "Target scaling": (scaling.family,),
 }
 

@@ -121,6 +121,13 @@ def stale_padding(view: View) -> Iterator[Found]:
                 yield Found(
                     "loaders.test.file_paths", message, write("loaders.dataset", "StandardHDF5Dataset") + advise(other)
                 )
+            elif file.padded_is_other:
+                raw = view.phases["test"].raw_path
+                message = f"{file.path}: its raw_padded is not that of {raw}, and would be predicted in its place"
+                other = f"or delete the dataset: h5py.File({file.path!r}, 'a').pop('raw_padded')"
+                yield Found(
+                    "loaders.test.file_paths", message, write("loaders.dataset", "StandardHDF5Dataset") + advise(other)
+                )
 
 
 @family.rule("P3D607", "error", modes=PREDICT)

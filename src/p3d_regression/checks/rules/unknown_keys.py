@@ -75,6 +75,8 @@ def _places(view: View) -> Iterator[tuple[str, tuple[str, Mapping[Any, Any]]]]:
     yield "loaders", ("loaders", loaders)
     for phase in ("train", "val", "test"):
         section = view.section(f"loaders.{phase}")
+        if not section:
+            continue
         yield f"loaders.{phase}", ("phase", section)
         for name in ("slice_builder", "transformer"):
             yield f"loaders.{phase}.{name}", (name, view.section(f"loaders.{phase}.{name}"))
