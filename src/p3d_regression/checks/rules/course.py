@@ -170,6 +170,25 @@ def _in_validations(key: str, value: Any, interval: float, validations: int) -> 
     return write(f"lr_scheduler.{key}", counted if isinstance(value, list) else counted[0])
 
 
+@family.rule("P3D233", "error")
+def learning_rate_zero(view: View) -> Iterator[Found]:
+    """With a learning rate of 0 nothing is learned. (pytorch-3dunet even stops after the first iteration, since it is
+    below 1e-6.)
+
+    Example:
+        optimizer:
+          learning_rate: 0
+
+    Use instead:
+        optimizer:
+          learning_rate: 0.0002
+    """
+    rate = view.get("optimizer.learning_rate")
+    if isinstance(rate, int | float) and not isinstance(rate, bool) and 0 <= rate < _LEAST_RATE:
+        message = f"is {as_yaml(rate)}; the trainer of pytorch-3dunet stops below {_LEAST_RATE:g}"
+        yield Found("optimizer.learning_rate", message, write("optimizer.learning_rate", 0.0002, note="for example"))
+
+
 def _number(view: View, key: str) -> float | None:
     """A count of the trainer section, or its default; None where it is not a number."""
     value = view.get(f"trainer.{key}", introspection.trainer_default(key))

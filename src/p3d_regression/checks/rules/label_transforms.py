@@ -1,109 +1,31 @@
 """Rules about label transforms that change the values of continuous labels."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from p3d_regression.checks.rule import Family
-from p3d_regression.checks.rules.transforms import ORDERS, deleted, steps_of
+from p3d_regression.checks.rules.transforms import GEOMETRY, ORDERS, deleted, steps_of
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
-from p3d_regression.fix import Fix, delete, write
-from p3d_regression.upstream import datasets
+from p3d_regression.fix import delete, write
+from p3d_regression.upstream import datasets, transforms
 
 family = Family()
 
 
-def _label_steps(view: View, *names: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def label_steps(view: View, *names: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The label transforms of a regression that have one of the names."""
     for phase in view.phase_names if view.mode == "train" and view.is_regression else ():
         yield from ((key, step) for key, step in steps_of(view, phase, "label") if step.get("name") in names)
 
 
-@family.rule("P3D303", "warning")
-def labels_scaled_patch_by_patch(view: View) -> Iterator[Found]:
-    """Unless the config gives them numbers, Normalize, Standardize and `ToTensor: {normalize: true}` scale each patch
-    by its own values, and PercentileNormalizer always does. The same label then gets a different value in every patch,
-    and predictions cannot be scaled back. To learn labels in their own units as fast as standardised ones, write
-    `target_scaling: standardize` in the section `model`: it scales all labels alike, and scales the predictions back.
-
-    Example:
-        loaders:
-          train:
-            transformer:
-              label:
-                - {name: Normalize}
-                - {name: ToTensor, expand_dims: true}
-
-    Use instead:
-        loaders:
-          train:
-            transformer:
-              label:
-                - {name: Normalize, min_value: 0, max_value: 1000}
-                - {name: ToTensor, expand_dims: true}
-    """
-    by_raw = bool(view.get("loaders.global_normalization", False))
-    for key, step in _label_steps(view, "Normalize", "Standardize", "PercentileNormalizer", "ToTensor"):
-        match step["name"]:
-            case "Normalize" if step.get("min_value") is None or step.get("max_value") is None:
-                fix = _normalized(key, step)
-            case "Standardize" if step.get("mean") is None and not by_raw:
-                fix = _standardized(key, step)
-            case "PercentileNormalizer":
-                fix = _normalized(key, {"name": "Normalize"})
-            case "ToTensor" if step.get("normalize"):
-                fix = write(key, {**step, "normalize": False})
-            case _:
-                continue
-        yield Found(key, f"{step['name']} scales the labels of each patch by its own values", fix)
-
-
-def _normalized(key: str, step: Mapping[str, Any]) -> Fix:
-    bounds = {name: n for name, n in (("min_value", 0), ("max_value", 1000)) if step.get(name) is None}
-    return write(key, {**step, **bounds}, note="with the bounds of your labels")
-
-
-def _standardized(key: str, step: Mapping[str, Any]) -> Fix:
-    numbers = {"mean": 0.0, "std": 1.0 if step.get("std") is None else step["std"]}
-    return write(key, {**step, **numbers}, note="with the mean and std of your labels")
-
-
-@family.rule("P3D304", "error")
-def labels_standardised_by_raw(view: View) -> Iterator[Found]:
-    """With `global_normalization`, Standardize uses mean and standard deviation of the raw volume, for the labels too.
-    `target_scaling: standardize` in the section `model` uses those of the training labels, and scales the predictions
-    back.
-
-    Example:
-        loaders:
-          global_normalization: true
-          train:
-            transformer:
-              label:
-                - {name: Standardize}
-                - {name: ToTensor, expand_dims: true}
-
-    Use instead:
-        loaders:
-          global_normalization: true
-          train:
-            transformer:
-              label:
-                - {name: Standardize, mean: 12.5, std: 30.0}
-                - {name: ToTensor, expand_dims: true}
-    """
-    for key, step in _label_steps(view, "Standardize") if view.get("loaders.global_normalization", False) else ():
-        if step.get("mean") is None:
-            message = "Standardize uses the mean and std of the raw volume (global_normalization) for the labels"
-            yield Found(key, message, _standardized(key, step))
-
-
 @family.rule("P3D305", "error")
 def labels_changed(view: View) -> Iterator[Found]:
-    """RandomGammaCorrection rescales to 0..1 and RandomContrast clips to -1..1, both at random: in some patches the
-    labels have wrong values, and the loss shows only more noise. Relabel replaces values by consecutive numbers. The
-    first two are for raw volumes, the last one is for segmentation.
+    """Noise, blur, contrast and gamma are for raw volumes: in the list of the labels they change the targets at random,
+    and the loss shows only more noise. RandomGammaCorrection rescales to 0..1, RandomContrast clips to -1..1. Relabel,
+    for segmentation, replaces values by consecutive numbers. Only transforms that move voxels belong in both lists.
 
     Example:
         loaders:
@@ -120,9 +42,52 @@ def labels_changed(view: View) -> Iterator[Found]:
               label:
                 - {name: ToTensor, expand_dims: true}
     """
-    changing = list(_label_steps(view, "RandomContrast", "RandomGammaCorrection", "Relabel"))
+    changing = [(key, step) for key, step in _steps(view) if step["name"] == "Relabel" or _is_for_raw(step)]
     for key, step in changing:
         yield Found(key, f"{step['name']} changes the values of the labels", deleted(changing, key))
+
+
+def _is_for_raw(step: Mapping[str, Any]) -> bool:
+    """Whether a transform draws random values, and does not move voxels by them."""
+    never = step.get("execution_probability") == 0
+    return transforms.is_random(step) and transforms.is_upstreams(step) and step["name"] not in GEOMETRY and not never
+
+
+@family.rule("P3D311", "warning")
+def labels_replaced(view: View) -> Iterator[Found]:
+    """The transform makes masks of objects from numbered objects: boundaries, affinities, foreground. The loss of this
+    config compares continuous values, and gets zeros and ones.
+
+    Example:
+        loaders:
+          train:
+            transformer:
+              label:
+                - {name: StandardLabelToBoundary}
+
+    Use instead:
+        loaders:
+          train:
+            transformer:
+              label:
+                - {name: ToTensor, expand_dims: true}
+    """
+    making = [(key, step) for key, step in _steps(view) if re.search(_MASKS, str(step["name"]))]
+    for key, step in making:
+        fix = deleted(making, key)
+        if not any(other.get("name") == "ToTensor" for _, other in _steps(view, key.split(".")[1])):
+            fix = write(key.partition("[")[0], [{"name": "ToTensor", "expand_dims": True}])
+        yield Found(key, f"{step['name']} replaces the labels by masks of objects", fix)
+
+
+#: What pytorch-3dunet calls transforms that make masks.
+_MASKS = r"To(Boundary|Z?Affinities|BoundaryAndAffinities|MaskAndAffinities|Mask)$"
+
+
+def _steps(view: View, *phases: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The label transforms of a regression that have a name."""
+    for phase in (phases or view.phase_names) if view.mode == "train" and view.is_regression else ():
+        yield from ((key, step) for key, step in steps_of(view, phase, "label") if isinstance(step.get("name"), str))
 
 
 @family.rule("P3D306", "warning")
@@ -148,7 +113,7 @@ def labels_interpolated_nearest(view: View) -> Iterator[Found]:
                 - {name: RandomRotate, order: 3}
                 - {name: ToTensor, expand_dims: true}
     """
-    for key, step in _label_steps(view, *ORDERS) if view.plan.mask is None else ():
+    for key, step in label_steps(view, *ORDERS) if view.plan.mask is None else ():
         argument = ORDERS[step["name"]]
         # ElasticDeformation has no default: another rule finds it without the argument
         if step.get(argument, 0 if argument == "order" else None) == 0:
@@ -179,7 +144,7 @@ def labels_cast_to_integer(view: View) -> Iterator[Found]:
               label:
                 - {name: ToTensor, expand_dims: true}
     """
-    for key, step in _label_steps(view, "ToTensor"):
+    for key, step in label_steps(view, "ToTensor"):
         phase = view.phases.get(key.split(".")[1])
         if phase is not None and phase.changed_by_cast and datasets.casts_to_integer(step):
             uncast = {name: value for name, value in step.items() if name != "dtype"}
@@ -222,14 +187,14 @@ def mask_changed_by_transform(view: View) -> Iterator[Found]:
     mask = view.plan.mask
     if mask is None:
         return
-    for key, step in _label_steps(view, *ORDERS):
+    for key, step in label_steps(view, *ORDERS):
         argument = ORDERS[step["name"]]
         if step.get(argument, 0) != 0:
             message = f"{step['name']} mixes voxels labelled {mask} with the labels around them"
             yield Found(f"{key}.{argument}", message, write(key, {**step, argument: 0}))
     changing = [
         (key, step)
-        for key, step in _label_steps(view, "Standardize", "Normalize", "PercentileNormalizer")
+        for key, step in label_steps(view, "Standardize", "Normalize", "PercentileNormalizer")
         if not (
             math.isnan(mask.ignored) and ({"mean", "std"} <= step.keys() or {"min_value", "max_value"} <= step.keys())
         )

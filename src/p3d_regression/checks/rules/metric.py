@@ -6,7 +6,7 @@ from pathlib import Path
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.rule import Family
 from p3d_regression.checks.rules.names import nearest, renamed, unknown
-from p3d_regression.checks.view import View
+from p3d_regression.checks.view import REGRESSION_METRICS, View
 from p3d_regression.errors import Found
 from p3d_regression.fix import Fix, advise, write
 from p3d_regression.text import as_yaml
@@ -111,6 +111,41 @@ def unknown_metric(view: View) -> Iterator[Found]:
         kind = "a metric of pytorch-3dunet"
         message, fix = unknown(name, introspection.metric_names(), "eval_metric.name", kind, "MSE")
         yield Found("eval_metric.name", message, _in_its_direction(view, fix))
+
+
+@family.rule("P3D222", "error")
+def segmentation_metric_of_values(view: View) -> Iterator[Found]:
+    """A metric of segmentation compares classes or objects. Of continuous labels and outputs it may be perfect from the
+    first validation on (MeanIoU was 1.0), and the checkpoint of that validation stays the best one to the end.
+
+    Example:
+        loss:
+          name: MSELoss
+        eval_metric:
+          name: MeanIoU
+        model:
+          final_activation: none
+
+    Use instead:
+        loss:
+          name: MSELoss
+        eval_metric:
+          name: MSE
+        model:
+          final_activation: none
+    """
+    is_upstreams = view.plan.metric is None and introspection.metric_class(view.metric) is not None
+    if not (is_upstreams and view.has_regression_loss) or view.metric in REGRESSION_METRICS:
+        return
+    if view.last_layer.name in ("sigmoid", "softmax"):
+        return  # masks, whatever the loss
+    fix = write("eval_metric", {"name": "MSE"}) + write("trainer.eval_score_higher_is_better", False)
+    if view.get("lr_scheduler.name") == "ReduceLROnPlateau":
+        fix += write("lr_scheduler.mode", "min")
+    message = (
+        f"{view.metric} compares classes, but {view.loss} is for continuous values: it would choose best_checkpoint"
+    )
+    yield Found("eval_metric.name", message, fix)
 
 
 def _in_its_direction(view: View, fix: Fix) -> Fix:

@@ -1,6 +1,7 @@
 """Rules about the shapes of volumes, patches and labels. No volume is read for these."""
 
 from collections.abc import Iterator
+from itertools import permutations
 
 from p3d_regression.activations.spec import KEY
 from p3d_regression.checks.data import FileLayout, Phase, is_shape
@@ -27,12 +28,32 @@ def shapes_apart(view: View) -> Iterator[Found]:
         loaders:
           label_internal_path: label
     """
+    mixed = list(_mixed_channels(view))
+    yield from mixed
     for phase in view.phases.values():
         for file in phase.files:
-            yield from _shapes_of(view, phase, file)
+            yield from _shapes_of(view, phase, file, has_one_number=not mixed)
 
 
-def _shapes_of(view: View, phase: Phase, file: FileLayout) -> Iterator[Found]:
+def _mixed_channels(view: View) -> Iterator[Found]:
+    """Files whose raw volumes have different numbers of channels: no model fits all of them."""
+    by_channels: dict[int, FileLayout] = {}
+    for file in (file for phase in view.phases.values() for file in phase.files):
+        if file.raw:
+            by_channels.setdefault(file.raw.shape[0] if len(file.raw.shape) == 4 else 1, file)
+    if len(by_channels) > 1:
+        (one, first), (other, second) = list(by_channels.items())[:2]
+        message = f"{first.path} has {one} channel(s), {second.path} has {other}: no network takes both"
+        yield Found("loaders.raw_internal_path", message, advise("give all raw volumes the same channels"))
+
+
+def _transposed(raw: tuple[int, ...], label: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The order of the axes of labels that makes them fit a raw volume; None if there is none."""
+    orders = (order for order in permutations(range(3)) if tuple(label[axis] for axis in order) == raw)
+    return next(orders, None) if len(raw) == len(label) == 3 else None
+
+
+def _shapes_of(view: View, phase: Phase, file: FileLayout, *, has_one_number: bool) -> Iterator[Found]:
     allowed = (2, 3, 4) if datasets.takes_2d_volumes() else (3, 4)
     stored = {"raw_internal_path": (phase.raw_path, file.raw)}
     if view.mode == "train":
@@ -45,11 +66,22 @@ def _shapes_of(view: View, phase: Phase, file: FileLayout) -> Iterator[Found]:
     if view.mode == "train" and file.raw and file.label and file.raw.spatial != file.label.spatial:
         message = f"in {file.path} the raw volume has the shape {file.raw.shape}, the labels {file.label.shape}"
         advice = advise(f"resample {phase.label_path} in {file.path} to the voxels of {phase.raw_path}")
+        if order := _transposed(file.raw.spatial, file.label.spatial):
+            message += ": their axes are in another order"
+            advice = advise(f"write numpy.transpose({phase.label_path}, {order}) in its place; the axes are Z, Y, X")
         yield Found("loaders.label_internal_path", message, advice)
     channels, wanted = file.raw.shape[0] if file.raw and len(file.raw.shape) == 4 else 1, view.model.get("in_channels")
-    if file.raw and isinstance(wanted, int) and channels != wanted and len(file.raw.shape) in allowed:
+    is_read = has_one_number and file.raw is not None and len(file.raw.shape) in allowed
+    if file.raw and is_read and isinstance(wanted, int) and channels != wanted:
         message = f"is {wanted}, but the raw volume in {file.path} has the shape {file.raw.shape}"
-        yield Found("model.in_channels", message, write("model.in_channels", channels))
+        fix = write("model.in_channels", channels)
+        if file.raw.shape[-1] <= min(4, channels - 1):
+            message += ": its channels seem to be the last axis, not the first"
+            fix = advise(f"write numpy.moveaxis({phase.raw_path}, -1, 0) in its place")
+        elif channels >= 8 and file.label and len(file.label.shape) == 4 and file.label.shape[0] == channels:
+            message += ": these seem to be several volumes in one dataset"
+            fix = advise("write each volume to a file of its own")
+        yield Found("model.in_channels", message, fix)
 
 
 @family.rule("P3D406", "error", modes=BOTH, needs="files")
@@ -100,16 +132,22 @@ def _fitting_slices(view: View, name: str) -> Fix:
     """Patch and stride together: a stride larger than the patch leaves gaps."""
     place = f"loaders.{name}.slice_builder"
     keys = [f"{place}.patch_shape", f"{place}.stride_shape"]
-    shapes = [view.get(key) for key in keys]
+    shapes = [_listed(view.get(key)) for key in keys]
     patch = fitting(view, name, next(filter(is_shape, shapes), [32, 64, 64]))
     if 0 in patch:
         return advise(f"remove the file without voxels from loaders.{name}.file_paths")
     stride = [min(s, p) for s, p in zip(shapes[1] if is_shape(shapes[1]) else patch, patch, strict=True)]
-    pairs = zip(keys, (patch, stride), shapes, strict=True)
-    fix = sum((write(key, shape) for key, shape, given in pairs if shape != given), NO_FIX)
+    pairs = zip(keys, (patch, stride), strict=True)
+    fix = sum((write(key, shape) for key, shape in pairs if shape != view.get(key)), NO_FIX)
     if datasets.patch_shape_error({**view.section(place), "patch_shape": patch}):
         fix += write(f"{place}.skip_shape_check", True)
     return fix
+
+
+def _listed(value: object) -> object:
+    """The list in a text such as ``"8, 64, 64"``."""
+    parts = value.strip("[]() ").split(",") if isinstance(value, str) else []
+    return [int(part) for part in parts] if parts and all(part.strip().isdigit() for part in parts) else value
 
 
 def fitting(view: View, name: str, patch: list[int]) -> list[int]:
@@ -235,3 +273,29 @@ def gaps_in_prediction(view: View) -> Iterator[Found]:
             steps = [min(s, p) for s, p in zip(stride, patch, strict=True)]
             yield Found(places[1], f"{message}predicted", write(places[1], steps))
             return
+
+
+@family.rule("P3D409", "warning")
+def gaps_in_training(view: View) -> Iterator[Found]:
+    """With a stride larger than the patch, the voxels between the patches are never shown to the network, in any epoch.
+
+    Example:
+        loaders:
+          train:
+            slice_builder:
+              patch_shape: [4, 64, 64]
+              stride_shape: [4, 64, 96]
+
+    Use instead:
+        loaders:
+          train:
+            slice_builder:
+              patch_shape: [4, 64, 64]
+              stride_shape: [4, 64, 64]
+    """
+    place = "loaders.train.slice_builder"
+    patch, stride = view.get(f"{place}.patch_shape"), view.get(f"{place}.stride_shape")
+    if is_shape(patch) and is_shape(stride) and any(s > p for s, p in zip(stride, patch, strict=True)):
+        steps = [min(s, p) for s, p in zip(stride, patch, strict=True)]
+        message = f"is {stride}, larger than the patch {patch}: the voxels between patches are never used"
+        yield Found(f"{place}.stride_shape", message, write(f"{place}.stride_shape", steps))

@@ -23,7 +23,7 @@ _EXAMPLES = {"expand_dims": True, "spline_order": 3, "offsets": [1, 2], "xy_offs
 _TO_TENSOR = {"name": "ToTensor", "expand_dims": True}
 
 #: Random transforms that move voxels, and their arguments that decide where to.
-_GEOMETRY = {
+GEOMETRY = {
     "RandomFlip": ("axis_prob",),
     "RandomRotate90": (),
     "RandomRotate": ("angle_spectrum", "axes"),
@@ -82,7 +82,7 @@ def usable(view: View, place: str) -> Fix:
 
 
 def _moves(view: View, phase: str, kind: str) -> Iterator[Mapping[str, Any]]:
-    return (step for _, step in steps_of(view, phase, kind) if str(step.get("name")) in _GEOMETRY)
+    return (step for _, step in steps_of(view, phase, kind) if str(step.get("name")) in GEOMETRY)
 
 
 def for_labels(view: View, step: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -133,7 +133,7 @@ def _class(step: Mapping[str, Any]) -> type | None:
 @family.rule("P3D302", "error", modes=BOTH)
 def ignored_transform_argument(view: View) -> Iterator[Found]:
     """The transforms of pytorch-3dunet accept any argument and ignore those that they do not know: `spline_order`
-    belongs to ElasticDeformation, `order` to RandomRotate.
+    belongs to ElasticDeformation, `order` to RandomRotate; AdditiveGaussianNoise has `scale`, and ignores `std`.
 
     Example:
         loaders:
@@ -170,7 +170,7 @@ def _spelled(cls: type, step: Mapping[str, Any]) -> dict[str, Any]:
     """A transform with each argument under the name that was meant, without those that are ignored."""
     spelled = {}
     for argument, value in step.items():
-        is_known = argument in (*_known(cls), *_OWN_ARGUMENTS)
+        is_known = argument in (*_known(cls), "name")
         meant = argument if is_known else nearest(argument, _known(cls), 0.5)
         if meant and (is_known or meant not in step):
             spelled[meant] = value
@@ -211,7 +211,7 @@ def labels_moved_apart(view: View) -> Iterator[Found]:
         if moves["raw"] != moves["label"]:
             raw, label = (", ".join(map(as_yaml, steps)) or "none" for steps in moves.values())
             steps = [step for _, step in steps_of(view, phase, "label")]
-            others = [completed(step) for step in steps if str(step.get("name")) not in _GEOMETRY]
+            others = [completed(step) for step in steps if str(step.get("name")) not in GEOMETRY]
             moved = [for_labels(view, step) for step in _moves(view, phase, "raw")]
             message = f"raw volume and labels are transformed differently: {raw} for the raw volume, {label} for labels"
             fix = write(f"loaders.{phase}.transformer.label", [*moved, *others])
@@ -220,7 +220,7 @@ def labels_moved_apart(view: View) -> Iterator[Found]:
 
 def _geometry(step: Mapping[str, Any]) -> dict[str, Any]:
     cls = _class(step)
-    default = {name: introspection.default(cls, name) for name in _GEOMETRY[step["name"]]} if cls else {}
+    default = {name: introspection.default(cls, name) for name in GEOMETRY[step["name"]]} if cls else {}
     # an argument at its default changes nothing, whether it is written or not
     given = {name: step[name] for name in default if name in step and step[name] != default[name]}
     return {"name": step["name"], **given}
