@@ -36,6 +36,9 @@ def write_rule_data(directory: Path) -> Path:
             file["partly_negative"] = partly
             file["positive"] = np.abs(label)
             file["zero"] = np.zeros_like(label)
+            file["label_with_fill"] = np.where(raw > 0.7, -9999.0, label).astype(np.float32)
+            file["in_other_units"] = label * (1000 if name == "train" else 1)
+            file["counts"] = (1000 + 20 * label).astype(np.uint16)
             file["padded_before"] = raw
             file["raw_padded"] = np.pad(raw, 1)
     model = torch.nn.Conv3d(1, 1, 1)

@@ -44,7 +44,7 @@ class FileLayout:
         raw, label: None where they are missing or not needed.
         padded: the dataset ``raw_padded`` that a lazy prediction of pytorch-3dunet has written.
         padded_is_other: whether its middle part is not the raw volume.
-        raw_moments: of the raw volume; None if it was not read, or cannot hold NaN.
+        raw_moments: of the raw volume; None if it was not read.
     """
 
     path: str

@@ -225,7 +225,7 @@ def _drop_limits_of_other_channels(view: View, phase: Phase) -> None:
 
 def _read_raw(layout: FileLayout, key: str, progress: Progress) -> None:
     assert layout.raw is not None
-    if layout.raw.dtype.kind != "f" or len(layout.raw.shape) not in (3, 4):
+    if layout.raw.dtype.kind not in "fiu" or len(layout.raw.shape) not in (3, 4):
         return
     volume = datasets.stored_volume(layout.path, key)
     progress.start(f"raw volume {Path(layout.path).name}", volume.voxels())

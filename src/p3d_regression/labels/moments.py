@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+#: Share of values that are the smallest or the largest one, from which the next one is looked for.
+_MANY = 0.005
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -97,6 +100,8 @@ class Moments:
         count: of all values; those that are NaN or infinite count here and in ``nan`` and ``inf`` only.
         mean: of the finite ones, like all that follows.
         m2: sum of squared deviations from the mean.
+        at_low, at_high: how many are exactly the smallest or the largest one.
+        second_low, second_high: the next ones where many are; elsewhere the same as these.
     """
 
     count: float = 0.0
@@ -106,6 +111,10 @@ class Moments:
     high: float = -math.inf
     nan: float = 0.0
     inf: float = 0.0
+    at_low: float = 0.0
+    at_high: float = 0.0
+    second_low: float = math.inf
+    second_high: float = -math.inf
 
     @classmethod
     def of(cls, block: Block) -> "Moments":
@@ -117,7 +126,22 @@ class Moments:
         # what is subtracted is zero but for rounding
         rest = block.weights.sum(deviations)
         m2 = block.weights.sum(deviations * deviations) - rest * rest / n
-        return cls(n, mean, max(m2, 0.0), block.low, block.high)
+        return cls(n, mean, max(m2, 0.0), block.low, block.high)._with_ends(block)
+
+    def _with_ends(self, block: Block) -> "Moments":
+        """Count the values at the ends, which are looked at where they are many: a fill value, or what was clipped."""
+        for end, toward in (("low", np.min), ("high", np.max)):
+            bound = getattr(self, end)
+            is_bound = block.values == bound
+            dense = block.weights.dense
+            here = float(np.count_nonzero(is_bound) if dense is None else dense[is_bound].sum())
+            setattr(self, f"at_{end}", here)
+            setattr(self, f"second_{end}", bound)
+            if here >= _MANY * self.finite and not is_bound.all():
+                others = block.values[~is_bound & np.isfinite(block.values)]
+                if others.size:
+                    setattr(self, f"second_{end}", float(toward(others)))
+        return self
 
     @classmethod
     def _of_finite_part(cls, block: Block) -> "Moments":
@@ -130,6 +154,7 @@ class Moments:
             found.mean = weights.sum(np.where(good, values, 0.0)) / n
             found.m2 = weights.sum(np.where(good, values - found.mean, 0.0) ** 2)
             found.low, found.high = float(values[good].min()), float(values[good].max())
+            found._with_ends(block)
         return found
 
     @property
@@ -153,7 +178,17 @@ class Moments:
             difference = other.mean - self.mean if ours else 0.0
             self.mean = self.mean + difference * theirs / n if ours else other.mean
             self.m2 += other.m2 + difference * difference * ours * theirs / n
-            self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+            self._merge_ends(other)
         self.count += other.count
         self.nan += other.nan
         self.inf += other.inf
+
+    def _merge_ends(self, other: "Moments") -> None:
+        lows = sorted({self.low, self.second_low, other.low, other.second_low})
+        highs = sorted({self.high, self.second_high, other.high, other.second_high})
+        low, high = lows[0], highs[-1]
+        self.at_low = sum(part.at_low for part in (self, other) if part.low == low)
+        self.at_high = sum(part.at_high for part in (self, other) if part.high == high)
+        self.low, self.high = low, high
+        self.second_low = lows[1] if len(lows) > 1 else low
+        self.second_high = highs[-2] if len(highs) > 1 else high

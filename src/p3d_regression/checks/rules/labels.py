@@ -204,9 +204,7 @@ def no_voxel_counts(view: View) -> Iterator[Found]:
         if mask and phase.statistics and phase.statistics.complete and not labels.count:
             message = f"every label of {name}{_which(phase, channel)} is {mask}: no voxel counts"
             advice = advise(f"write labels to {phase.label_path} in the files of loaders.{name}.file_paths")
-            yield Found(
-                "loss.ignore_index", message, advice if math.isnan(mask.ignored) else delete("loss.ignore_index")
-            )
+            yield Found("loss.ignore_index", message, advice)
 
 
 @family.rule("P3D508", "warning", needs="volumes")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from p3d_regression.activations.spec import KEY as ACTIVATION
 from p3d_regression.checks.reading import compared_label_channels
 from p3d_regression.checks.rule import BOTH, Family
+from p3d_regression.checks.rules import values
 from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import delete, write
@@ -111,6 +112,8 @@ def labels_far_from_standard(view: View) -> Iterator[Found]:
     labels = _labels(view)
     if labels is None or not view.is_regression or view.final_error or view.scaling_error or _is_measured(view):
         return
+    if any(values.fill_of(channel) is not None or channel.low == channel.high for channel in labels):
+        return  # another rule says what these labels are
     if view.get("trainer.resume") is not None:
         return  # the checkpoint decides
     measured = _measured(view, labels)
