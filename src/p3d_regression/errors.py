@@ -54,6 +54,10 @@ class CheckpointMismatchError(ConfigError):
     """The config asks for another final activation or scaling than the checkpoint was trained with."""
 
 
+class CheckpointSaveError(RuntimeError):
+    """A checkpoint cannot be written; those that are there stay as they are."""
+
+
 class DemoError(RuntimeError):
     """The demo cannot start or go on; the message says why, in the user's terms."""
 

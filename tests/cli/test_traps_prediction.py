@@ -206,12 +206,11 @@ class TestPadding:
         np.testing.assert_array_equal(predictions(trap), right)
         assert run.found == set()
 
-    def test_p3d605_a_raw_volume_that_was_replaced_is_not_looked_at(self, trap: Trap) -> None:
+    def test_p3d606_a_raw_volume_that_was_replaced_is_not_looked_at(self, trap: Trap) -> None:
         lazy = merged(_LAZY, with_halo(0, 8, 8))
         trap.predict(lazy).succeeded()
         first = predictions(trap)
         trap.edit("val", raw=lambda file: file["raw"][:, ::-1])
         run = trap.predict(lazy).succeeded()
         np.testing.assert_array_equal(predictions(trap), first)
-        # of the same shape: nothing but the warning of writing tells
-        assert run.found == {"P3D605"}
+        assert run.found == {"P3D605", "P3D606"}

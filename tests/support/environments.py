@@ -24,6 +24,7 @@ _CLEARED = (
 
 #: Variables of the tests and of whatever they run: on tiny volumes threads wait for each other most of their time.
 FAST = {
+    "P3D_REGRESSION_TRACEBACK": "1",
     "OMP_NUM_THREADS": "1",
     # memory is used again, not given back at every training step, which is a quarter of the time
     "MALLOC_MMAP_THRESHOLD_": str(2**32),

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,12 @@ logger = logging.getLogger(__name__)
 _logged: set[str] = set()
 
 
+_MORE = (
+    "`p3d-regression check` on this config also checks its data; `p3d-regression rule CODE` explains a rule. "
+    f"`{SETTING}=warn` before the command runs it despite the errors."
+)
+
+
 class RejectedConfigError(ConfigError):
     """A config with errors, before anything was built.
 
@@ -27,13 +34,18 @@ class RejectedConfigError(ConfigError):
 
     def __init__(self, findings: list[Finding]) -> None:
         lines = "\n".join(f"  {finding}" for finding in findings)
-        message = (
-            f"this config has {len(findings)} error(s):\n{lines}\n`p3d-regression check` on this config also checks "
-            f"its data; `p3d-regression rule CODE` explains a rule. `{SETTING}=warn` before the command runs it "
-            "despite the errors."
-        )
-        super().__init__("", message)
+        super().__init__("", f"this config has {len(findings)} error(s):\n{lines}\n{_MORE}")
         self.findings = findings
+
+    def for_people(self) -> str:
+        """The same in a block, with the lines to write."""
+        parts = [f"this config has {len(self.findings)} error(s)."]
+        for finding in self.findings:
+            parts.append(f"{finding.rule.code} {finding.rule.name}\n{finding.found.key}: {finding.message}")
+            if finding.found.fix:
+                parts[-1] += f"\n{textwrap.indent(str(finding.found.fix), '    ')}"
+        parts.append(_MORE)
+        return "\n\n".join(parts)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.findings,)

@@ -27,6 +27,7 @@ BUILDER = f"{MODEL}.get_model"
 #: Module of pytorch-3dunet -> the file of this package that patches it, with its ``patch(module)``.
 PATCHERS = {
     MODEL: "p3d_regression.patches.model",
+    "pytorch3dunet.unet3d.utils": "p3d_regression.patches.utils",
     "pytorch3dunet.unet3d.config": "p3d_regression.patches.config",
     "pytorch3dunet.unet3d.losses": "p3d_regression.patches.criteria",
     "pytorch3dunet.unet3d.metrics": "p3d_regression.patches.criteria",

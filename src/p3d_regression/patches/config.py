@@ -13,7 +13,7 @@ from p3d_regression._patching import AnyFunction, Patch, replace_function
 from p3d_regression.checks.rule import Mode
 from p3d_regression.errors import UnsupportedUpstreamError
 from p3d_regression.keys import PLUGIN_KEYS, check_sections
-from p3d_regression.patches import activation
+from p3d_regression.patches import activation, program
 from p3d_regression.upstream.log import console, say
 
 logger = logging.getLogger(__name__)
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 def patch(module: ModuleType) -> Iterator[Patch]:
     """Patch the module of the configs, which has just been executed."""
     yield _patch_load_config(module)
+    if reporting := program.patch():
+        yield reporting
 
 
 def _patch_load_config(module: ModuleType) -> Patch:

@@ -12,7 +12,7 @@ import numpy as np
 
 from p3d_regression.errors import NonFiniteLossError, UnsupportedUpstreamError
 from p3d_regression.model import last_layer
-from p3d_regression.training import batches, diagnosis, images, scaling
+from p3d_regression.training import augmentation, batches, diagnosis, images, saving, scaling
 from p3d_regression.training.plan import Plan
 from p3d_regression.upstream import builders
 from p3d_regression.upstream.log import console, say
@@ -87,7 +87,10 @@ class _Monitor:
     def start(self) -> None:
         if self.plan.loss is None and self.plan.compares_values:
             builders.inner_loss(self.trainer.loss_criterion).register_forward_pre_hook(_compare_shapes)
+        augmentation.vary(self.trainer.loaders.get("train"))
         self._replace("train", self._train)
+        if hasattr(self.trainer, "_save_checkpoint"):
+            self._replace("_save_checkpoint", self._save_checkpoint)
         self._replace("validate", self._validate)
         self._replace("_forward_pass", self._forward_pass)
         self._replace("_log_stats", self._log_stats)
@@ -113,6 +116,10 @@ class _Monitor:
             return original()
         finally:
             self.score.end()
+
+    def _save_checkpoint(self, original: Callable[..., Any], *args: Any) -> Any:
+        with saving.safely():
+            return original(*args)
 
     def _validate(self, original: Callable[[], Any]) -> Any:
         self.phase, self.output_range = "val", diagnosis.OutputRange()

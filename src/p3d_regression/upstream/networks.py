@@ -5,13 +5,15 @@ torch says against a section or a patch, it says here, before anything is comput
 device would import a compiler and a computer algebra system, which takes seconds.)
 """
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 from p3d_regression._patching import original_of
-from p3d_regression.upstream.introspection import quiet
+from p3d_regression.upstream.introspection import UnknownUpstreamError, module_of, quiet
+
+_MODEL = "pytorch3dunet.unet3d.model"
 
 #: Levels of a network beyond which nothing is built: each has twice the channels of the one before.
 MOST_LEVELS = 16
@@ -23,15 +25,19 @@ def on_meta_device(model_config: Mapping[str, Any]) -> Any:
     No random number is drawn, and no memory is taken. The keys of this project are to be left out.
 
     Raises:
+        UnknownUpstreamError: this version builds networks in another way.
         Exception: whatever upstream says against the section.
     """
     import torch
 
+    create = original_of(getattr(module_of(_MODEL), "get_model", None))
+    if create is None or list(inspect.signature(create).parameters) != ["model_config"]:
+        raise UnknownUpstreamError("pytorch3dunet builds networks in another way")
     levels = model_config.get("num_levels")
     if isinstance(levels, int) and levels > MOST_LEVELS:
         raise ValueError(f"a network of {levels} levels")
     with quiet(), torch.device("meta"):
-        return original_of(import_module("pytorch3dunet.unet3d.model").get_model)(dict(model_config))
+        return create(dict(model_config))
 
 
 def output_shape(network: Any, shape: Sequence[int], *, training: bool) -> tuple[int, ...]:
@@ -44,7 +50,8 @@ def output_shape(network: Any, shape: Sequence[int], *, training: bool) -> tuple
     """
     import torch
 
-    is_2d = import_module("pytorch3dunet.unet3d.model").is_model_2d(network)
+    # until 1.5 or so 2D networks took volumes of one plane
+    is_2d = getattr(module_of(_MODEL), "is_model_2d", lambda _: False)(network)
     patch = torch.empty(0, *shape)
     with torch.no_grad(), _only_shapes():
         output = network.train(training)(torch.squeeze(patch, dim=-3) if is_2d else patch)

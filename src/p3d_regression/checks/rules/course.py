@@ -139,14 +139,19 @@ def scheduler_never_acts(view: View) -> Iterator[Found]:
     if given and len(set(rates)) == 1:
         key, value = next(iter(given.items()))
         least = min(value) if isinstance(value, list) and value else value
-        if not isinstance(least, int | float) or least <= validations:
+        # a training that is only cut short is not meant, nor a scheduler that is there for nothing
+        if not isinstance(least, int | float) or least <= 3 * validations or section.get("gamma") == 1:
             return
         message = (
             f"is {as_yaml(value)}, but the scheduler steps once per validation, and this training has {validations}: "
             "the learning rate never changes"
         )
         yield Found(f"lr_scheduler.{key}", message, _in_validations(key, value, interval, validations))
-    elif rates[0] > _LEAST_RATE and (early := _first_below(rates)) < len(rates) - 1:
+    elif (
+        section.get("name") != "ReduceLROnPlateau"
+        and rates[0] > _LEAST_RATE
+        and (early := _first_below(rates)) < len(rates) - 1
+    ):
         message = (
             f"takes the learning rate below {_LEAST_RATE:g} at validation {early} of {validations}, and there the "
             "trainer stops; the scheduler steps once per validation"

@@ -13,6 +13,7 @@ from p3d_regression.keys import PLUGIN_KEYS
 from p3d_regression.model.contract import network_of
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
+from p3d_regression.upstream.introspection import UnknownUpstreamError
 from p3d_regression.upstream.networks import MOST_LEVELS, on_meta_device, output_shape
 
 family = Family()
@@ -59,6 +60,8 @@ def _section(view: View) -> dict[str, Any] | None:
 def _error_of(section: Mapping[str, Any]) -> Exception | None:
     try:
         on_meta_device(section)
+    except UnknownUpstreamError:
+        raise  # nothing is known of its networks
     except Exception as error:
         return error
     return None

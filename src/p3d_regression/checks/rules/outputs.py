@@ -7,6 +7,7 @@ from pathlib import Path
 
 from p3d_regression.checks.data import is_shape
 from p3d_regression.checks.rule import BOTH, PREDICT, Family
+from p3d_regression.checks.rules.prediction import GIVEN
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import advise, delete, write
@@ -89,7 +90,8 @@ def predictor_not_built(view: View) -> Iterator[Found]:
         predictor:
           name: StandardPredictor
     """
-    section = view.section("predictor")
+    # what pytorch-3dunet passes itself is another rule's matter
+    section = {key: value for key, value in view.section("predictor").items() if key not in GIVEN}
     name = section.get("name", "StandardPredictor")
     if introspection.predictor_class(name) is None or view.out_channels is None:
         return

@@ -94,8 +94,8 @@ def input_file_written(view: View) -> Iterator[Found]:
 @family.rule("P3D606", "error", modes=PREDICT, needs="files")
 def stale_padding(view: View) -> Iterator[Found]:
     """pytorch-3dunet does not check a `raw_padded` of an earlier prediction. If the halo was larger then, the
-    predictions are shifted, without an error; if it was smaller, pytorch-3dunet stops. (If the values of the raw volume
-    were replaced since, the old ones are used, and no rule can find that.)
+    predictions are shifted, without an error; if it was smaller, pytorch-3dunet stops. If it is that of another dataset
+    of the file, or the raw volume was replaced since, what is predicted is not what the config names.
 
     Example:
         loaders:
@@ -149,7 +149,7 @@ def predictor_not_understood(view: View) -> Iterator[Found]:
     if name not in introspection.predictor_names():
         names, kind = introspection.predictor_names(), "a predictor of pytorch-3dunet"
         yield Found("predictor.name", *unknown(name, names, "predictor.name", kind, "StandardPredictor"))
-    for key in _GIVEN:
+    for key in GIVEN:
         if key in section:
             moves = key == "output_dir" and "output_dir" not in view.section("loaders")
             fix = delete(f"predictor.{key}") + (write(f"loaders.{key}", section[key]) if moves else NO_FIX)
@@ -161,7 +161,7 @@ def predictor_not_understood(view: View) -> Iterator[Found]:
 
 
 #: What pytorch-3dunet passes to a predictor besides its section.
-_GIVEN = ("model", "output_dir", "out_channels", "device", "config")
+GIVEN = ("model", "output_dir", "out_channels", "device", "config")
 
 
 @family.rule("P3D608", "warning", modes=PREDICT)
@@ -183,9 +183,9 @@ def ignored_predictor_option(view: View) -> Iterator[Found]:
     cls = introspection.predictor_class(section.get("name", "StandardPredictor"))
     if cls is None:
         return
-    known = [name for name in introspection.arguments_of_ancestry(cls) if name not in _GIVEN]
+    known = [name for name in introspection.arguments_of_ancestry(cls) if name not in GIVEN]
     for key in section:
-        if key not in ("name", *known, *_GIVEN):
+        if key not in ("name", *known, *GIVEN):
             meant = nearest(key, known)
             if meant in section or (meant == "save_segmentation" and view.is_regression):
                 meant = None  # it has a value, or another rule would find it

@@ -28,15 +28,14 @@ def shapes_apart(view: View) -> Iterator[Found]:
         loaders:
           label_internal_path: label
     """
-    mixed = list(_mixed_channels(view))
-    yield from mixed
+    yield from (mixed := list(_mixed_channels(view)))
     for phase in view.phases.values():
         for file in phase.files:
             yield from _shapes_of(view, phase, file, has_one_number=not mixed)
 
 
 def _mixed_channels(view: View) -> Iterator[Found]:
-    """Files whose raw volumes have different numbers of channels: no model fits all of them."""
+    """Files whose raw volumes have different numbers of channels."""
     by_channels: dict[int, FileLayout] = {}
     for file in (file for phase in view.phases.values() for file in phase.files):
         if file.raw:
@@ -49,8 +48,8 @@ def _mixed_channels(view: View) -> Iterator[Found]:
 
 def _transposed(raw: tuple[int, ...], label: tuple[int, ...]) -> tuple[int, ...] | None:
     """The order of the axes of labels that makes them fit a raw volume; None if there is none."""
-    orders = (order for order in permutations(range(3)) if tuple(label[axis] for axis in order) == raw)
-    return next(orders, None) if len(raw) == len(label) == 3 else None
+    orders = permutations(range(len(label)))
+    return next((order for order in orders if tuple(label[axis] for axis in order) == raw), None)
 
 
 def _shapes_of(view: View, phase: Phase, file: FileLayout, *, has_one_number: bool) -> Iterator[Found]:
