@@ -151,23 +151,67 @@ def read(path: str, overrides: Sequence[str] = (), text: str | None = None) -> d
         raise ConfigError("", f"is not YAML: {' '.join(str(error).split())[:500]}") from error
     if config is None:
         raise ConfigError("", "is empty")
+    check_size(config)
     if not isinstance(config, dict):
         what = f"is a {type(config).__name__}, not a mapping with the sections model, loaders, ..."
         raise ConfigError("", what)
     return commands.overridden(path, overrides) if overrides else config
 
 
-def _duplicate_keys(node: Any, place: str = "") -> Iterator[tuple[str, int]]:
+def _unfolded(value: Any, sizes: dict[int, float]) -> float:
+    """How many values a config has with its aliases written out.
+
+    Args:
+        value: a part of it.
+        sizes: of the parts that were counted already, by identity.
+
+    Raises:
+        ConfigError: a part contains itself.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) in sizes:
+        if not sizes[id(value)]:
+            raise ConfigError("", "an alias stands inside of what it stands for, so that the config has no end")
+        return sizes[id(value)]
+    sizes[id(value)] = 0  # until it is known
+    sizes[id(value)] = 1 + sum(
+        _unfolded(item, sizes) for item in (value.values() if isinstance(value, dict) else value)
+    )
+    return sizes[id(value)]
+
+
+#: Values of a config with its aliases written out; more would fill the memory.
+_MOST_VALUES = 10**6
+
+
+def check_size(config: Any) -> None:
+    """Refuse a config that cannot be written out.
+
+    Raises:
+        ConfigError: it contains itself, or is too large or too deep.
+    """
+    try:
+        size = _unfolded(config, {})
+    except RecursionError as error:
+        raise ConfigError("", "is nested too deeply") from error
+    if size > _MOST_VALUES:
+        raise ConfigError("", f"its aliases stand for {size:.2g} values")
+
+
+def _duplicate_keys(node: Any, place: str = "", visited: set[int] | None = None) -> Iterator[tuple[str, int]]:
     """Keys that a YAML mapping gives a second time, with the line."""
-    if not isinstance(node, yaml.MappingNode):
+    visited = set() if visited is None else visited
+    if not isinstance(node, yaml.MappingNode) or id(node) in visited:
         return
+    visited.add(id(node))  # an alias is the same node
     seen: set[str] = set()
     for key, value in node.value:
         name = f"{place}{key.value}" if isinstance(key, yaml.ScalarNode) else place
-        if name in seen:
+        if name in seen and key.tag != "tag:yaml.org,2002:merge":
             yield name, key.start_mark.line + 1
         seen.add(name)
-        yield from _duplicate_keys(value, f"{name}.")
+        yield from _duplicate_keys(value, f"{name}.", visited)
 
 
 def mode_of(config: Mapping[str, Any]) -> Mode:
@@ -199,6 +243,7 @@ def check_config(
     Returns:
         The view of the config, the findings, and the errors of rules that failed, by code.
     """
+    check_size(config)
     view = View(copy.deepcopy(dict(config)), mode)
     depth: Needs = "config"
     if view.uses_plugin:
