@@ -146,3 +146,44 @@ class TestIntegers:
             step = {"name": "Standardize", "mean": 1000, "std": 300}
             config["loaders"]["train"]["transformer"]["label"] = [step, {"name": "ToTensor", "expand_dims": True}]
             assert "P3D515" not in found(config, tmp_path / "a.yml")
+
+
+class TestBrightness:
+    """Patches of one plane: what differs between planes is between patches."""
+
+    LEVEL = np.linspace(1000, 200, 8)[:, None, None]
+    DETAIL = gaussian_filter(np.random.default_rng(3).normal(size=(8, 64, 96)), (0, 2, 2)) * 5
+
+    def config(self, directory: Path, raw: np.ndarray, label: np.ndarray, order: str = "gcr") -> dict[str, Any]:
+        config = config_with(directory, raw=raw, label=label)
+        config["model"]["layer_order"] = order
+        for phase in ("train", "val"):
+            config["loaders"][phase]["slice_builder"] |= {"patch_shape": [2, 64, 64], "stride_shape": [1, 64, 32]}
+        return config
+
+    @pytest.mark.parametrize("order", ["gcr", "gcl"])
+    def test_denoising_where_the_level_falls(self, tmp_path: Path, order: str) -> None:
+        clean = self.LEVEL * (1 + 0.02 * self.DETAIL)
+        noisy = clean + np.random.default_rng(0).normal(size=clean.shape) * 20
+        config = self.config(tmp_path, noisy, clean, order)
+        fixed = found(config, tmp_path / "a.yml")["P3D516"].fix.applied_to(config)
+        assert fixed["model"]["layer_order"] == "cr"
+        assert "P3D516" not in found(fixed, tmp_path / "b.yml")
+
+    def test_density_of_two_materials(self, tmp_path: Path) -> None:
+        units = np.where(np.arange(8)[:, None, None] < 4, -800.0, 40.0) + 30 * self.DETAIL
+        config = self.config(tmp_path, units, 1 + units / 1000)
+        assert "P3D516" in found(config, tmp_path / "a.yml")
+
+    @pytest.mark.parametrize(
+        "label",
+        [
+            np.broadcast_to(DETAIL, (8, 64, 96)),  # of shapes alone
+            np.maximum(DETAIL, 0),
+            (DETAIL > 0.5).astype("float32"),
+            DETAIL * np.linspace(1, 2, 8)[::-1, None, None] ** 2,
+        ],
+    )
+    def test_labels_of_shapes(self, tmp_path: Path, label: np.ndarray) -> None:
+        config = self.config(tmp_path, self.LEVEL * (1 + 0.02 * self.DETAIL), np.array(label))
+        assert "P3D516" not in found(config, tmp_path / "a.yml")

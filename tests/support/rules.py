@@ -38,6 +38,9 @@ def write_rule_data(directory: Path) -> Path:
             file["zero"] = np.zeros_like(label)
             file["label_with_fill"] = np.where(raw > 0.7, -9999.0, label).astype(np.float32)
             file["in_other_units"] = label * (1000 if name == "train" else 1)
+            level = np.linspace(1000, 200, raw.shape[2])
+            file["level_falls"] = (level * (1 + 0.02 * raw)).astype(np.float32)
+            file["level_falls_too"] = (level * (1 + 0.01 * raw)).astype(np.float32)
             file["counts"] = (1000 + 20 * label).astype(np.uint16)
             file["padded_before"] = raw
             file["raw_padded"] = np.pad(raw, 1)

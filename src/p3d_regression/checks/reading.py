@@ -12,6 +12,7 @@ import numpy as np
 from p3d_regression.checks.data import FileLayout, Phase, Stored, is_shape
 from p3d_regression.checks.view import View
 from p3d_regression.labels.floor import SQUARED, Limit, LossLimit, VoxelLoss
+from p3d_regression.labels.levels import levels_of
 from p3d_regression.labels.psnr import PsnrLimit
 from p3d_regression.labels.scan import Statistics, Volume, VolumeError, moments_of, scan
 from p3d_regression.upstream import datasets
@@ -142,6 +143,9 @@ def _read(view: View, name: str, phase: Phase, progress: Progress) -> None:
             scan(volumes, list(phase.limits.values()), phase.statistics, progress.advance, counts)
         _drop_limits_of_other_channels(view, phase)
         if volumes and view.mode == "train" and view.is_regression:
+            if name == "train" and phase.is_hdf5 and datasets.can_stream(view.section("loaders")):
+                readers = [r for v in volumes for r in datasets.patches_of(v, phase.raw_path, phase.label_path)]
+                phase.levels = levels_of(readers)
             phase.changed_by_cast = datasets.changed_by_cast(view.section("loaders"), name)
         for layout in phase.files:
             _read_raw(layout, phase.raw_path, progress)

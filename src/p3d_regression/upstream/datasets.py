@@ -93,6 +93,20 @@ def stored_volume(path: str, key: str) -> Volume:
         )
 
 
+def patches_of(volume: Volume, raw_key: str, label_key: str) -> list[Callable[[], tuple[Array, Array]]]:
+    """For each patch of the labels of a file, what reads it and the raw values of the same voxels."""
+
+    def reader(place: tuple[slice, ...]) -> Callable[[], tuple[Array, Array]]:
+        def read() -> tuple[Array, Array]:
+            with h5py.File(volume.path, "r") as file:
+                raw, label = file[raw_key], file[label_key]
+                return np.asarray(raw[(..., *place[-3:])]), np.asarray(label[(..., *place[-3:])])
+
+        return read
+
+    return [reader(patch) for patch in volume.patches]
+
+
 def _opener(path: str, key: str) -> Opened:
     @contextmanager
     def opened() -> Iterator[Callable[[Any], Array]]:
