@@ -43,6 +43,7 @@ class TestDoctor:
             "pytorch3dunet.unet3d.model constructors": "applied",
             "pytorch3dunet.unet3d.model loading of weights": "applied",
             "pytorch3dunet.unet3d.config.load_config": "applied",
+            "pytorch3dunet.unet3d.utils.save_checkpoint": "applied",
             "pytorch3dunet.unet3d.losses.get_loss_criterion": "applied",
             "pytorch3dunet.unet3d.metrics.get_evaluation_metric": "applied",
             "pytorch3dunet.unet3d.trainer.create_trainer": "applied",

@@ -3,7 +3,6 @@
 A pre-trained checkpoint may get a new final activation.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from functools import wraps
@@ -55,24 +54,16 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
     from p3d_regression.upstream.log import say
 
     complete, lines = with_direction(config, plan)
-    if directory := _written_by(complete):
-        claim(directory)
     # before pytorch-3dunet empties the sections
     contract = contract_of(complete)
     trainer = original(complete)
     _keep(contract, trainer)
+    # after all that may be wrong: a failing start leaves nothing behind
+    if isinstance(directory := getattr(trainer, "checkpoint_dir", None), str) and directory:
+        claim(directory)
     monitor.watch(trainer, plan)
     say("; ".join(filter(None, [plan.describe(), *(f"set {line}, from the metric" for line in lines)])))
     return trainer
-
-
-def _written_by(config: Mapping[str, Any]) -> str | None:
-    """The directory of the checkpoints: that of the one that is resumed, if any."""
-    trainer = config.get("trainer")
-    resume = trainer.get("resume") if isinstance(trainer, Mapping) else None
-    directory = os.path.split(resume)[0] if isinstance(resume, str) else None
-    directory = directory or (trainer.get("checkpoint_dir") if isinstance(trainer, Mapping) else None)
-    return directory if isinstance(directory, str) and directory else None
 
 
 def _keep(contract: Contract, trainer: Any) -> None:
