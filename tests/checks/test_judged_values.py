@@ -187,3 +187,28 @@ class TestBrightness:
     def test_labels_of_shapes(self, tmp_path: Path, label: np.ndarray) -> None:
         config = self.config(tmp_path, self.LEVEL * (1 + 0.02 * self.DETAIL), np.array(label))
         assert "P3D516" not in found(config, tmp_path / "a.yml")
+
+
+class TestLossScale:
+    @pytest.mark.parametrize(
+        ("loss", "acts"),
+        [
+            ({"name": "HuberLoss", "delta": 0.002}, "an L1 loss"),
+            ({"name": "SmoothL1Loss", "beta": 0.001}, "an L1 loss"),
+            ({"name": "HuberLoss", "delta": 5000.0}, "a squared loss"),
+        ],
+    )
+    def test_a_threshold_far_from_the_labels(self, tmp_path: Path, loss: dict[str, Any], acts: str) -> None:
+        config = config_with(tmp_path) | {"loss": loss}
+        finding = found(config, tmp_path / "a.yml")["P3D517"]
+        assert acts in finding.message
+        assert "P3D517" not in found(finding.fix.applied_to(config), tmp_path / "b.yml")
+
+    @pytest.mark.parametrize("loss", [{"name": "HuberLoss", "delta": 0.5}, {"name": "MSELoss"}, {"name": "L1Loss"}])
+    def test_others(self, tmp_path: Path, loss: dict[str, Any]) -> None:
+        assert "P3D517" not in found(config_with(tmp_path) | {"loss": loss}, tmp_path / "a.yml")
+
+    def test_in_the_units_of_the_labels(self, tmp_path: Path) -> None:
+        """Two photons of four thousand."""
+        config = config_with(tmp_path, label=1000 * SMOOTH) | {"loss": {"name": "HuberLoss", "delta": 2.0}}
+        assert "P3D517" in found(config, tmp_path / "a.yml")
