@@ -138,8 +138,8 @@ class TestLossAndMetric:
         plain = traps.new().train(smooth, iterations=2).succeeded()
         with_beta = traps.new().train(merged(smooth, {"loss": {"beta": 0.01}}), iterations=2).succeeded()
         assert_same_training(with_beta, plain)
-        # with the plugin it is not: see test_losses_in_training.py
-        assert plain.found == with_beta.found == set()
+        # with the plugin it is not (see test_losses_in_training.py), and this one is far below the spread of the labels
+        assert (plain.found, with_beta.found) == (set(), {"P3D517"})
 
     @pytest.mark.parametrize(
         ("option", "value"), [("reduction", "sum"), ("weight", [10.0]), ("beta", 0.01)], ids=lambda v: str(v)

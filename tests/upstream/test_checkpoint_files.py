@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from p3d_regression.checks.at_start import check_at_start
 from p3d_regression.cli.main import main
-from p3d_regression.upstream import introspection
+from p3d_regression.upstream import checkpoints
 from p3d_regression.upstream.logs import training_config_beside, training_configs_beside
 from support.lab import prediction_config, training_config, write_config
 
@@ -45,7 +45,7 @@ class TestNothingInACheckpointIsExecuted:
         assert not (tmp_path / "executed").exists()
 
     def test_by_the_function_that_reads_them(self, hostile: Path) -> None:
-        for read in (introspection.load_checkpoint, introspection.checkpoint_metadata):
+        for read in (checkpoints.load_checkpoint, checkpoints.checkpoint_metadata):
             with pytest.raises(Exception, match="mkdir"):
                 read(str(hostile))
 

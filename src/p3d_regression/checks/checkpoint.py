@@ -7,7 +7,7 @@ from typing import Any
 from p3d_regression.checks.rule import Mode
 from p3d_regression.model import memory
 from p3d_regression.model.contract import Trained, trained_with
-from p3d_regression.upstream import introspection
+from p3d_regression.upstream import checkpoints
 
 
 class OfCheckpoint:
@@ -28,9 +28,9 @@ class OfCheckpoint:
 
     @cached_property
     def _checkpoint(self) -> Mapping[str, Any] | Exception | None:
-        path = introspection.checkpoint_of(self.config, self.mode) if self.opens_files else None
+        path = checkpoints.checkpoint_of(self.config, self.mode) if self.opens_files else None
         try:
-            return None if path is None else introspection.checkpoint_weights(path)
+            return None if path is None else checkpoints.checkpoint_weights(path)
         except Exception as error:
             return error
 
@@ -48,7 +48,7 @@ class OfCheckpoint:
     def checkpoint_metadata(self) -> Mapping[str, Any] | None:
         """What the weights say of themselves."""
         weights = self.checkpoint_weights
-        return None if weights is None else introspection.metadata_of(weights)
+        return None if weights is None else checkpoints.metadata_of(weights)
 
     @cached_property
     def checkpoint_memory(self) -> memory.Memory | None:
@@ -63,8 +63,8 @@ class OfCheckpoint:
     @cached_property
     def trained(self) -> Trained | None:
         """The contract of the training."""
-        path = introspection.checkpoint_of(self.config, self.mode) if self.opens_files else None
+        path, metadata = checkpoints.checkpoint_of(self.config, self.mode), self.checkpoint_metadata
         try:
-            return None if path is None else trained_with(path)
+            return None if path is None or metadata is None else trained_with(path, metadata)
         except Exception:
             return None  # a rule reports it, or pytorch-3dunet is not as expected

@@ -8,7 +8,7 @@ from p3d_regression.errors import ConfigError, ExportError, UnsupportedUpstreamE
 from p3d_regression.model import unet
 from p3d_regression.model.memory import Memory
 from p3d_regression.patches import activation
-from p3d_regression.upstream import introspection
+from p3d_regression.upstream import checkpoints, introspection
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +21,7 @@ def read(path: Path) -> dict[str, Any]:
         ExportError: the file is not such a checkpoint.
     """
     try:
-        state = introspection.load_checkpoint(path)
+        state = checkpoints.load_checkpoint(path)
     except Exception as error:
         raise ExportError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error})") from error
     if not (isinstance(state, dict) and isinstance(state.get("model_state_dict"), Mapping)):

@@ -184,8 +184,9 @@ class Moments:
         self.inf += other.inf
 
     def _merge_ends(self, other: "Moments") -> None:
-        lows = sorted({self.low, self.second_low, other.low, other.second_low})
-        highs = sorted({self.high, self.second_high, other.high, other.second_high})
+        # without the infinities of one that holds nothing yet
+        lows = sorted(filter(math.isfinite, {self.low, self.second_low, other.low, other.second_low}))
+        highs = sorted(filter(math.isfinite, {self.high, self.second_high, other.high, other.second_high}))
         low, high = lows[0], highs[-1]
         self.at_low = sum(part.at_low for part in (self, other) if part.low == low)
         self.at_high = sum(part.at_high for part in (self, other) if part.high == high)

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from p3d_regression._version import __version__
-from p3d_regression.errors import Found
-from p3d_regression.fix import write
 from p3d_regression.model.memory import METADATA_KEY as MEMORY
 from p3d_regression.text import as_yaml
-from p3d_regression.upstream import introspection, transforms
+from p3d_regression.upstream import checkpoints, introspection, transforms
 from p3d_regression.upstream.logs import training_configs_beside
 
 #: The key of the contract in the metadata of the U-Net.
@@ -28,7 +26,7 @@ SETTING = "P3D_REGRESSION_CHECKS"
 _LAST_LAYER = ("final_sigmoid", "is_segmentation")
 
 #: They change nothing about a prediction, and a training may change them.
-_FREE = ("dropout_prob",)
+FREE = ("dropout_prob",)
 
 
 @dataclass(frozen=True)
@@ -81,14 +79,6 @@ class Trained:
     is_ours: bool
 
 
-@dataclass(frozen=True)
-class Difference:
-    """What a config says against the training; an error if the result would be wrong."""
-
-    found: Found
-    is_error: bool
-
-
 def contract_of(config: Mapping[str, Any]) -> Contract:
     """The contract of a training with this config.
 
@@ -97,29 +87,32 @@ def contract_of(config: Mapping[str, Any]) -> Contract:
     """
     import torch
 
-    loaders = _mapping(config.get("loaders"))
-    phases = [_mapping(_mapping(loaders.get(name)).get("transformer")) for name in ("val", "train")]
-    raw, label = (_steps(next((p[kind] for p in phases if kind in p), None)) for kind in ("raw", "label"))
-    patch = _mapping(_mapping(loaders.get("train")).get("slice_builder")).get("patch_shape")
+    loaders = mapping(config.get("loaders"))
+    phases = [mapping(mapping(loaders.get(name)).get("transformer")) for name in ("val", "train")]
+    raw, label = (deterministic(next((p[kind] for p in phases if kind in p), None)) for kind in ("raw", "label"))
+    patch = mapping(mapping(loaders.get("train")).get("slice_builder")).get("patch_shape")
     versions = {"p3d-regression": __version__, "torch": torch.__version__}
     versions["pytorch3dunet"] = str(getattr(introspection.module_of("pytorch3dunet"), "__version__", "unknown"))
     return Contract(
-        model=network_of(_mapping(config.get("model"))),
-        raw=None if raw is None else _plain(raw),
-        label=None if label is None else _plain(label),
+        model=network_of(mapping(config.get("model"))),
+        raw=None if raw is None else plain(raw),
+        label=None if label is None else plain(label),
         global_normalization=bool(loaders.get("global_normalization", False)),
-        patch_shape=_plain(patch) if isinstance(patch, list) else None,
+        patch_shape=plain(patch) if isinstance(patch, list) else None,
         versions={name: str(version) for name, version in versions.items()},
     )
 
 
-def trained_with(path: str) -> Trained | None:
-    """The contract that a checkpoint holds, or the training config beside it; None if there is neither.
+def trained_with(path: str, metadata: Mapping[str, Any]) -> Trained | None:
+    """The contract that a checkpoint holds, or the training config next to it; None if there is neither.
+
+    Args:
+        path: of the checkpoint.
+        metadata: of the U-Net in it.
 
     Raises:
-        Exception: the file is not one of pytorch-3dunet's checkpoints.
+        UnknownUpstreamError: pytorch-3dunet is built differently.
     """
-    metadata = introspection.checkpoint_metadata(path)
     if held := held_by(metadata):
         return held
     configs = [(where, contract_of(config)) for where, config in training_configs_beside(Path(path))]
@@ -190,9 +183,11 @@ def adopt(config: dict[str, Any], mode: str) -> Adopted | None:
     Raises:
         Exception: the file is not one of pytorch-3dunet's checkpoints.
     """
-    path = introspection.checkpoint_of(config, mode)
+    path = checkpoints.checkpoint_of(config, mode)
     section = config.get("model") or {}
-    trained = trained_with(path) if path and isinstance(section, Mapping) else None
+    if path is None or not isinstance(section, Mapping):
+        return None
+    trained = trained_with(path, checkpoints.checkpoint_metadata(path))
     if trained is None or not (trained.is_ours and trained.is_certain):
         return None
     section = with_levels(section, trained)
@@ -213,7 +208,7 @@ def network_of(section: Mapping[Any, Any]) -> dict[str, Any]:
         levels = found.get("num_levels")
         found["f_maps"] = [f_maps * 2**k for k in range(levels if isinstance(levels, int) and levels < 64 else 0)]
     found.pop("num_levels", None)  # pytorch-3dunet reads it where f_maps is a number
-    return {"name": section["name"], **_plain(found)}
+    return {"name": section["name"], **plain(found)}
 
 
 def completed(section: Mapping[str, Any], trained: Trained) -> dict[str, Any]:
@@ -243,85 +238,24 @@ def forgotten(section: Mapping[str, Any], missing: Mapping[str, Any]) -> Iterato
     if cls is None or not described - set(_LAST_LAYER):
         return
     alone = network_of(section)
-    yield from (key for key, value in missing.items() if key not in _FREE and alone.get(key) != value)
+    yield from (key for key, value in missing.items() if key not in FREE and alone.get(key) != value)
 
 
-def differences(config: Mapping[str, Any], phase: str, trained: Trained, *, is_start: bool) -> Iterator[Difference]:
-    """What a config says against the training of its checkpoint.
-
-    Args:
-        config: of a prediction, or of a training that starts from the checkpoint.
-        phase: whose raw transforms are compared: ``test`` or ``val``.
-        trained: the checkpoint's.
-        is_start: whether the checkpoint is a start for other data, ``trainer.pre_trained``.
-    """
-    section, wanted = with_levels(_mapping(config.get("model")), trained), trained.contract.model
-    if section and introspection.model_class(section.get("name")) is not None:
-        # what is silent is taken from the checkpoint, and what both leave to a default is the same
-        yield from _of_network(network_of({**section, **completed(section, trained)}), wanted, trained)
-    loaders = _mapping(config.get("loaders"))
-    steps = _mapping(_mapping(loaders.get(phase)).get("transformer")).get("raw")
-    if trained.contract.raw is not None and isinstance(steps, list):
-        yield from _of_raw(_steps(steps) or [], loaders, phase, trained, is_start=is_start)
-
-
-def _of_network(own: Mapping[str, Any], wanted: Mapping[str, Any], trained: Trained) -> Iterator[Difference]:
-    names = [key for key in wanted if key not in _FREE and (key in own or key == "name")]
-    for key in names:
-        if own.get(key) != wanted[key]:
-            message = (
-                f"is {as_yaml(own.get(key))}, but the checkpoint was trained with {as_yaml(wanted[key])} "
-                f"({trained.source}): {_CONSEQUENCE.get(key, _SILENT)}"
-            )
-            fix = write(f"model.{key}", wanted[key])
-            yield Difference(Found(f"model.{key}", message, fix), trained.is_certain)
-            if key == "name":
-                return
-
-
-_SILENT = "the same weights would compute something else, and every prediction would be wrong"
-_CONSEQUENCE = dict.fromkeys(("name", "in_channels", "out_channels", "f_maps"), "its weights do not fit")
-
-
-def _of_raw(
-    steps: Sequence[Mapping[str, Any]], loaders: Mapping[str, Any], phase: str, trained: Trained, *, is_start: bool
-) -> Iterator[Difference]:
-    wanted = trained.contract.raw or []
-    key = f"loaders.{phase}.transformer.raw"
-    if [transforms.decisive(step) for step in steps] != [transforms.decisive(step) for step in wanted]:
-        message = (
-            f"is {as_yaml(_plain(steps))}, but the checkpoint was trained with {as_yaml(wanted)} ({trained.source}): "
-            "the network would see other values than in the training"
-        )
-        known = all(transforms.is_upstreams(step) for step in [*steps, *wanted])
-        is_error = trained.is_certain and known and not is_start
-        yield Difference(Found(key, message, write(key, wanted)), is_error)
-    elif any(transforms.takes_statistics(step) for step in wanted):
-        own = bool(loaders.get("global_normalization", False))
-        if own != trained.contract.global_normalization:
-            place = "loaders.global_normalization"
-            message = (
-                f"is {as_yaml(own)}, but the checkpoint was trained with {as_yaml(not own)} ({trained.source}): the "
-                "raw volume would be normalised with other statistics than in the training"
-            )
-            yield Difference(Found(place, message, write(place, not own)), trained.is_certain and not is_start)
-
-
-def _steps(steps: object) -> list[Mapping[str, Any]] | None:
+def deterministic(steps: object) -> list[Mapping[str, Any]] | None:
     """The transforms of a list that are not random; None where there is no list."""
     if not isinstance(steps, list):
         return None
     return [step for step in steps if isinstance(step, Mapping) and not transforms.is_random(step)]
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Data that a weights-only load accepts, whatever YAML has made of a config."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value if isinstance(value, bool | int | float | str | None) else str(value)

@@ -9,6 +9,7 @@ from p3d_regression.activations.spec import KEY
 from p3d_regression.errors import CheckpointMismatchError
 from p3d_regression.model import contract
 from p3d_regression.model import memory as checkpoint_memory
+from p3d_regression.model.differences import differences
 from p3d_regression.model.memory import Memory
 from p3d_regression.model.unet import (
     CONFIGURED,
@@ -76,7 +77,7 @@ def _compare_network(unet: Any, metadata: Mapping[str, Any]) -> None:
         return
     note_contract(unet, trained.contract.plain)
     own = {"model": section or {}}
-    for difference in contract.differences(own, "", trained, is_start=False):
+    for difference in differences(own, "", trained, is_start=False):
         found = difference.found
         if os.environ.get(contract.SETTING, "").strip().lower() not in ("warn", "off"):
             raise CheckpointMismatchError(found.key, found.message, found.fix)

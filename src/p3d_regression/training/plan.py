@@ -17,7 +17,7 @@ from p3d_regression.fix import write
 from p3d_regression.losses import registry as losses
 from p3d_regression.metrics import registry as metrics
 from p3d_regression.model import memory as checkpoint_memory
-from p3d_regression.upstream import builders, introspection
+from p3d_regression.upstream import builders, checkpoints, introspection
 
 if TYPE_CHECKING:
     from p3d_regression.components.configured import Configured
@@ -196,9 +196,9 @@ def model_is_ours(config: Mapping[str, Any]) -> bool:
     """Whether the model of a training is built with our key, or gets a checkpoint that remembers one."""
     if KEY in _section(config, "model"):
         return True
-    path = introspection.checkpoint_of(config, "train")
+    path = checkpoints.checkpoint_of(config, "train")
     try:
-        return path is not None and checkpoint_memory.METADATA_KEY in introspection.checkpoint_metadata(path)
+        return path is not None and checkpoint_memory.METADATA_KEY in checkpoints.checkpoint_metadata(path)
     except Exception:
         return False  # pytorch-3dunet says what is wrong with it
 

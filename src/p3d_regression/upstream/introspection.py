@@ -6,10 +6,9 @@ Nothing here takes a random number or writes a line: it may run at the start of 
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -156,10 +155,14 @@ def predictor_names() -> list[str]:
     return sorted(n for n, cls in vars(module).items() if _is_class(cls, ("Abstract", "_")) and n.endswith("Predictor"))
 
 
+def _trainer_class() -> type | None:
+    classes = (cls for name, cls in vars(module_of(_TRAINER)).items() if name.endswith("Trainer"))
+    return next(filter(inspect.isclass, classes), None)
+
+
 def trainer_parameters() -> list[str]:
     """Keys of a ``trainer`` section that upstream takes; empty if it takes any."""
-    module = module_of(_TRAINER)
-    cls = next((cls for name, cls in vars(module).items() if name.endswith("Trainer") and inspect.isclass(cls)), None)
+    cls = _trainer_class()
     if cls is None or takes_anything(cls):
         return []
     # create_trainer makes these itself
@@ -169,8 +172,7 @@ def trainer_parameters() -> list[str]:
 
 def trainer_default(key: str) -> Any:
     """The default of a key of the ``trainer`` section; None if there is none."""
-    module = module_of(_TRAINER)
-    cls = next((cls for name, cls in vars(module).items() if name.endswith("Trainer") and inspect.isclass(cls)), None)
+    cls = _trainer_class()
     return None if cls is None else default(cls, key)
 
 
@@ -230,67 +232,6 @@ def score_sees_output(phase: str) -> bool:
     version = str(getattr(module_of("pytorch3dunet"), "__version__", ""))
     numbers = [int(part) for part in version.split(".")[:2] if part.isdigit()]
     return phase == "val" or numbers >= [1, 7] or not numbers
-
-
-def load_checkpoint(path: str | Path, *, mmap: bool = False) -> Any:
-    """Read a checkpoint onto the CPU, as data: nothing in it is executed, whatever torch does by default.
-
-    Args:
-        path: of the file.
-        mmap: whether its weights are left on disk until they are used.
-
-    Raises:
-        Exception: the file is not a checkpoint, or holds objects that are not plain data.
-    """
-    import torch
-
-    # said here, and not left to the default: before torch 2.6 that executes pickles, and
-    # TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD makes it do so today
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-
-
-def checkpoint_weights(path: str) -> Mapping[str, Any]:
-    """The U-Net's ``state_dict`` in a checkpoint; its values are left on disk.
-
-    Raises:
-        Exception: the file is not one of pytorch-3dunet's checkpoints.
-    """
-    try:
-        state = load_checkpoint(path, mmap=True)
-    except RuntimeError:
-        # of a torch before 1.6: cannot be left on disk
-        state = load_checkpoint(path)
-    weights: Mapping[str, Any] = state["model_state_dict"]
-    if not isinstance(weights, Mapping):
-        raise TypeError(f"its model_state_dict is a {type(weights).__name__}")
-    return weights
-
-
-def metadata_of(weights: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the U-Net's ``state_dict`` says of itself."""
-    metadata: Mapping[str, Any] = getattr(weights, "_metadata", {}).get("", {})
-    return metadata
-
-
-def checkpoint_metadata(path: str) -> Mapping[str, Any]:
-    """What the U-Net's ``state_dict`` in a checkpoint says of itself.
-
-    Raises:
-        Exception: the file is not one of pytorch-3dunet's checkpoints.
-    """
-    return metadata_of(checkpoint_weights(path))
-
-
-def checkpoint_of(config: Mapping[str, Any], mode: str) -> str | None:
-    """The checkpoint whose weights a training or a prediction starts from; None if it names no file."""
-    if mode == "predict":
-        path = config.get("model_path")
-    else:
-        trainer = config.get("trainer")
-        trainer = trainer if isinstance(trainer, Mapping) else {}
-        # upstream looks at pre_trained only where resume is not given
-        path = trainer.get("resume") or trainer.get("pre_trained")
-    return path if isinstance(path, str) and Path(path).is_file() else None
 
 
 def lazy_prediction_writes() -> bool:

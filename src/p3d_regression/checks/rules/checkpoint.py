@@ -11,6 +11,7 @@ from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import NO_FIX, advise, delete, write
 from p3d_regression.model import contract
 from p3d_regression.model import memory as checkpoint_memory
+from p3d_regression.model.differences import Difference, differences
 from p3d_regression.model.fitting import misfits
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.text import as_yaml
@@ -75,7 +76,7 @@ def checkpoint_contradicts_config(view: View) -> Iterator[Found]:
     yield from (difference.found for difference in _differences(view) if difference.is_error)
 
 
-def _differences(view: View) -> list[contract.Difference]:
+def _differences(view: View) -> list[Difference]:
     """What the config says against the training of its checkpoint; what is known of the weights is said by another
     rule."""
     trained = view.trained
@@ -83,7 +84,7 @@ def _differences(view: View) -> list[contract.Difference]:
         return []
     is_start = view.checkpoint_key == "trainer.pre_trained"
     phase = "test" if view.mode == "predict" else "val"
-    return list(contract.differences(view.config, phase, trained, is_start=is_start))
+    return list(differences(view.config, phase, trained, is_start=is_start))
 
 
 def _of_last_layer(view: View) -> Iterator[Found]:

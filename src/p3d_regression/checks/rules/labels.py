@@ -20,14 +20,14 @@ family = Family()
 _ROUNDING = 1e-6
 
 
-def _channels(view: View) -> Iterator[tuple[str, Phase, int, Moments]]:
+def label_channels(view: View) -> Iterator[tuple[str, Phase, int, Moments]]:
     """Phase, its name, channel and values of all labels that were read."""
     for name, phase in view.phases.items():
         for channel, labels in enumerate(phase.statistics.channels if phase.statistics else []):
             yield name, phase, channel, labels
 
 
-def _which(phase: Phase, channel: int) -> str:
+def in_channel(phase: Phase, channel: int) -> str:
     return f" in channel {channel}" if phase.statistics and len(phase.statistics.channels) > 1 else ""
 
 
@@ -80,7 +80,7 @@ def _outside(ranges: tuple[Interval, ...], phase: Phase) -> str | None:
 def _reaching(view: View) -> Fix:
     """The activation whose range holds the labels of all phases."""
     least = [math.inf] * (view.out_channels or 1)
-    for _, _, channel, labels in _channels(view):
+    for _, _, channel, labels in label_channels(view):
         if channel < len(least) and labels.finite:
             least[channel] = min(least[channel], labels.low)
     names = ["softplus" if low >= 0 and SCALING not in view.model else "none" for low in least]
@@ -107,13 +107,16 @@ def labels_not_finite(view: View) -> Iterator[Found]:
         loaders:
           label_internal_path: label
     """
-    for name, phase, channel, labels in _channels(view):
+    for name, phase, channel, labels in label_channels(view):
         if labels.nan or labels.inf:
             fix = advise(f"replace them in the files of loaders.{name}.file_paths, or crop the volumes")
-            if not any(labels.inf for _, _, _, labels in _channels(view)) and view.get("loss.ignore_index") is None:
+            if (
+                not any(labels.inf for _, _, _, labels in label_channels(view))
+                and view.get("loss.ignore_index") is None
+            ):
                 fix = write("loss.ignore_index", math.nan, note="if NaN marks voxels without a label")
                 fix += NO_FIX if view.uses_plugin else write(f"model.{KEY}", "none")
-            yield Found(f"loaders.{name}", f"the labels hold {_count(labels)}{_which(phase, channel)}", fix)
+            yield Found(f"loaders.{name}", f"the labels hold {_count(labels)}{in_channel(phase, channel)}", fix)
 
 
 @family.rule("P3D503", "error", modes=BOTH, needs="volumes")
@@ -174,7 +177,7 @@ def labels_outside_loss(view: View) -> Iterator[Found]:
             if labels.finite and (labels.low < sensible.low or labels.high > sensible.high):
                 span = f"[{labels.low:.6g}, {labels.high:.6g}]"
                 message = (
-                    f"the labels of {name}{_which(phase, channel)} are in {span}, {name_of_loss} is for {sensible}"
+                    f"the labels of {name}{in_channel(phase, channel)} are in {span}, {name_of_loss} is for {sensible}"
                 )
                 yield Found("loss.name", message, loss.for_any_labels(view))
 
@@ -200,9 +203,9 @@ def no_voxel_counts(view: View) -> Iterator[Found]:
           ignore_index: 0
     """
     mask = view.plan.mask
-    for name, phase, channel, labels in _channels(view) if mask else ():
+    for name, phase, channel, labels in label_channels(view) if mask else ():
         if mask and phase.statistics and phase.statistics.complete and not labels.count:
-            message = f"every label of {name}{_which(phase, channel)} is {mask}: no voxel counts"
+            message = f"every label of {name}{in_channel(phase, channel)} is {mask}: no voxel counts"
             advice = advise(f"write labels to {phase.label_path} in the files of loaders.{name}.file_paths")
             yield Found("loss.ignore_index", message, advice)
 
@@ -230,8 +233,8 @@ def nothing_is_ignored(view: View) -> Iterator[Found]:
         return
     known = [phase.statistics for phase in view.phases.values() if phase.statistics and phase.statistics.complete]
     if len(known) == len(view.phases) and not any(statistics.ignored for statistics in known):
-        low = min(labels.low for _, _, _, labels in _channels(view))
-        high = max(labels.high for _, _, _, labels in _channels(view))
+        low = min(labels.low for _, _, _, labels in label_channels(view))
+        high = max(labels.high for _, _, _, labels in label_channels(view))
         message = f"no label is {mask}: after their transforms they are in [{low:.6g}, {high:.6g}]"
         is_negated = -mask.ignored in (low, high)
         fix = write("loss.ignore_index", -view.get("loss.ignore_index")) if is_negated else delete("loss.ignore_index")

@@ -10,7 +10,7 @@ from p3d_regression.checks.view import REGRESSION_METRICS, View
 from p3d_regression.errors import Found
 from p3d_regression.fix import Fix, advise, write
 from p3d_regression.text import as_yaml
-from p3d_regression.upstream import introspection
+from p3d_regression.upstream import checkpoints, introspection
 from p3d_regression.upstream.logs import training_config_beside
 
 family = Family()
@@ -200,9 +200,7 @@ def resumed_with_another_metric(view: View) -> Iterator[Found]:
         trainer:
           resume: resumed/last_checkpoint.pytorch
     """
-    path = (
-        introspection.checkpoint_of(view.config, "train") if view.get("trainer.resume") and view.opens_files else None
-    )
+    path = checkpoints.checkpoint_of(view.config, "train") if view.get("trainer.resume") and view.opens_files else None
     found = training_config_beside(Path(path)) if path else None
     if found is None or not view.metric:
         return

@@ -115,19 +115,16 @@ def stale_padding(view: View) -> Iterator[Found]:
     for file in view.phases["test"].files:
         if file.raw and file.padded:
             wanted = tuple(n + 2 * h for n, h in zip(file.raw.spatial, halo, strict=False))
+            raw = view.phases["test"].raw_path
             if file.padded.spatial != wanted:
-                message = f"{file.path}: its raw_padded has the shape {file.padded.shape}, this halo needs {wanted}"
-                other = f"or delete the dataset: h5py.File({file.path!r}, 'a').pop('raw_padded')"
-                yield Found(
-                    "loaders.test.file_paths", message, write("loaders.dataset", "StandardHDF5Dataset") + advise(other)
-                )
+                message = f"its raw_padded has the shape {file.padded.shape}, this halo needs {wanted}"
             elif file.padded_is_other:
-                raw = view.phases["test"].raw_path
-                message = f"{file.path}: its raw_padded is not that of {raw}, and would be predicted in its place"
-                other = f"or delete the dataset: h5py.File({file.path!r}, 'a').pop('raw_padded')"
-                yield Found(
-                    "loaders.test.file_paths", message, write("loaders.dataset", "StandardHDF5Dataset") + advise(other)
-                )
+                message = f"its raw_padded is not that of {raw}, and would be predicted in its place"
+            else:
+                continue
+            other = f"or delete the dataset: h5py.File({file.path!r}, 'a').pop('raw_padded')"
+            fix = write("loaders.dataset", "StandardHDF5Dataset") + advise(other)
+            yield Found("loaders.test.file_paths", f"{file.path}: {message}", fix)
 
 
 @family.rule("P3D607", "error", modes=PREDICT)

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator
 
-from p3d_regression.checks.data import Phase
 from p3d_regression.checks.rule import BOTH, Family
+from p3d_regression.checks.rules.labels import in_channel, label_channels
 from p3d_regression.checks.rules.transforms import steps_of
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
@@ -65,7 +65,7 @@ def fill_value(view: View) -> Iterator[Found]:
     if not view.is_regression:
         return
     said: set[float] = set()
-    for name, phase, channel, labels in _channels(view):
+    for name, phase, channel, labels in label_channels(view):
         value = fill_of(labels)
         if value is None or value in said or value == view.get("loss.ignore_index"):
             continue
@@ -74,7 +74,7 @@ def fill_value(view: View) -> Iterator[Found]:
         if value == labels.high:
             others = f"{labels.low:.6g} to {labels.second_high:.6g}"
         share = (labels.at_low if value == labels.low else labels.at_high) / labels.finite
-        where = f" in channel {channel}" if phase.statistics and len(phase.statistics.channels) > 1 else ""
+        where = in_channel(phase, channel)
         message = (
             f"{share:.1%} of the labels of {name}{where} are {value:.9g}, the others {others}: if that stands for "
             "voxels without a label, write it as loss.ignore_index"
@@ -97,7 +97,7 @@ def labels_constant(view: View) -> Iterator[Found]:
     """
     if not view.is_regression or (view.scaling is not None and view.scaling.is_measured):
         return
-    for name, phase, channel, labels in _channels(view):
+    for name, phase, channel, labels in label_channels(view):
         if name == "train" and labels.finite and labels.low == labels.high:
             where = f", channel {channel}," if phase.statistics and len(phase.statistics.channels) > 1 else ""
             message = f"the labels of train{where} are {labels.low:.6g} in every voxel: there is nothing to learn"
@@ -262,12 +262,6 @@ def level_not_seen(view: View) -> Iterator[Found]:
 
 #: Of the variance of the labels between patches, and of that by the brightness of the raw patches.
 _SHARE_BETWEEN, _EXPLAINED = 0.2, 0.9
-
-
-def _channels(view: View) -> Iterator[tuple[str, Phase, int, Moments]]:
-    for name, phase in view.phases.items():
-        for channel, labels in enumerate(phase.statistics.channels if phase.statistics else []):
-            yield name, phase, channel, labels
 
 
 def _labels(view: View) -> dict[str, list[Moments]]:
