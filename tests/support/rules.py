@@ -42,6 +42,8 @@ def write_rule_data(directory: Path) -> Path:
             file["level_falls"] = (level * (1 + 0.02 * raw)).astype(np.float32)
             file["level_falls_too"] = (level * (1 + 0.01 * raw)).astype(np.float32)
             file["counts"] = (1000 + 20 * label).astype(np.uint16)
+            angles = np.linspace(0, 2 * np.pi, raw.size).reshape(raw.shape)
+            file["directions"] = np.stack([0 * angles, np.sin(angles), np.cos(angles)]).astype(np.float32)
             file["padded_before"] = raw
             file["raw_padded"] = np.pad(raw, 1)
     model = torch.nn.Conv3d(1, 1, 1)

@@ -12,7 +12,7 @@ import numpy as np
 from p3d_regression.checks.data import FileLayout, Phase, Stored, is_shape
 from p3d_regression.checks.view import View
 from p3d_regression.labels.floor import SQUARED, Limit, LossLimit, VoxelLoss
-from p3d_regression.labels.levels import levels_of
+from p3d_regression.labels.levels import Clipping, Directions, Levels, Observer, observe
 from p3d_regression.labels.psnr import PsnrLimit
 from p3d_regression.labels.scan import Statistics, Volume, VolumeError, moments_of, scan
 from p3d_regression.upstream import datasets
@@ -144,8 +144,7 @@ def _read(view: View, name: str, phase: Phase, progress: Progress) -> None:
         _drop_limits_of_other_channels(view, phase)
         if volumes and view.mode == "train" and view.is_regression:
             if name == "train" and phase.is_hdf5 and datasets.can_stream(view.section("loaders")):
-                readers = [r for v in volumes for r in datasets.patches_of(v, phase.raw_path, phase.label_path)]
-                phase.levels = levels_of(readers)
+                _observe(phase, volumes)
             phase.changed_by_cast = datasets.changed_by_cast(view.section("loaders"), name)
         for layout in phase.files:
             _read_raw(layout, phase.raw_path, progress)
@@ -155,6 +154,15 @@ def _read(view: View, name: str, phase: Phase, progress: Progress) -> None:
     except Exception as error:
         # a rule reports the error of pytorch-3dunet or HDF5
         phase.failure, phase.statistics, phase.limits = _first_line(error), None, {}
+
+
+def _observe(phase: Phase, volumes: Sequence[Volume]) -> None:
+    phase.levels, phase.directions = Levels(), Directions()
+    observers: list[Observer] = [phase.levels, phase.directions]
+    if all(volume.voxelwise for volume in volumes):
+        phase.clipping = Clipping()
+        observers.append(phase.clipping)
+    observe([r for v in volumes for r in datasets.patches_of(v, phase.raw_path, phase.label_path)], observers)
 
 
 def _label_volumes(view: View, name: str, phase: Phase) -> list[Volume]:

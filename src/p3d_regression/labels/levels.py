@@ -1,7 +1,8 @@
-"""How far the level of the labels of a patch follows the level of its raw values."""
+"""What some patches tell that no voxel tells alone: levels, directions, and what transforms make of values."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Levels:
     label: list[float] = field(default_factory=list)
     within: list[float] = field(default_factory=list)
 
-    def add(self, raw: Array, label: Array) -> None:
+    def add(self, raw: Array, label: Array, seen: Array) -> None:
         """Take in a patch; one with values that are not finite says nothing."""
         values = raw.astype(np.float64), label.astype(np.float64)
         if all(np.isfinite(part).all() for part in values):
@@ -46,14 +47,100 @@ class Levels:
         return float(np.corrcoef(self.raw, self.label)[0, 1] ** 2)
 
 
-def levels_of(patches: Sequence[Callable[[], Iterable[Array]]]) -> Levels:
+@dataclass
+class Directions:
+    """Labels of several channels: whether they are vectors of length 1, or 0 where there is none."""
+
+    voxels: int = 0
+    units: int = 0
+    zeros: int = 0
+
+    def add(self, raw: Array, label: Array, seen: Array) -> None:
+        """Take in a patch."""
+        if label.ndim == 4 and label.shape[0] > 1:
+            lengths = np.linalg.norm(label.astype(np.float64), axis=0)
+            self.voxels += lengths.size
+            self.units += int(np.count_nonzero(np.abs(lengths - 1) < 0.01))
+            self.zeros += int(np.count_nonzero(lengths == 0))
+
+    @property
+    def are_units(self) -> bool:
+        return self.units > 0 and self.units >= 0.9 * (self.voxels - self.zeros)
+
+
+@dataclass
+class Bound:
+    """The voxels that have the largest transformed value.
+
+    Attributes:
+        value: that value.
+        low, high: the smallest and the largest value that these voxels have in the file.
+        count: how many there are.
+    """
+
+    value: float = -np.inf
+    low: float = np.inf
+    high: float = -np.inf
+    count: int = 0
+
+    def add(self, stored: Array, seen: Array) -> None:
+        """Take in values of the file, and what transforms have made of them; both in a row, all finite."""
+        value = float(seen.max())
+        if value > self.value:
+            self.value, self.low, self.high, self.count = value, np.inf, -np.inf, 0
+        if value == self.value:
+            here = stored[seen == value]
+            self.low, self.high = min(self.low, float(here.min())), max(self.high, float(here.max()))
+            self.count += here.size
+
+
+@dataclass
+class Clipping:
+    """How many labels lie outside of the bounds that a transform has cut them to."""
+
+    voxels: int = 0
+    above: Bound = field(default_factory=Bound)
+    below: Bound = field(default_factory=Bound)
+    low: float = np.inf
+    high: float = -np.inf
+
+    def add(self, raw: Array, label: Array, seen: Array) -> None:
+        """Take in a patch, whose labels are transformed voxel by voxel."""
+        if label.size != seen.size:
+            return
+        stored, values = label.ravel().astype(np.float64), seen.ravel().astype(np.float64)
+        good = np.isfinite(stored) & np.isfinite(values)
+        if not good.any():
+            return
+        stored, values = stored[good], values[good]
+        self.voxels += stored.size
+        self.low, self.high = min(self.low, float(stored.min())), max(self.high, float(stored.max()))
+        self.above.add(stored, values)
+        self.below.add(stored, -values)
+
+    @property
+    def share(self) -> float:
+        """Of the labels, those that became equal at a bound though they are not."""
+        spread = self.high - self.low
+        cut = sum(bound.count for bound in (self.above, self.below) if bound.high - bound.low > 1e-6 * spread)
+        return cut / self.voxels if self.voxels and spread > 0 else 0.0
+
+
+class Observer(Protocol):
+    """Follows some patches."""
+
+    def add(self, raw: Array, label: Array, seen: Array) -> None:
+        """Take in a patch: raw values and labels of the file, and the labels as the loss sees them."""
+
+
+def observe(patches: Sequence[Callable[[], tuple[Array, Array, Array]]], observers: Sequence[Observer]) -> None:
     """Look at some patches, evenly spread over all of them.
 
     Args:
-        patches: each returns raw values and labels of one patch.
+        patches: each returns raw values and labels of one patch, and the transformed labels.
+        observers: get each of them.
     """
-    found = Levels()
     for index in np.unique(np.linspace(0, len(patches) - 1, min(len(patches), MOST_PATCHES)).astype(int)):
-        raw, label = patches[index]()
-        found.add(raw, label)
-    return found
+        parts = patches[index]()
+        for observer in observers:
+            observer.add(*parts)

@@ -1,7 +1,7 @@
 """Mean and standard deviation of the training labels, for the output channels that predict them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from p3d_regression.errors import ConfigError
@@ -30,6 +30,27 @@ def numbers_of(labels: Sequence[Moments], targets: Sequence[tuple[int, bool]], s
         message = f"the labels of {source} have {len(labels)} channel(s), the model predicts {wanted}."
         raise ConfigError(PLACE, message, advise("correct model.out_channels or the labels"))
     return [_number(labels, channel, source, is_variance=is_variance) for channel, is_variance in targets]
+
+
+def check_variances(found: Sequence[Numbers], least: Mapping[int, tuple[str, float]]) -> None:
+    """Refuse a loss that takes no variance as small as those of the labels.
+
+    Args:
+        found: what :func:`numbers_of` returns.
+        least: for each output channel that predicts a variance the smallest one that the loss takes: its key, its
+            value.
+
+    Raises:
+        ConfigError: the predicted variances would be wrong.
+    """
+    for channel, (key, value) in least.items():
+        if found[channel].std < 1000 * value:
+            raise ConfigError(
+                key,
+                f"{value:g} is the smallest variance that the loss takes, and the labels have the variance "
+                f"{found[channel].std:.3g}: the predicted variances would be wrong.",
+                write(key, single(found[channel].std * 1e-6)),
+            )
 
 
 def _number(labels: Sequence[Moments], channel: int, source: str, *, is_variance: bool) -> Numbers:

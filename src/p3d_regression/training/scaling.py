@@ -6,12 +6,12 @@ from typing import Any
 
 from p3d_regression.activations.spec import KEY as ACTIVATION
 from p3d_regression.errors import ConfigError
-from p3d_regression.fix import delete, write
+from p3d_regression.fix import delete
 from p3d_regression.labels.scan import Statistics, VolumeError, scan
 from p3d_regression.model.memory import Memory
 from p3d_regression.model.unet import is_attached, memory_of
-from p3d_regression.scaling.measured import numbers_of
-from p3d_regression.scaling.spec import KEY, PLACE, Numbers, check_company, single
+from p3d_regression.scaling.measured import check_variances, numbers_of
+from p3d_regression.scaling.spec import KEY, PLACE, Numbers, check_company
 from p3d_regression.scaling.target import scaling_of, spec_for
 from p3d_regression.training.plan import Plan
 from p3d_regression.upstream import datasets
@@ -70,25 +70,13 @@ def _measured(config: Mapping[str, Any], plan: Plan, channels: int) -> list[Numb
     source = f"loaders.train ({_named([volume.path for volume in volumes])})"
     labels = statistics.channels[: -1 if plan.skips_last_target else None]
     found = numbers_of(labels, plan.targets(channels), source)
-    _check_variances(found, plan, channels)
+    check_variances(found, plan.least_variances(channels))
     say(f"target scaling: {source} measured in {time.monotonic() - start:.1f} s")
     return found
 
 
 def _named(paths: list[str]) -> str:
     return ", ".join(paths) if len(paths) <= 3 else f"{len(paths)} files, {paths[0]} and others"
-
-
-def _check_variances(found: list[Numbers], plan: Plan, channels: int) -> None:
-    """Refuse a loss that takes no variance as small as those of the labels."""
-    for channel, (key, least) in plan.least_variances(channels).items():
-        if found[channel].std < 1000 * least:
-            raise ConfigError(
-                key,
-                f"{least:g} is the smallest variance that the loss takes, and the labels have the variance "
-                f"{found[channel].std:.3g}: the predicted variances would be wrong.",
-                write(key, single(found[channel].std * 1e-6)),
-            )
 
 
 def of_model(trainer: Any) -> Memory | None:

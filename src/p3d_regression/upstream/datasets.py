@@ -93,14 +93,15 @@ def stored_volume(path: str, key: str) -> Volume:
         )
 
 
-def patches_of(volume: Volume, raw_key: str, label_key: str) -> list[Callable[[], tuple[Array, Array]]]:
-    """For each patch of the labels of a file, what reads it and the raw values of the same voxels."""
+def patches_of(volume: Volume, raw_key: str, label_key: str) -> list[Callable[[], tuple[Array, Array, Array]]]:
+    """For each patch of the labels of a file, what reads the raw values, the labels, and the transformed labels."""
 
-    def reader(place: tuple[slice, ...]) -> Callable[[], tuple[Array, Array]]:
-        def read() -> tuple[Array, Array]:
+    def reader(place: tuple[slice, ...]) -> Callable[[], tuple[Array, Array, Array]]:
+        def read() -> tuple[Array, Array, Array]:
             with h5py.File(volume.path, "r") as file:
-                raw, label = file[raw_key], file[label_key]
-                return np.asarray(raw[(..., *place[-3:])]), np.asarray(label[(..., *place[-3:])])
+                raw = np.asarray(file[raw_key][(..., *place[-3:])])
+                label = np.asarray(file[label_key][(..., *place[-3:])])
+                return raw, label, volume.transform(np.asarray(file[label_key][place]))
 
         return read
 

@@ -258,3 +258,9 @@ def arguments_of_ancestry(cls: type) -> list[str]:
         if '"patch_halo"' in source or "'patch_halo'" in source:
             named.append("patch_halo")
     return list(dict.fromkeys(named))
+
+
+def devices() -> list[str]:
+    """What the key ``device`` may be; empty where upstream does not say."""
+    known = getattr(import_module("pytorch3dunet.unet3d.config"), "TorchDevice", None)
+    return [str(device.value) for device in known] if known is not None else []

@@ -88,6 +88,8 @@ def _normalised(kind: str, x: Any, *args: Any, **more: Any) -> Any:
     """As torch's normalisations, for the shapes alone: one value has no spread."""
     values = math.prod(x.shape[2:])  # of one sample, in one channel
     if kind == "group_norm":
+        if not isinstance(args[0], int):
+            raise TypeError(f"num_groups must be a whole number, not {args[0]!r}")
         values *= x.shape[1] // args[0]
     # batch_norm(..., training) and instance_norm(..., use_input_stats) may have statistics of their own
     elif not more.get("training", more.get("use_input_stats", args[5] if len(args) > 5 else True)):

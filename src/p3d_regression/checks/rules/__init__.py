@@ -4,6 +4,7 @@ from itertools import chain
 
 from p3d_regression.checks.rule import Family
 from p3d_regression.checks.rules import (
+    augmentation,
     checkpoint,
     course,
     files,
@@ -31,7 +32,7 @@ _FAMILIES: dict[str, tuple[Family, ...]] = {
     "Model": (model.family, network.family),
     "Keys that nothing reads": (unknown_keys.family,),
     "Loss, metric, optimizer, trainer": (loss.family, metric.family, training.family, course.family, sections.family),
-    "Transforms": (transforms.family, label_transforms.family, statistics.family),
+    "Transforms": (transforms.family, label_transforms.family, statistics.family, augmentation.family),
     "Files and shapes": (files.family, shapes.family),
     "Values of labels and raw volumes": (labels.family, values.family, loss_scale.family, psnr.family),
     "Checkpoints and prediction": (checkpoint.family, prediction.family, outputs.family),

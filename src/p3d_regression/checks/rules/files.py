@@ -52,7 +52,7 @@ def loaders_not_understood(view: View) -> Iterator[Found]:
 def _wrong_numbers(view: View) -> Iterator[Found]:
     for key, least in (("batch_size", 1), ("num_workers", 0)):
         value = view.get(f"loaders.{key}", 1)
-        if not isinstance(value, int) or value < least:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
             message = f"{as_yaml(value)} is not a whole number, at least {least}"
             yield Found(f"loaders.{key}", message, write(f"loaders.{key}", 1))
     scale = view.get("loaders.random_scale")

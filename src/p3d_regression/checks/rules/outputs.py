@@ -141,3 +141,30 @@ def overlap_lost(view: View) -> Iterator[Found]:
             f"is {stride}, with a patch of {patch}: each voxel is predicted {times:.2g} times, and the last one stays"
         )
         yield Found(f"{place}.stride_shape", message, write(f"{place}.stride_shape", patch))
+
+
+@family.rule("P3D624", "error", modes=PREDICT, needs="files")
+def lazy_readers_fail(view: View) -> Iterator[Found]:
+    """With a halo, LazyHDF5Dataset opens the input file for writing, to keep a padded copy of the raw volume in it.
+    HDF5 lets one process do that: with `num_workers` of 2 or more the prediction stops with a BlockingIOError.
+
+    Example:
+        predictor: {name: LazyPredictor}
+        loaders:
+          dataset: LazyHDF5Dataset
+          num_workers: 2
+          test: {slice_builder: {halo_shape: [1, 8, 8]}}
+
+    Use instead:
+        predictor: {name: LazyPredictor}
+        loaders:
+          dataset: LazyHDF5Dataset
+          num_workers: 1
+          test: {slice_builder: {halo_shape: [1, 8, 8]}}
+    """
+    halo, workers = view.get("loaders.test.slice_builder.halo_shape"), view.get("loaders.num_workers", 1)
+    if view.get("loaders.dataset") != "LazyHDF5Dataset" or not isinstance(workers, int) or workers < 2:
+        return
+    if isinstance(halo, list) and any(halo):
+        message = f"is {workers}, but LazyHDF5Dataset writes to the input file, which one process at a time can"
+        yield Found("loaders.num_workers", message, write("loaders.num_workers", 1))

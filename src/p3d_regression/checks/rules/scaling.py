@@ -10,7 +10,7 @@ from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import delete, write
 from p3d_regression.labels.moments import Moments
-from p3d_regression.scaling.measured import numbers_of
+from p3d_regression.scaling.measured import check_variances, numbers_of
 from p3d_regression.scaling.spec import IDENTITY, KEY, Numbers, Spec
 from p3d_regression.scaling.target import is_bounded_by_zero, scaling_of
 
@@ -72,8 +72,8 @@ def target_scaling_of_other_units(view: View) -> Iterator[Found]:
 
 @family.rule("P3D703", "error", needs="volumes")
 def target_scaling_cannot_be_measured(view: View) -> Iterator[Found]:
-    """Labels that are constant, masked everywhere, or not finite have no standard deviation to scale with. Training
-    stops with the same message.
+    """Labels that are constant, masked everywhere, or not finite have no standard deviation to scale with. The smallest
+    variance that the loss takes may be larger than that of the labels. Training stops with the same message.
 
     Example:
         model:
@@ -88,8 +88,12 @@ def target_scaling_cannot_be_measured(view: View) -> Iterator[Found]:
           target_scaling: standardize
     """
     labels = _labels(view)
-    if _will_be_measured(view) and labels is not None and isinstance(measured := _measured(view, labels), ConfigError):
-        yield measured.found
+    if not _will_be_measured(view) or labels is None:
+        return
+    try:
+        check_variances(_numbers(view, labels), view.plan.least_variances(view.out_channels or 1))
+    except ConfigError as error:
+        yield error.found
 
 
 @family.rule("P3D704", "warning", needs="volumes")
@@ -145,9 +149,13 @@ def _labels(view: View) -> list[Moments] | None:
 
 def _measured(view: View, labels: list[Moments]) -> list[Numbers] | ConfigError:
     try:
-        return numbers_of(labels, view.plan.targets(view.out_channels or 1), "loaders.train")
+        return _numbers(view, labels)
     except ConfigError as error:
         return error
+
+
+def _numbers(view: View, labels: list[Moments]) -> list[Numbers]:
+    return numbers_of(labels, view.plan.targets(view.out_channels or 1), "loaders.train")
 
 
 def _far(view: View, labels: list[Moments], measured: list[Numbers]) -> dict[int, str]:

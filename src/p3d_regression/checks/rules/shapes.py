@@ -103,11 +103,13 @@ def patch_larger_than_volume(view: View) -> Iterator[Found]:
     for name, phase in view.phases.items():
         place = f"loaders.{name}.slice_builder"
         patch = view.get(f"{place}.patch_shape")
-        if not phase.is_hdf5 or patch is None:
+        if not phase.is_hdf5 or not view.section(place):
             continue
         wrong = [key for key in (f"{place}.patch_shape", f"{place}.stride_shape") if not is_shape(view.get(key))]
         for key in wrong:
-            message = f"is {view.get(key)!r}; it must be three whole numbers, at least 1, for Z, Y and X"
+            value = view.get(key)
+            is_given = "is missing" if value is None else f"is {value!r}"
+            message = f"{is_given}; it must be three whole numbers, at least 1, for Z, Y and X"
             yield Found(key, message, _fitting_slices(view, name))
         halo = view.get(f"{place}.halo_shape")
         if halo is not None and not is_shape(halo, least=0):

@@ -8,7 +8,7 @@ from p3d_regression.checks.rules.label_transforms import label_steps
 from p3d_regression.checks.rules.transforms import steps_of
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
-from p3d_regression.fix import Fix, write
+from p3d_regression.fix import Fix, advise, write
 
 family = Family()
 
@@ -121,3 +121,50 @@ def planes_scaled_apart(view: View) -> Iterator[Found]:
                     message = f"{flat[0]} has no channels: {step.get('name')} scales each plane on its own"
                     fix = write(key, {k: v for k, v in step.items() if k != "channelwise"})
                     yield Found(f"{key}.channelwise", message, fix)
+
+
+@family.rule("P3D315", "warning", needs="volumes")
+def labels_clipped(view: View) -> Iterator[Found]:
+    """`Normalize` with `min_value` and `max_value` cuts off what lies outside: all these labels get the same value, and
+    the network learns that value for them.
+
+    Example:
+        loaders:
+          label_internal_path: counts
+          train:
+            transformer:
+              label:
+                - {name: Normalize, min_value: 990.0, max_value: 1010.0}
+                - {name: ToTensor, expand_dims: true}
+
+    Use instead:
+        loaders:
+          label_internal_path: counts
+          train:
+            transformer:
+              label:
+                - {name: Normalize, min_value: 0.0, max_value: 2000.0}
+                - {name: ToTensor, expand_dims: true}
+    """
+    phase = view.phases.get("train")
+    if phase is None or phase.clipping is None or phase.changed_by_cast or phase.clipping.share < _LEAST_CLIPPED:
+        return
+    found = phase.clipping
+    bounded = [(key, step) for key, step in label_steps(view, "Normalize") if key.startswith("loaders.train.")]
+    if len(bounded) == 1:
+        key, step = bounded[0]
+        message = (
+            f"cuts off {found.share:.1%} of the labels: those of the files go from {found.low:.6g} to {found.high:.6g}"
+        )
+        fix = write(key, {**step, "min_value": found.low, "max_value": found.high}, note="or wider")
+        yield Found(key, message, fix)
+    else:
+        message = (
+            f"{found.share:.1%} of the labels become equal at the lowest or highest value, though the files hold "
+            f"different ones, from {found.low:.6g} to {found.high:.6g}"
+        )
+        yield Found("loaders.train.transformer.label", message, advise("find the transform that cuts the labels off"))
+
+
+#: Share of the labels from which cutting them off is reported.
+_LEAST_CLIPPED = 0.001

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from p3d_regression.checks.rule import Family
+from p3d_regression.checks.rule import BOTH, Family
 from p3d_regression.checks.rules.names import nearest, renamed, unknown
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
-from p3d_regression.fix import NO_FIX, Fix, write
+from p3d_regression.fix import NO_FIX, Fix, delete, write
 from p3d_regression.text import as_yaml, number_in
 from p3d_regression.upstream import builders, introspection
 
@@ -15,6 +15,10 @@ family = Family()
 
 #: A trainer section that can be used as it is.
 TRAINER = {"checkpoint_dir": "checkpoints", "max_num_epochs": 1000, "max_num_iterations": 150000}
+
+
+#: Keys of the trainer section that are paths.
+_PATHS = ("checkpoint_dir", "resume", "pre_trained")
 
 
 @family.rule("P3D210", "error")
@@ -150,8 +154,8 @@ def _working_scheduler(view: View, section: Mapping[Any, Any], name: str | None)
 
 @family.rule("P3D213", "error")
 def unknown_trainer_key(view: View) -> Iterator[Found]:
-    """The `trainer` section has a key that pytorch-3dunet does not take, lacks one that it needs, or has a text where
-    it needs a number. pytorch-3dunet stops with a TypeError, after it has opened all files, or in the first iteration.
+    """The `trainer` section has a key that pytorch-3dunet does not take, lacks one that it needs, or has a value of
+    another type. pytorch-3dunet stops with a TypeError, after it has opened all files, or in the first iteration.
 
     Example:
         trainer:
@@ -174,9 +178,14 @@ def unknown_trainer_key(view: View) -> Iterator[Found]:
         fix = renamed("trainer", section, key, name, value)
         yield Found(f"trainer.{key}", f"the trainer of pytorch-3dunet does not take this key; {hint}", fix)
     for key, value in section.items():
-        if isinstance(value, str) and key in known and _is_count(key):
-            fix = write(f"trainer.{key}", _count(value))
-            yield Found(f"trainer.{key}", f"{value!r} is a text, not a number", fix)
+        if key not in known or (value is None and introspection.trainer_default(key) is None and key not in TRAINER):
+            continue
+        if _is_count(key) and (isinstance(value, bool) or not isinstance(value, int | float)):
+            fix = write(f"trainer.{key}", _count(value) if isinstance(value, str) else TRAINER.get(key, 1000))
+            yield Found(f"trainer.{key}", f"is {as_yaml(value)}, not a number", fix)
+        elif key in _PATHS and not isinstance(value, str):
+            fix = write(f"trainer.{key}", TRAINER[key]) if key in TRAINER else delete(f"trainer.{key}")
+            yield Found(f"trainer.{key}", f"is {as_yaml(value)}, not a path", fix)
     for key, value in TRAINER.items():
         if key in known and key not in section and key not in meant.values():
             message = "is missing, and the trainer of pytorch-3dunet needs it"
@@ -189,3 +198,41 @@ def _is_count(key: object) -> bool:
 
 def _count(value: str) -> int:
     return max(1, int(float(value))) if number_in(value) is not None else 100
+
+
+@family.rule("P3D234", "error", modes=BOTH)
+def device_unknown(view: View) -> Iterator[Found]:
+    """pytorch-3dunet knows the devices `cuda`, `mps` and `cpu`, and stops at every other name. Which GPU is used is
+    decided by the environment variable `CUDA_VISIBLE_DEVICES`. Without the key it takes the best device that is there.
+
+    Example:
+        device: gpu
+
+    Use instead:
+        device: cpu
+    """
+    device, known = view.config.get("device"), introspection.devices()
+    if device is not None and known and str(getattr(device, "value", device)) not in known:
+        message = f"{as_yaml(device)} is not a device of pytorch-3dunet; allowed: {', '.join(known)}"
+        yield Found("device", message, delete("device"))
+
+
+@family.rule("P3D235", "warning", modes=BOTH)
+def device_missing(view: View) -> Iterator[Found]:
+    """The device that the config names is not on this machine, and torch stops when the model is moved to it. The
+    finding does not matter if the training is to run on another machine.
+
+    Example:
+        device: mps
+
+    Use instead:
+        device: cpu
+    """
+    import torch
+
+    device = view.config.get("device")
+    device = str(getattr(device, "value", device))
+    is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device, True)
+    if device in introspection.devices() and not is_there:
+        message = f"is {device}, which this machine does not have; without the key the best device is used"
+        yield Found("device", message, delete("device"))
