@@ -23,6 +23,7 @@ from support.preforked import Preforked
 
 MODEL = {"name": "UNet3D", "final_activation": "none", "num_groups": 2, "layer_order": "gcl"}
 RAW = [{"name": "Standardize", "mean": 0.4, "std": 0.2}, {"name": "ToTensor", "expand_dims": True}]
+LABEL = [{"name": "Standardize", "mean": 3.0, "std": 2.0}, {"name": "ToTensor", "expand_dims": True}]
 
 
 def with_raw(config: dict[str, Any], raw: list[dict[str, Any]]) -> dict[str, Any]:
@@ -36,6 +37,8 @@ def trained(forked: Preforked, tmp_path_factory: pytest.TempPathFactory) -> Path
     directory = tmp_path_factory.mktemp("contract")
     write_volumes(directory)
     config = with_raw(training_config(directory, MODEL), RAW)
+    for phase in ("train", "val"):
+        config["loaders"][phase]["transformer"]["label"] = LABEL
     run = forked.run("train3dunet", "--config", write_config(directory / "train.yml", config))
     assert run.returncode == 0, run.stderr
     return directory
@@ -86,14 +89,16 @@ def whole_numbers(config: dict[str, Any]) -> None:
 class TestTheSameFunction:
     @pytest.mark.parametrize("change", [minimal, no_section, one_forgotten, whole_numbers])
     def test_predicts_as_the_config_of_the_training(self, predict, change) -> None:
-        _, wanted, codes = predict(nothing)
+        run, wanted, codes = predict(nothing)
+        assert "the units of the transformed labels" in run.stdout
+        assert "mean: 3.0, std: 2.0" in run.stdout
         assert codes == set()
         result, found, codes = predict(change)
         assert result.returncode == 0, result.stderr
         np.testing.assert_array_equal(found, wanted, strict=True)
         forgot = change is one_forgotten
         assert codes == ({"P3D611"} if forgot else set())
-        assert ("WARNING P3DRegression - the config does not say model.num_groups: 2" in result.stdout) == forgot
+        assert ("WARNING P3DRegression - the config has no model.num_groups: 2;" in result.stdout) == forgot
 
     def test_the_checkpoint_says_what_it_was_trained_with(self, trained: Path) -> None:
         state = torch.load(trained / "checkpoints" / "best_checkpoint.pytorch", weights_only=True)
@@ -102,7 +107,7 @@ class TestTheSameFunction:
         assert held.contract.model["layer_order"] == "gcl"
         assert held.contract.model["f_maps"] == [8, 16]
         assert held.contract.raw == RAW
-        assert held.contract.label == [{"name": "ToTensor", "expand_dims": True}]
+        assert held.contract.label == LABEL
         assert held.contract.patch_shape == [4, 64, 64]
         assert held.contract.versions.keys() == {"p3d-regression", "pytorch3dunet", "torch"}
 

@@ -165,8 +165,19 @@ class Adopted:
             return ""
         listed = ", ".join(f"model.{key}: {as_yaml(self.model[key])}" for key in self.forgotten)
         return (
-            f"the config does not say {listed}, which is taken from the checkpoint; without p3d-regression, "
-            "pytorch-3dunet would use other values and compute something else. Write it into the config."
+            f"the config has no {listed}; these values are taken from the checkpoint. Without p3d-regression, "
+            "pytorch-3dunet would use its defaults, and the predictions would be wrong. Write them into the config."
+        )
+
+    @property
+    def units(self) -> str:
+        """For the log of a prediction: what its units are, where the training has scaled the labels; else empty."""
+        steps = [step for step in self.trained.contract.label or () if transforms.scales(step)]
+        if not steps:
+            return ""
+        return (
+            f"predictions are in the units of the transformed labels, not in those of the label files: the training "
+            f"applied {as_yaml(steps)} to the labels"
         )
 
 

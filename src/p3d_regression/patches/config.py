@@ -75,4 +75,6 @@ def _complete(config: dict[str, Any]) -> None:
     if adopted and adopted.warning:
         console().warning(adopted.warning)
     if mode == "predict":
+        if adopted and adopted.units:
+            say(adopted.units)
         check_at_start(config, mode)

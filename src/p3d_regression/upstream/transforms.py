@@ -46,6 +46,12 @@ def takes_statistics(step: Mapping[str, Any]) -> bool:
     return any(step.get(name) is None for name in statistics)
 
 
+def scales(step: Mapping[str, Any]) -> bool:
+    """Whether a transform, as a config names it, gives values other units."""
+    names = ("Standardize", "Normalize", "PercentileNormalizer")
+    return step.get("name") in names or (step.get("name") == "ToTensor" and bool(step.get("normalize")))
+
+
 def centred(step: Mapping[str, Any]) -> Mapping[str, Any]:
     """A transform without the choice of a random crop."""
     return {**step, "centered": True} if step.get("name") == "CropToFixed" else step
