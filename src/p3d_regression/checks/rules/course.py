@@ -20,6 +20,9 @@ _MOST_STEPS = 10_000
 #: Below it the trainer of pytorch-3dunet stops.
 _LEAST_RATE = 1e-6
 
+#: No optimizer survives more.
+_LARGEST_RATE = 100
+
 #: Arguments of schedulers that count steps.
 _COUNTS = ("milestones", "step_size", "T_max", "T_0", "total_iters", "total_steps")
 
@@ -176,9 +179,9 @@ def _in_validations(key: str, value: Any, interval: float, validations: int) -> 
 
 
 @family.rule("P3D233", "error")
-def learning_rate_zero(view: View) -> Iterator[Found]:
+def learning_rate_useless(view: View) -> Iterator[Found]:
     """With a learning rate of 0 nothing is learned. (pytorch-3dunet even stops after the first iteration, since it is
-    below 1e-6.)
+    below 1e-6.) With one above 100 the weights are NaN after a few iterations.
 
     Example:
         optimizer:
@@ -191,7 +194,11 @@ def learning_rate_zero(view: View) -> Iterator[Found]:
     rate = view.get("optimizer.learning_rate")
     if isinstance(rate, int | float) and not isinstance(rate, bool) and 0 <= rate < _LEAST_RATE:
         message = f"is {as_yaml(rate)}; the trainer of pytorch-3dunet stops below {_LEAST_RATE:g}"
-        yield Found("optimizer.learning_rate", message, write("optimizer.learning_rate", 0.0002, note="for example"))
+    elif isinstance(rate, int | float) and rate > _LARGEST_RATE:
+        message = f"is {as_yaml(rate)}: the weights will be NaN after a few iterations"
+    else:
+        return
+    yield Found("optimizer.learning_rate", message, write("optimizer.learning_rate", 0.0002, note="for example"))
 
 
 def _number(view: View, key: str) -> float | None:

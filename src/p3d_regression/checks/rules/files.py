@@ -34,7 +34,8 @@ def loaders_not_understood(view: View) -> Iterator[Found]:
     loaders = view.section("loaders")
     if not loaders:
         return
-    name, names = loaders.get("dataset") or "StandardHDF5Dataset", introspection.dataset_names()
+    name, names = loaders.get("dataset", "StandardHDF5Dataset"), introspection.dataset_names()
+    name = "StandardHDF5Dataset" if name is None else name
     if introspection.dataset_class(name) is None:
         kind = "a dataset class of pytorch-3dunet"
         yield Found("loaders.dataset", *unknown(name, names, "loaders.dataset", kind, "StandardHDF5Dataset"))

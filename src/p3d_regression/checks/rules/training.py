@@ -1,5 +1,6 @@
 """Rules about optimizer, scheduler and trainer."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -180,7 +181,7 @@ def unknown_trainer_key(view: View) -> Iterator[Found]:
     for key, value in section.items():
         if key not in known or (value is None and introspection.trainer_default(key) is None and key not in TRAINER):
             continue
-        if _is_count(key) and (isinstance(value, bool) or not isinstance(value, int | float)):
+        if _is_count(key) and not _is_number(value):
             fix = write(f"trainer.{key}", _count(value) if isinstance(value, str) else TRAINER.get(key, 1000))
             yield Found(f"trainer.{key}", f"is {as_yaml(value)}, not a number", fix)
         elif key in _PATHS and not isinstance(value, str):
@@ -194,6 +195,10 @@ def unknown_trainer_key(view: View) -> Iterator[Found]:
 
 def _is_count(key: object) -> bool:
     return str(key).endswith(("_iters", "_iterations", "_epochs", "_images"))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _count(value: str) -> int:
@@ -236,3 +241,21 @@ def device_missing(view: View) -> Iterator[Found]:
     if device in introspection.devices() and not is_there:
         message = f"is {device}, which this machine does not have; without the key the best device is used"
         yield Found("device", message, delete("device"))
+
+
+@family.rule("P3D236", "error")
+def seed_not_a_number(view: View) -> Iterator[Found]:
+    """`manual_seed` has to be a whole number. pytorch-3dunet stops with a TypeError or a ValueError at anything else.
+
+    Example:
+        manual_seed: "none"
+
+    Use instead:
+        manual_seed: 0
+    """
+    seed = view.config.get("manual_seed")
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or abs(seed) >= 2**63):
+        number = number_in(seed)
+        is_whole = number is not None and math.isfinite(number) and abs(number) < 2**63
+        message = f"is {as_yaml(seed)}, not a whole number"
+        yield Found("manual_seed", message, write("manual_seed", int(number) if number is not None and is_whole else 0))

@@ -1,4 +1,4 @@
-"""Augmentation that repeats, labels that are vectors, labels that are cut off, devices."""
+"""Configs that check once passed, and that failed in training: augmentation, vectors, bounds, devices, types."""
 
 import copy
 from pathlib import Path
@@ -132,3 +132,27 @@ def test_devices(tmp_path: Path) -> None:
         every = found(config | {"device": device}, tmp_path / "b.yml")
         assert ("P3D235" in every) == (not is_there)
         assert "P3D234" not in every
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"manual_seed": "1e-3"}, "P3D236"),
+        ({"manual_seed": [None]}, "P3D236"),
+        ({"loaders": {"dataset": 0}}, "P3D401"),
+        ({"loaders": {"batch_size": True}}, "P3D401"),
+        ({"trainer": {"max_num_epochs": float("nan")}}, "P3D213"),
+        ({"trainer": {"validate_after_iters": ["a", "b"]}}, "P3D213"),
+        ({"trainer": {"checkpoint_dir": 0}}, "P3D213"),
+        ({"trainer": {"resume": 1}}, "P3D213"),
+        ({"optimizer": {"learning_rate": 10**9}}, "P3D233"),
+        ({"loaders": {"val": {"slice_builder": {"patch_shape": None}}}}, "P3D406"),
+        ({"model": {"num_groups": 0.5}}, "P3D112"),
+    ],
+)
+def test_values_that_stop_a_training_after_it_has_started(tmp_path: Path, change: dict[str, Any], code: str) -> None:
+    """Each stopped a real training of a config that check had found nothing against."""
+    config = merged(config_with(tmp_path, SMOOTH[1]), change)
+    every = found(config, tmp_path / "a.yml")
+    assert code in every
+    assert code not in found(every[code].fix.applied_to(config), tmp_path / "b.yml")
