@@ -106,7 +106,7 @@ class TestTheModel:
 
     def test_without_numbers_it_computes_nothing(self) -> None:
         model = scaled("standardize")
-        with pytest.raises(RuntimeError, match="standardize has no numbers yet"):
+        with pytest.raises(RuntimeError, match="target_scaling has no numbers yet"):
             output(model)
         assert "p3d_regression" not in model.state_dict()._metadata[""]
 

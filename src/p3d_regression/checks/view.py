@@ -144,7 +144,7 @@ class View(OfCheckpoint):
     def scaling(self) -> "Spec | None":
         """What ``target_scaling`` says, or a checkpoint brings in its place; None if it is absent or wrong."""
         if SCALING not in self.model and self.checkpoint_memory and self.checkpoint_memory.scaling:
-            return Spec(self.checkpoint_memory.scaling.numbers)
+            return Spec(self.checkpoint_memory.scaling.terms)
         return None if isinstance(self._scaling, ConfigError) else self._scaling
 
     @property

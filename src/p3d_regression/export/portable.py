@@ -66,11 +66,16 @@ def _folded(weights: Mapping[str, Any], scaling: TargetScaling) -> dict[str, Any
     """``mean + std * (W x + b)`` as one convolution, computed in double precision and rounded once."""
     import torch
 
+    if scaling.follows_raw:
+        raise ExportError(
+            f"target_scaling: {scaling} adds the raw volume to the output, which plain pytorch-3dunet cannot do. Use "
+            "--format pt2 or --format onnx, or predict with p3d-regression installed"
+        )
     names = [f"{_CONV}.weight", f"{_CONV}.bias"]
     if missing := [name for name in names if name not in weights]:
         raise ExportError(f"the checkpoint has no {missing[0]}: its last convolution cannot include the target scaling")
     weight, bias = (weights[name] for name in names)
-    mean, std = (torch.tensor(values, dtype=torch.float64) for values in scaling.plain.values())
+    mean, std = (torch.tensor([getattr(n, k) for n in scaling.sizes], dtype=torch.float64) for k in ("mean", "std"))
     new_weight = weight.double() * std.view(-1, *(1,) * (weight.dim() - 1))
     new_bias = bias.double() * std + mean
     return dict(zip(names, (new_weight.to(weight.dtype), new_bias.to(bias.dtype)), strict=True))

@@ -107,7 +107,7 @@ def _compare_scaling(unet: Any, memory: Memory | None) -> None:
             what = "the model's output is not scaled" if scaling is None else scaling.describe(own.final)
             say(f"target scaling: {what}, taken from the checkpoint: the config has no line model.{SCALING}")
             forget_compiled()
-    elif memory is None and not configured.is_measured:
+    elif memory is None and not configured.is_open:
         pass  # the checkpoint was trained without the plugin's keys: the config decides
     elif checkpoint_memory.is_new_scaling(configured, own.final, scaling):
         was, now = (str(found or "none") for found in (scaling, own.scaling))

@@ -17,6 +17,7 @@ from p3d_regression.errors import CheckpointMismatchError, ConfigError
 from p3d_regression.fix import advise, write
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.scaling.spec import Spec
+from p3d_regression.text import as_yaml
 
 if TYPE_CHECKING:
     from p3d_regression.activations.final import FinalActivation
@@ -168,10 +169,10 @@ def is_new_scaling(own: Spec, final: "FinalActivation", trained: "TargetScaling 
     """
     from p3d_regression.scaling.target import scaling_of
 
-    if own.is_measured:
-        if trained is not None and all(term in (None, n) for term, n in zip(own.terms, trained.numbers, strict=True)):
+    if own.is_open:
+        if trained is not None and all(own.allows(channel, term) for channel, term in enumerate(trained.terms)):
             return False
-        configured: object = "standardize"
+        configured: object = as_yaml(own.plain)
     else:
         configured = scaling_of(own, final)
         if configured == trained:

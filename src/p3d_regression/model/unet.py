@@ -64,7 +64,7 @@ def set_final_activation(model: "nn.Module", value: object) -> "nn.Module":
     final = resolve(value, unet.final_conv.out_channels)
     scaling = memory_of(unet).scaling if is_attached(unet) else None
     if scaling is not None:
-        check(Spec(scaling.numbers), final)
+        check(Spec(scaling.terms), final)
     elif is_unmeasured(unet):
         check(getattr(unet, CONFIGURED), final)
     attach(unet, final, final.build())
@@ -101,7 +101,7 @@ def set_target_scaling(model: "nn.Module", value: object) -> "nn.Module":
             advise("call set_final_activation(model, 'none') before, or write both keys into its config"),
         )
     spec = parse(value, unet.final_conv.out_channels)
-    if spec.is_measured:
+    if spec.is_open:
         raise ConfigError(
             PLACE,
             "only a training measures labels.",
@@ -149,7 +149,7 @@ def attach_scaling(unet: Any, spec: Spec) -> str:
     from p3d_regression.scaling.target import scaling_of
 
     note_scaling(unet, spec)
-    if spec.is_measured:
+    if spec.is_open:
         unet.final_conv.add_module(SCALING, Unmeasured())
         return "to be measured, or to come with a checkpoint"
     scaling = scaling_of(spec, attached(unet))
@@ -165,7 +165,16 @@ def set_scaling(unet: Any, scaling: "TargetScaling | None") -> None:
         device = unet.final_conv.weight.device
         # one without memory gets its weights later, and moves then
         unet.final_conv.add_module(SCALING, scaling.build().to("cpu" if device.type == "meta" else device))
+    _follow(unet, follows=scaling is not None and scaling.follows_raw)
     setattr(unet, _MEMORY, checkpoint_memory.to_plain(Memory(attached(unet), scaling)))
+
+
+def _follow(unet: Any, *, follows: bool) -> None:
+    has_hook = any(hook is _follow_raw for hook in unet._forward_hooks.values())
+    if follows and not has_hook:
+        unet.register_forward_hook(_follow_raw, with_kwargs=True)
+    elif has_hook and not follows:
+        _remove(_follow_raw, unet._forward_hooks)
 
 
 def is_unmeasured(unet: Any) -> bool:
@@ -179,6 +188,7 @@ def detach(unet: Any) -> None:
     """Take off what :func:`attach` and :func:`attach_scaling` have put on a U-Net."""
     del unet.final_conv._modules[KEY]
     unet.final_conv._modules.pop(SCALING, None)
+    _follow(unet, follows=False)
     _remove(_apply, unet.final_conv._forward_hooks)
     _remove(_refuse_without, unet._forward_pre_hooks)
     _remove(_remember, unet._state_dict_hooks)
@@ -211,9 +221,17 @@ def has_activation(unet: Any) -> bool:
 
 def _apply(conv: Any, inputs: Any, output: "Tensor") -> "Tensor":
     activated: Tensor = conv.final_activation(output)
-    if SCALING in conv._modules:
+    if SCALING in conv._modules and not conv.target_scaling.needs_raw:
         activated = conv.target_scaling(activated)
     return activated
+
+
+def _follow_raw(unet: Any, inputs: Any, keywords: Mapping[str, Any], output: Any) -> Any:
+    """Scale an output that follows the raw patch, which the last convolution does not see."""
+    raw = inputs[0] if inputs else next(iter(keywords.values()))
+    # without an activation of its own, pytorch-3dunet returns one tensor as output and as logits
+    found = unet.final_conv.target_scaling(output[0] if isinstance(output, tuple) else output, raw)
+    return (found,) * len(output) if isinstance(output, tuple) else found
 
 
 def _refuse_without(unet: Any, inputs: Any) -> None:

@@ -68,8 +68,8 @@ def gradient_size(
             # nothing random is taken from the user's seed, and no loss that remembers what it has seen sees this
             with torch.random.fork_rng(devices=[]), torch.enable_grad():
                 standard: nn.Module
-                own = _gradient(_copy(criterion), scaling.numbers, ranges, targets, more_labels, dtype)
-                units = _units(scaling.numbers) if loss and loss.has_units else None
+                own = _gradient(_copy(criterion), scaling.sizes, ranges, targets, more_labels, dtype)
+                units = _units(scaling.sizes) if loss and loss.has_units else None
                 if loss and units:
                     # without pytorch-3dunet's wrapper, which drops a channel of the labels
                     standard, more = build(loss.standardised(units.mean, units.std), mask), 0

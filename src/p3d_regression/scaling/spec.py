@@ -2,7 +2,7 @@
 
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from numbers import Real
 from typing import Any, NoReturn
@@ -18,8 +18,9 @@ KEY = "target_scaling"
 
 PLACE = f"model.{KEY}"
 _FORMS = (
-    "Allowed: standardize (mean and standard deviation of the training labels), none, {mean: 12.5, std: 13} in the "
-    "units of the labels, or a list with one of these per output channel; mean and std may be lists as well."
+    "Allowed: standardize (mean and standard deviation of the training labels), patch and residual (the output follows "
+    "the raw patch), none, {mean: 12.5, std: 13} in the units of the labels, or a list with one of these per output "
+    "channel; mean and std may be lists as well."
 )
 
 
@@ -34,38 +35,117 @@ class Numbers:
 #: Leaves a channel as it is.
 IDENTITY = Numbers(0.0, 1.0)
 
+#: ``patch``: the output follows the mean of the raw patch; ``residual``: it follows the raw volume voxel by voxel.
+FOLLOWING = ("patch", "residual")
+
+
+@dataclass(frozen=True)
+class Line:
+    """Numbers of an output channel that follows the raw volume.
+
+    Attributes:
+        intercept, slope: from raw values, as the network sees them, to the units of the labels.
+        scale: of the last layer, relative to the standard deviation of the raw patch.
+        spread: the root mean square of these standard deviations in the training, which decides the size of the
+            gradient and nothing else; None if it was not measured.
+    """
+
+    intercept: float
+    slope: float
+    scale: float
+    spread: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Follow:
+    """An output channel that follows the raw volume.
+
+    ``intercept + slope * level + scale * std(raw patch) * f(x)``, where the level is the mean of the raw patch, or the
+    raw value of the voxel.
+
+    Attributes:
+        kind: ``patch`` or ``residual``.
+        in_channel: the channel of the raw volume.
+        line: None if it has to be measured.
+    """
+
+    kind: str
+    in_channel: int
+    line: Line | None = None
+
+    @property
+    def plain(self) -> dict[str, object]:
+        """As a config has it."""
+        numbers = {} if self.line is None else {k: v for k, v in asdict(self.line).items() if v is not None}
+        return {"name": self.kind, **numbers, "in_channel": self.in_channel}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing of it has to be measured for a training."""
+        return self.line is not None and self.line.spread is not None
+
+
+#: What is known of an output channel.
+Term = Numbers | Follow
+
 
 @dataclass(frozen=True)
 class Spec:
     """What a config says after ``target_scaling:``.
 
     Attributes:
-        terms: one per output channel; None for what has to be measured.
+        terms: one per output channel; None for ``standardize``, which has to be measured.
     """
 
-    terms: tuple[Numbers | None, ...]
+    terms: tuple[Term | None, ...]
 
     @property
     def plain(self) -> object:
         """As a config says it."""
-        terms = [
-            "standardize" if term is None else "none" if term == IDENTITY else {"mean": term.mean, "std": term.std}
-            for term in self.terms
-        ]
+        terms = [_plain(term) for term in self.terms]
         return terms[0] if all(term == terms[0] for term in terms) else terms
 
     @property
     def is_measured(self) -> bool:
-        """Whether some of it has to be measured on the training labels."""
-        return None in self.terms
+        """Whether some of it has to be measured on the volumes of the training."""
+        return any(term is None or (isinstance(term, Follow) and not term.is_complete) for term in self.terms)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it cannot be computed without numbers from somewhere else."""
+        return any(term is None or (isinstance(term, Follow) and term.line is None) for term in self.terms)
+
+    @property
+    def follows_raw(self) -> bool:
+        """Whether a channel follows the raw volume."""
+        return any(isinstance(term, Follow) for term in self.terms)
+
+    def allows(self, channel: int, trained: Term) -> bool:
+        """Whether the scaling of a checkpoint is one that this leaves open, or names."""
+        term = self.terms[channel]
+        if term is None:
+            return isinstance(trained, Numbers)
+        if isinstance(term, Follow) and term.line is None:
+            return isinstance(trained, Follow) and (term.kind, term.in_channel) == (trained.kind, trained.in_channel)
+        return term == trained
 
 
-def parse(value: object, channels: int) -> Spec:
+def _plain(term: Term | None) -> object:
+    if term is None:
+        return "standardize"
+    if isinstance(term, Follow):
+        return term.kind if term.line is None and term.in_channel == 0 else term.plain
+    return "none" if term == IDENTITY else {"mean": term.mean, "std": term.std}
+
+
+def parse(value: object, channels: int, in_channels: int | None = None) -> Spec:
     """Return the specification for a value in a config.
 
     Args:
-        value: ``standardize``; ``none`` or None; a mapping with ``mean`` and ``std``; or a list of these.
+        value: ``standardize``; ``patch`` or ``residual``, or a mapping with one of these as ``name``; ``none`` or None;
+            a mapping with ``mean`` and ``std``; or a list of these.
         channels: output channels of the model.
+        in_channels: of its raw volumes; None if that is not known.
 
     Raises:
         ConfigError: ``value`` has another form, or a list of another length; the message says what is allowed.
@@ -77,15 +157,23 @@ def parse(value: object, channels: int) -> Spec:
     """
     if isinstance(value, list | tuple):
         _check_length(PLACE, value, channels, "none")
-        return Spec(tuple(_term(entry, f"{PLACE}[{i}]") for i, entry in enumerate(value)))
-    if isinstance(value, Mapping):
+        raws = [_same_channel(i, channels, in_channels) for i in range(channels)]
+        return Spec(tuple(_term(entry, f"{PLACE}[{i}]", raws[i]) for i, entry in enumerate(value)))
+    if isinstance(value, Mapping) and "name" not in value:
         _check_keys(PLACE, value)
         means = _per_channel(f"{PLACE}.mean", value["mean"], channels, 0.0)
         return Spec(tuple(map(_numbers, means, _per_channel(f"{PLACE}.std", value["std"], channels, 1.0))))
-    return Spec((_term(value, PLACE),) * channels)
+    return Spec(tuple(_term(value, PLACE, _same_channel(i, channels, in_channels)) for i in range(channels)))
 
 
-def _term(value: object, place: str) -> Numbers | None:
+def _same_channel(channel: int, channels: int, in_channels: int | None) -> int | None:
+    """The channel of the raw volume that an output channel follows by itself; None if that is not clear."""
+    if in_channels == 1:
+        return 0
+    return channel if in_channels in (None, channels) else None
+
+
+def _term(value: object, place: str, raw_channel: int | None) -> Term | None:
     if value is None:
         return IDENTITY
     if isinstance(value, str):
@@ -93,16 +181,49 @@ def _term(value: object, place: str) -> Numbers | None:
             return None
         if fold(value) == "none":
             return IDENTITY
-        near = get_close_matches(fold(value), ["standardize", "none"], n=1)
+        if fold(value) in FOLLOWING:
+            return _follow({"name": value}, place, raw_channel)
+        near = get_close_matches(fold(value), ["standardize", *FOLLOWING, "none"], n=1)
         why = f"is not known; did you mean {near[0]}?" if near else "is not known."
         _refuse(place, value, why, write(place, near[0]) if near else None)
     if isinstance(value, bool):
         fix = write(place, "standardize" if value else "none")
         _refuse(place, value, "is a boolean (YAML reads no, off and false as one); write standardize or none.", fix)
+    if isinstance(value, Mapping) and "name" in value:
+        return _follow(value, place, raw_channel)
     if isinstance(value, Mapping):
         _check_keys(place, value)
         return _numbers((f"{place}.mean", value["mean"]), (f"{place}.std", value["std"]))
     _refuse(place, value, "is not understood.")
+
+
+def _follow(value: Mapping[object, object], place: str, raw_channel: int | None) -> Follow | None:
+    """A channel that follows the raw volume, with numbers or without."""
+    kind = value["name"]
+    if not isinstance(kind, str) or fold(kind) not in FOLLOWING:
+        _refuse(f"{place}.name", kind, f"is not one of {', '.join(FOLLOWING)}.", write(f"{place}.name", "residual"))
+    allowed = ("name", "intercept", "slope", "scale", "spread", "in_channel")
+    if more := [key for key in value if key not in allowed]:
+        fix = rewritten(place, {key: item for key, item in value.items() if key in allowed})
+        _refuse(place, value, f"has the key {reprlib.repr(more[0])}; the keys are {', '.join(allowed)}.", fix)
+    channel = value.get("in_channel", raw_channel)
+    if channel is None:
+        why = "needs in_channel, the channel of the raw volume that it follows: it is not clear which."
+        _refuse(place, value["name"], why, write(place, {**value, "in_channel": 0}))
+    if isinstance(channel, bool) or not isinstance(channel, int) or channel < 0:
+        _refuse(f"{place}.in_channel", channel, "is not the number of a channel.", write(f"{place}.in_channel", 0))
+    given = [key for key in ("intercept", "slope", "scale") if key in value]
+    if not given:
+        return Follow(fold(kind), channel)
+    if len(given) < 3:
+        missing = [key for key in ("intercept", "slope", "scale") if key not in value]
+        fix = rewritten(place, {key: item for key, item in value.items() if key in ("name", "in_channel")})
+        _refuse(place, value, f"has no {' and no '.join(missing)}; write all three numbers or none of them.", fix)
+    numbers = {key: _number(f"{place}.{key}", value[key], 1.0) for key in (*given, *(["spread"] * ("spread" in value)))}
+    for key in ("scale", "spread"):
+        if key in numbers and numbers[key] < SMALLEST:
+            _refuse(f"{place}.{key}", value[key], "is not above 0.", write(f"{place}.{key}", 1.0))
+    return Follow(fold(kind), channel, Line(**numbers))
 
 
 def _check_keys(place: str, value: Mapping[object, object]) -> None:
@@ -129,20 +250,22 @@ def _check_length(place: str, value: Sequence[object], channels: int, filler: ob
 
 
 def _numbers(mean: tuple[str, Any], std: tuple[str, Any]) -> Numbers:
-    for (place, number), example in ((mean, 0.0), (std, 1.0)):
-        fix = write(place, example, note="an example, in the units of the labels")
-        if isinstance(number, bool) or not isinstance(number, Real):
-            read = number_in(number)
-            _refuse(
-                place, number, f"is not a number{number_hint(number)}.", fix if read is None else write(place, read)
-            )
-        value: Any = number
-        if not abs(value) <= LARGEST:
-            _refuse(place, number, "is too large for the network, or not a finite number.", fix)
-        if place == std[0] and value < SMALLEST:
-            fix = write(place, float(-value)) if -value >= SMALLEST else fix
-            _refuse(place, number, "is not above 0: every output would be the mean.", fix)
-    return Numbers(single(float(mean[1])), single(float(std[1])))
+    numbers = [_number(place, number, example) for (place, number), example in ((mean, 0.0), (std, 1.0))]
+    if std[1] < SMALLEST:
+        fix = write(std[0], -numbers[1] if -std[1] >= SMALLEST else 1.0)
+        _refuse(std[0], std[1], "is not above 0: every output would be the mean.", fix)
+    return Numbers(*numbers)
+
+
+def _number(place: str, number: Any, example: float) -> float:
+    fix = write(place, example, note="an example, in the units of the labels")
+    if isinstance(number, bool) or not isinstance(number, Real):
+        read = number_in(number)
+        _refuse(place, number, f"is not a number{number_hint(number)}.", fix if read is None else write(place, read))
+    value: Any = number
+    if not abs(value) <= LARGEST:
+        _refuse(place, number, "is too large for the network, or not a finite number.", fix)
+    return single(float(value))
 
 
 #: Of float32, in which the network computes.
@@ -168,7 +291,16 @@ def spec_of(model_config: Mapping[str, object], channels: int) -> Spec | None:
     Raises:
         ConfigError: it is not understood.
     """
-    return parse(model_config[KEY], channels) if KEY in model_config else None
+    if KEY not in model_config:
+        return None
+    raws = model_config.get("in_channels")
+    known = raws if isinstance(raws, int) and not isinstance(raws, bool) and raws > 0 else None
+    spec = parse(model_config[KEY], channels, known)
+    for term in spec.terms:
+        if isinstance(term, Follow) and known is not None and term.in_channel >= known:
+            why = f"has in_channel {term.in_channel}, but model.in_channels is {known}, and channels start at 0."
+            _refuse(PLACE, model_config[KEY], why, write(PLACE, {**term.plain, "in_channel": known - 1}))
+    return spec
 
 
 def check_company(model_config: Mapping[str, object]) -> None:

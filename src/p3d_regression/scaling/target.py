@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import Fix, delete, write
 from p3d_regression.interval import NON_NEGATIVE, NON_POSITIVE, REAL_LINE, Interval
-from p3d_regression.scaling.spec import IDENTITY, PLACE, Numbers, Spec, parse, spec_of
+from p3d_regression.scaling.spec import IDENTITY, PLACE, Follow, Numbers, Spec, Term, parse, spec_of
 from p3d_regression.text import as_yaml
 
 if TYPE_CHECKING:
@@ -19,41 +19,72 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TargetScaling:
-    """``mean + std * f(x)``, for each output channel on its own.
+    """``mean + std * f(x)``, for each output channel on its own; or an output that follows the raw volume.
 
     Attributes:
-        numbers: one per output channel, in the units of the labels; the mean is 0 where the final activation is
-            bounded by zero.
+        terms: one per output channel, in the units of the labels; the mean is 0 where the final activation is bounded
+            by zero.
     """
 
-    numbers: tuple[Numbers, ...]
+    terms: tuple[Term, ...]
 
     @property
-    def plain(self) -> dict[str, list[float]]:
-        """As in a config and in a checkpoint. Where it is equal, so is the function."""
-        return {"mean": [n.mean for n in self.numbers], "std": [n.std for n in self.numbers]}
+    def plain(self) -> object:
+        """As in a config and in a checkpoint. Where it is equal, so is the function, but for ``spread``."""
+        numbers = [term for term in self.terms if isinstance(term, Numbers)]
+        if len(numbers) == len(self.terms):
+            return {"mean": [n.mean for n in numbers], "std": [n.std for n in numbers]}
+        return [term.plain if isinstance(term, Follow) else asdict(term) for term in self.terms]
+
+    @property
+    def follows_raw(self) -> bool:
+        """Whether a channel follows the raw volume."""
+        return any(isinstance(term, Follow) for term in self.terms)
+
+    @property
+    def sizes(self) -> tuple[Numbers, ...]:
+        """For each channel a mean, and how far one of the last layer moves the output, in the units of the labels."""
+        return tuple(_size(term) for term in self.terms)
 
     def __str__(self) -> str:
         """As a config says it, in one line."""
-        one = len(self.numbers) == 1
-        return as_yaml({key: values[0] if one else values for key, values in self.plain.items()})
+        plain = self.plain
+        if len(self.terms) > 1:
+            return as_yaml(plain)
+        return as_yaml(plain[0] if isinstance(plain, list) else asdict(self.terms[0]))
 
     def describe(self, final: "FinalActivation") -> str:
         """In words: one line, with the numbers as a config could give them."""
-        formulas = [_formula(n, str(final.entry(channel))) for channel, n in enumerate(self.numbers)]
+        formulas = [_formula(term, str(final.entry(channel))) for channel, term in enumerate(self.terms)]
         if len(formulas) == 1:
             return f"output = {formulas[0]}"
         return "; ".join(f"channel {channel} = {formula}" for channel, formula in enumerate(formulas))
 
     def build(self) -> "nn.Module":
         """Build the module: shape (N, C, ...) to (N, C, ...), without parameters and without a trace in its state."""
-        from p3d_regression.scaling.modules import Rescale
+        from p3d_regression.scaling.modules import FollowRaw, Rescale
 
-        return Rescale(**self.plain)
+        if self.follows_raw:
+            return FollowRaw(self.terms)
+        return Rescale([n.mean for n in self.sizes], [n.std for n in self.sizes])
 
 
-def _formula(numbers: Numbers, activation: str) -> str:
+def _size(term: Term) -> Numbers:
+    if isinstance(term, Numbers):
+        return term
+    assert term.line is not None, "nothing was measured"
+    return Numbers(term.line.intercept, term.line.scale * (term.line.spread or 1.0))
+
+
+def _formula(numbers: Term, activation: str) -> str:
     activation = "x" if activation == "none" else activation
+    if isinstance(numbers, Follow):
+        assert numbers.line is not None
+        line = numbers.line
+        raw = "raw" if numbers.in_channel == 0 else f"raw channel {numbers.in_channel}"
+        level = raw if numbers.kind == "residual" else f"mean({raw} patch)"
+        intercept = "" if line.intercept == 0 else f"{_written(line.intercept)} + "
+        return f"{intercept}{_written(line.slope)} * {level} + {_written(line.scale)} * std({raw} patch) * {activation}"
     if numbers == IDENTITY:
         return activation
     mean = "" if numbers.mean == 0 else f"{_written(numbers.mean)} + "
@@ -64,26 +95,29 @@ def _written(number: float) -> str:
     return f"{number:.9g}"
 
 
-def scaling_of(spec: Spec, final: "FinalActivation", measured: Sequence[Numbers] | None = None) -> TargetScaling | None:
+def scaling_of(spec: Spec, final: "FinalActivation", measured: Sequence[Term] | None = None) -> TargetScaling | None:
     """Return the scaling of a model with a final activation; None if no channel is scaled.
 
     Args:
         spec: of the config.
         final: the model's final activation.
-        measured: mean and standard deviation of the labels of each channel, for those that ``spec`` leaves open.
+        measured: mean and standard deviation of the labels of each channel, or the line from the raw volume, for those
+            that ``spec`` leaves open.
 
     Raises:
         ConfigError: the final activation cannot be scaled.
     """
     check(spec, final)
-    numbers = []
+    terms: list[Term] = []
     for channel, term in enumerate(spec.terms):
+        found = measured[channel] if measured is not None else term
         if term is None:
-            assert measured is not None, "nothing was measured"
-            offset = 0.0 if is_bounded_by_zero(final.ranges[channel]) else measured[channel].mean
-            term = Numbers(offset, measured[channel].std)
-        numbers.append(term)
-    return None if set(numbers) == {IDENTITY} else TargetScaling(tuple(numbers))
+            assert isinstance(found, Numbers), "nothing was measured"
+            term = Numbers(0.0 if is_bounded_by_zero(final.ranges[channel]) else found.mean, found.std)
+        elif isinstance(term, Follow) and isinstance(found, Follow):
+            term = found
+        terms.append(term)
+    return None if set(terms) == {IDENTITY} else TargetScaling(tuple(terms))
 
 
 def restored(plain: Any, final: "FinalActivation") -> TargetScaling:
@@ -126,10 +160,16 @@ def check(spec: Spec, final: "FinalActivation") -> None:
         where = "" if final.channels == 1 else f" (output channel {channel})"
         if term == IDENTITY:
             continue
+        if isinstance(term, Follow) and (interval != REAL_LINE or entry.component.over_channels):
+            why = (
+                f"{term.kind} adds the level of the raw volume to the output{where}, which {entry} bounds: the bound "
+                "would move. For unbounded values write final_activation: none."
+            )
+            raise ConfigError(PLACE, why, _scaling_the_others(spec, final))
         if obstacle := _obstacle(final, channel):
             why = f"{entry}{where} {obstacle}. For unbounded values write final_activation: none."
             raise ConfigError(PLACE, why, _scaling_the_others(spec, final))
-        if term is not None and term.mean != 0 and is_bounded_by_zero(interval):
+        if isinstance(term, Numbers) and term.mean != 0 and is_bounded_by_zero(interval):
             why = f"the mean {term.mean:g}{where} would move the bound of {entry}, whose range is {interval}"
             why = f"{why}: only std scales it. For unbounded values write final_activation: none."
             raise ConfigError(PLACE, why, _scaling_the_others(spec, final))
@@ -150,10 +190,12 @@ def _obstacle(final: "FinalActivation", channel: int) -> str:
 
 def _scaling_the_others(spec: Spec, final: "FinalActivation") -> Fix:
     """Scale what can be scaled."""
-    terms = list(spec.terms)
+    terms: list[Term | None] = list(spec.terms)
     for channel, term in enumerate(terms):
         if _obstacle(final, channel):
             terms[channel] = IDENTITY
-        elif term is not None and is_bounded_by_zero(final.ranges[channel]):
+        elif isinstance(term, Numbers) and is_bounded_by_zero(final.ranges[channel]):
             terms[channel] = Numbers(0.0, term.std)
+        elif isinstance(term, Follow) and is_bounded_by_zero(final.ranges[channel]):
+            terms[channel] = None
     return delete(PLACE) if set(terms) == {IDENTITY} else write(PLACE, Spec(tuple(terms)).plain)

@@ -4,17 +4,23 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from p3d_regression.activations.spec import KEY as ACTIVATION
 from p3d_regression.errors import ConfigError
-from p3d_regression.fix import delete
-from p3d_regression.labels.scan import Statistics, VolumeError, scan
+from p3d_regression.fix import NO_FIX, advise, delete, write
+from p3d_regression.labels.linear import Pairs, RawAndLabels
+from p3d_regression.labels.moments import Moments
+from p3d_regression.labels.scan import Statistics, VolumeError, moments_of, scan
 from p3d_regression.model.memory import Memory
 from p3d_regression.model.unet import is_attached, memory_of
+from p3d_regression.scaling.line import line_of
 from p3d_regression.scaling.measured import check_variances, numbers_of
-from p3d_regression.scaling.spec import KEY, PLACE, Numbers, check_company
+from p3d_regression.scaling.spec import IDENTITY, KEY, PLACE, Follow, Numbers, Spec, Term, check_company, single
 from p3d_regression.scaling.target import scaling_of, spec_for
+from p3d_regression.text import as_yaml
 from p3d_regression.training.plan import Plan
-from p3d_regression.upstream import datasets
+from p3d_regression.upstream import datasets, transforms
 from p3d_regression.upstream.log import console, say
 
 #: Share of the gradient below which a channel is hardly learnt.
@@ -47,15 +53,112 @@ def with_numbers(config: Mapping[str, Any], plan: Plan) -> Mapping[str, Any]:
     if reason := plan.units_differ(channels):
         raise ConfigError(
             PLACE,
-            f"standardize needs a loss that compares outputs and labels in one unit; {reason}. Numbers, "
+            f"{as_yaml(spec.plain)} needs a loss that compares outputs and labels in one unit; {reason}. Numbers, "
             "{mean: ..., std: ...}, can be used with any loss.",
             delete(PLACE),
         )
-    scaling = scaling_of(spec, final, _measured(config, plan, channels))
+    measured: list[Term] = [*_standardized(config, plan, channels)] if None in spec.terms else [IDENTITY] * channels
+    if spec.follows_raw:
+        measured = _following(config, plan, spec, measured)
+    scaling = scaling_of(spec, final, measured)
     return config if scaling is None else {**config, "model": {**model, KEY: scaling.plain}}
 
 
-def _measured(config: Mapping[str, Any], plan: Plan, channels: int) -> list[Numbers]:
+def _following(config: Mapping[str, Any], plan: Plan, spec: Spec, others: list[Term]) -> list[Term]:
+    """The terms of the channels that follow the raw volume, measured; the others as they are."""
+    start = time.monotonic()
+    check_raw_transforms(config)
+    say(f"target scaling: measuring raw volumes and labels of loaders.train for {PLACE}: {as_yaml(spec.plain)} ...")
+    try:
+        found, stored = follow(config, plan, spec)
+    except ConfigError:
+        raise
+    except Exception as error:
+        said = error if isinstance(error, VolumeError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(PLACE, f"needs to read the volumes of loaders.train, and cannot: {said}") from error
+    terms = [
+        line_of(term, found[channel], stored[channel], "loaders.train") if isinstance(term, Follow) else other
+        for channel, (term, other) in enumerate(zip(spec.terms, others, strict=True))
+    ]
+    say(f"target scaling: loaders.train measured in {time.monotonic() - start:.1f} s")
+    return terms
+
+
+def follow(
+    config: Mapping[str, Any], plan: Plan, spec: Spec, most: int | None = None
+) -> tuple[dict[int, RawAndLabels], dict[int, Pairs]]:
+    """Look at raw volumes and labels of the training, for each output channel that follows the raw volume.
+
+    Args:
+        config: of the training.
+        plan: of the same.
+        spec: of its target scaling.
+        most: patches that are looked at; None for all.
+
+    Raises:
+        ConfigError: the volumes do not have the channels.
+    """
+    following = {channel: term for channel, term in enumerate(spec.terms) if isinstance(term, Follow)}
+    found = {channel: RawAndLabels() for channel in following}
+    stored = {channel: Pairs() for channel in following}
+    targets = plan.targets(len(spec.terms))
+    for patch in datasets.shown(config["loaders"], "train", most):
+        raw, calm, label = (channels_first(part) for part in (patch.raw, patch.calm, patch.label))
+        for channel, term in following.items():
+            target, is_variance = targets[channel]
+            if is_variance:
+                message = f"output channel {channel} predicts a variance, which does not follow the raw volume."
+                raise ConfigError(PLACE, message, write(f"{PLACE}[{channel}]", "standardize"))
+            if term.in_channel >= len(raw) or target >= len(label):
+                message = f"raw volumes have {len(raw)} channel(s) and labels {len(label)}."
+                raise ConfigError(PLACE, message, advise("correct in_channel, model.out_channels or the volumes"))
+            counts = None if plan.mask is None else plan.mask.of_array(label[target])
+            found[channel].add(raw[term.in_channel], label[target], counts)
+            if patch.stored is not None:
+                seen = calm[term.in_channel].astype(np.float64)
+                file = channels_first(patch.stored)[term.in_channel].astype(np.float64)
+                if seen.shape == file.shape and np.isfinite(seen).all() and np.isfinite(file).all():
+                    stored[channel].merge(Pairs.of(seen, file))
+    return found, stored
+
+
+def channels_first(patch: Any) -> Any:
+    """A patch of shape (D, H, W) as (1, D, H, W)."""
+    return patch[None] if patch.ndim == 3 else patch
+
+
+def check_raw_transforms(config: Mapping[str, Any]) -> None:
+    """Refuse transforms that take from each raw patch or volume what the output is to follow.
+
+    Raises:
+        ConfigError: a raw transform scales by statistics; the fix has fixed numbers in their place.
+    """
+    loaders = config["loaders"]
+    steps = [
+        (f"loaders.{phase}.transformer.raw[{index}]", step)
+        for phase in ("train", "val")
+        for index, step in enumerate(loaders[phase]["transformer"]["raw"])
+        if isinstance(step, Mapping) and transforms.by_statistics(step)
+    ]
+    if not steps:
+        return
+    moments = Moments()
+    for path in datasets.files(loaders["train"]) if datasets.is_hdf5(loaders) else ():
+        moments.merge(moments_of(datasets.stored_volume(path, loaders.get("raw_internal_path", "raw")), lambda n: None))
+    key, step = steps[0]
+    of = "each volume" if loaders.get("global_normalization") and step["name"] == "Standardize" else "each patch"
+    message = f"{step['name']} scales by the statistics of {of}: the level that the output is to follow is lost."
+    is_known = moments.finite > 0 and moments.std > 0
+    numbers = {"mean": single(moments.mean), "std": single(moments.std)} if is_known else {"mean": 0.0, "std": 1.0}
+    note = "" if is_known else "with the mean and std of your raw volumes"
+    fix = NO_FIX
+    for place, step in steps:
+        is_tensor = step["name"] == "ToTensor"
+        fix += write(place, {**step, "normalize": False} if is_tensor else {"name": "Standardize", **numbers}, note)
+    raise ConfigError(key, message, fix)
+
+
+def _standardized(config: Mapping[str, Any], plan: Plan, channels: int) -> list[Numbers]:
     start = time.monotonic()
     statistics = Statistics()
     say(f"target scaling: measuring the labels of loaders.train for {PLACE}: standardize ...")

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -106,6 +106,64 @@ def patches_of(volume: Volume, raw_key: str, label_key: str) -> list[Callable[[]
         return read
 
     return [reader(patch) for patch in volume.patches]
+
+
+class Shown(NamedTuple):
+    """A patch of a training.
+
+    Attributes:
+        raw: as the network is given it, shape (C, D, H, W).
+        label: as the loss is given it.
+        calm: the raw values without random transforms.
+        stored: the same voxels of the file; None where a dataset class of a third party does not tell.
+    """
+
+    raw: Array
+    label: Array
+    calm: Array
+    stored: Array | None
+
+
+def shown(loaders: Mapping[str, Any], phase: str, most: int | None = None) -> Iterator[Shown]:
+    """The patches of a phase as a training is shown them, one by one.
+
+    Random transforms that move voxels are left out, since raw volume and labels move together. Others, such as noise,
+    draw once.
+
+    Args:
+        loaders: the section of the config.
+        phase: ``train`` or ``val``.
+        most: patches, evenly spread over all of them; None for all.
+
+    Raises:
+        Exception: whatever upstream, h5py or a third party's dataset has to say against the data.
+    """
+    streams = can_stream(loaders)
+    config = copy.deepcopy(dict(loaders)) | {"random_scale": None}
+    transformer = config[phase]["transformer"]
+    raw = [transforms.centred(step) for step in transformer["raw"] if not transforms.moves(step)]
+    label = [transforms.centred(step) for step in transformer["label"] if not transforms.is_random(step)]
+    config[phase]["transformer"] = {"raw": raw, "label": label}
+    calm = copy.deepcopy(config)
+    calm[phase]["transformer"]["raw"] = [step for step in raw if not transforms.is_random(step)]
+    datasets = _create(config, phase, streams=streams)
+    others = datasets if calm == config else _create(calm, phase, streams=streams)
+    places = [(number, index) for number, dataset in enumerate(datasets) for index in range(len(dataset))]
+    chosen = np.unique(np.linspace(0, len(places) - 1, min(len(places), most or len(places))).astype(int))
+    with _same_random_numbers():
+        for number, index in (places[at] for at in chosen):
+            with introspection.quiet():
+                yield _shown(datasets[number], others[number], index, streams=streams)
+
+
+def _shown(dataset: Any, other: Any, index: int, *, streams: bool) -> Shown:
+    if not streams:
+        raw, label = (np.asarray(part) for part in dataset[index][:2])
+        return Shown(raw, label, raw if other is dataset else np.asarray(other[index][0]), None)
+    stored = np.asarray(dataset.get_raw_patch(dataset.raw_slices[index]))
+    raw = np.asarray(dataset.raw_transform(stored))
+    label = np.asarray(dataset.label_transform(dataset.get_label_patch(dataset.label_slices[index])))
+    return Shown(raw, label, raw if other is dataset else np.asarray(other.raw_transform(stored)), stored)
 
 
 def _opener(path: str, key: str) -> Opened:

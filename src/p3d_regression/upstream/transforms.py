@@ -46,10 +46,28 @@ def takes_statistics(step: Mapping[str, Any]) -> bool:
     return any(step.get(name) is None for name in statistics)
 
 
+def moves(step: Mapping[str, Any]) -> bool:
+    """Whether a transform, as a config names it, moves voxels at random."""
+    return step.get("name") in (*_RANDOM, "ElasticDeformation")
+
+
 def scales(step: Mapping[str, Any]) -> bool:
     """Whether a transform, as a config names it, gives values other units."""
     names = ("Standardize", "Normalize", "PercentileNormalizer")
     return step.get("name") in names or (step.get("name") == "ToTensor" and bool(step.get("normalize")))
+
+
+def by_statistics(step: Mapping[str, Any]) -> bool:
+    """Whether a transform, as a config names it, scales each patch or volume by its own statistics."""
+    match step.get("name"):
+        case "Standardize":
+            return step.get("mean") is None or step.get("std") is None
+        case "Normalize":
+            return step.get("min_value") is None or step.get("max_value") is None
+        case "ToTensor":
+            return bool(step.get("normalize"))
+        case name:
+            return name == "PercentileNormalizer"
 
 
 def centred(step: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -167,7 +167,7 @@ def _far(view: View, labels: list[Moments], measured: list[Numbers]) -> dict[int
     found = {}
     for channel, (index, is_variance) in enumerate(view.plan.targets(channels)):
         own = given[channel]
-        if is_variance or own is None or not _can_be_scaled(view, channel, measured):
+        if is_variance or not isinstance(own, Numbers) or not _can_be_scaled(view, channel, measured):
             continue
         mean, std = labels[index].mean, labels[index].std
         offset = 0.0 if is_bounded_by_zero(view.last_layer.ranges[channel]) else (mean - own.mean) / own.std
@@ -194,7 +194,7 @@ def _standardized(view: View, far: dict[int, str]) -> str | list[object]:
     """The value of the key that standardizes some channels and keeps the scaling of the others."""
     terms = view.scaling.terms if view.scaling else (IDENTITY,) * (view.out_channels or 1)
     values: list[object] = [
-        "standardize" if channel in far else "none" if own in (None, IDENTITY) else {"mean": own.mean, "std": own.std}
+        "standardize" if channel in far else "none" if own is None else Spec((own,)).plain
         for channel, own in enumerate(terms)
     ]
     return "standardize" if len(far) == len(values) else values
