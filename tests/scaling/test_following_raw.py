@@ -58,11 +58,9 @@ class TestForms:
         assert not parse({"name": "patch", **GIVEN, "spread": 2.0}, 1).is_measured
 
     @pytest.mark.parametrize(
-        ("channels", "in_channels", "wanted"), [(2, 1, (0, 0)), (3, 3, (0, 1, 2)), (2, None, (0, 1))]
+        ("channels", "in_channels", "wanted"), [(2, 1, [0, 0]), (3, 3, [0, 1, 2]), (2, None, [0, 1])]
     )
-    def test_channels_that_belong_together(
-        self, channels: int, in_channels: int | None, wanted: tuple[int, ...]
-    ) -> None:
+    def test_channels_that_belong_together(self, channels: int, in_channels: int | None, wanted: list[int]) -> None:
         terms = parse("residual", channels, in_channels).terms
         assert [term.in_channel for term in terms if isinstance(term, Follow)] == wanted
 
