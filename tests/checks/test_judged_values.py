@@ -161,14 +161,24 @@ class TestBrightness:
             config["loaders"][phase]["slice_builder"] |= {"patch_shape": [2, 64, 64], "stride_shape": [1, 64, 32]}
         return config
 
-    @pytest.mark.parametrize("order", ["gcr", "gcl"])
+    @pytest.mark.parametrize("order", ["gcr", "cgl"])
     def test_denoising_where_the_level_falls(self, tmp_path: Path, order: str) -> None:
         clean = self.LEVEL * (1 + 0.02 * self.DETAIL)
         noisy = clean + np.random.default_rng(0).normal(size=clean.shape) * 20
         config = self.config(tmp_path, noisy, clean, order)
-        fixed = found(config, tmp_path / "a.yml")["P3D516"].fix.applied_to(config)
-        assert fixed["model"]["layer_order"] == "cr"
-        assert "P3D516" not in found(fixed, tmp_path / "b.yml")
+        standardised = found(config, tmp_path / "a.yml")["P3D516"]
+        assert standardised.key == "loaders.train.transformer.raw[0]"
+        fixed = standardised.fix.applied_to(config)
+        assert fixed["model"]["target_scaling"] == "residual"
+        assert {"P3D516", "P3D705"}.isdisjoint(found(fixed, tmp_path / "b.yml"))
+        del fixed["model"]["target_scaling"]
+        blind = found(fixed, tmp_path / "c.yml")["P3D516"]
+        assert blind.key == "model.layer_order"
+        fixed = blind.fix.applied_to(fixed)
+        assert fixed["model"]["target_scaling"] == "residual"
+        assert "P3D516" not in found(fixed, tmp_path / "d.yml")
+        fixed["model"] |= {"final_activation": "softplus", "target_scaling": "none"}
+        assert found(fixed, tmp_path / "e.yml")["P3D516"].fix.changes[0].value == "cr"
 
     def test_density_of_two_materials(self, tmp_path: Path) -> None:
         units = np.where(np.arange(8)[:, None, None] < 4, -800.0, 40.0) + 30 * self.DETAIL

@@ -19,6 +19,8 @@ from p3d_regression.model.unet import note_contract
 from support.checks import merged
 from support.lab import prediction_config, training_config, write_config, write_volumes
 
+FOLLOWING = {"name": "residual", "intercept": 0.0, "slope": 1.0, "scale": 1.0}
+
 OWN = [rule for chapter in CHAPTERS.values() for rule in chapter]
 
 
@@ -59,6 +61,7 @@ def write_rule_data(directory: Path) -> Path:
     _write_checkpoint(directory / "wide", {"f_maps": [16, 32]})
     _write_checkpoint(directory / "leaky", {"layer_order": "gcl"}, with_contract=True)
     _write_checkpoint(directory / "retrained", {})
+    _write_checkpoint(directory / "following", {"target_scaling": FOLLOWING}, with_contract=True)
     for run, groups in {"first": 4, "second": 8}.items():
         (directory / "retrained" / "logs" / run).mkdir(parents=True)
         trained["model"]["num_groups"] = groups

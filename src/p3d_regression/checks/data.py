@@ -6,10 +6,12 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from p3d_regression.errors import ConfigError
 from p3d_regression.labels.floor import Bound, Limit
 from p3d_regression.labels.levels import Clipping, Directions, Levels
 from p3d_regression.labels.moments import Moments
 from p3d_regression.labels.scan import Statistics
+from p3d_regression.training.scaling import Lines
 
 
 def is_shape(value: object, least: int = 1) -> TypeGuard[list[int]]:
@@ -75,7 +77,9 @@ class Phase:
         limits: of the loss and the metric, by name: the best value on these labels.
         failure: error of pytorch-3dunet or HDF5 when the data were read.
         broken_transforms: keys of transforms that fail on a patch, and their errors.
-        levels: of raw patches and their labels; None if they were not looked at, as with the next two.
+        levels: of raw patches and their labels; None if they were not looked at, as with the next three.
+        lines: through raw values and labels; None also where it is not clear which channels belong together.
+        lines_error: why there are none.
         directions: of the labels.
         clipping: of the labels by their transforms; None also where these do not look at single voxels.
         changed_by_cast: whether labels are cast to a type that cannot hold them; known in a regression.
@@ -91,6 +95,8 @@ class Phase:
     broken_transforms: list[tuple[str, str]] = field(default_factory=list)
     changed_by_cast: bool = False
     levels: Levels | None = None
+    lines: Lines | None = None
+    lines_error: ConfigError | None = None
     directions: Directions | None = None
     clipping: Clipping | None = None
     _bounds: dict[str, Bound] | None = None

@@ -11,10 +11,14 @@ import numpy as np
 
 from p3d_regression.checks.data import FileLayout, Phase, Stored, is_shape
 from p3d_regression.checks.view import View
+from p3d_regression.errors import ConfigError
 from p3d_regression.labels.floor import SQUARED, Limit, LossLimit, VoxelLoss
-from p3d_regression.labels.levels import Clipping, Directions, Levels, Observer, observe
+from p3d_regression.labels.levels import MOST_PATCHES, Clipping, Directions, Levels
 from p3d_regression.labels.psnr import PsnrLimit
 from p3d_regression.labels.scan import Statistics, Volume, VolumeError, moments_of, scan
+from p3d_regression.scaling.spec import IDENTITY, Spec, spec_of
+from p3d_regression.scaling.spec import KEY as SCALING
+from p3d_regression.training.scaling import Lines
 from p3d_regression.upstream import datasets
 
 
@@ -144,7 +148,7 @@ def _read(view: View, name: str, phase: Phase, progress: Progress) -> None:
         _drop_limits_of_other_channels(view, phase)
         if volumes and view.mode == "train" and view.is_regression:
             if name == "train" and phase.is_hdf5 and datasets.can_stream(view.section("loaders")):
-                _observe(phase, volumes)
+                _observe(view, phase, volumes)
             phase.changed_by_cast = datasets.changed_by_cast(view.section("loaders"), name)
         for layout in phase.files:
             _read_raw(layout, phase.raw_path, progress)
@@ -156,13 +160,40 @@ def _read(view: View, name: str, phase: Phase, progress: Progress) -> None:
         phase.failure, phase.statistics, phase.limits = _first_line(error), None, {}
 
 
-def _observe(phase: Phase, volumes: Sequence[Volume]) -> None:
+def _observe(view: View, phase: Phase, volumes: Sequence[Volume]) -> None:
+    """Look at some patches."""
     phase.levels, phase.directions = Levels(), Directions()
-    observers: list[Observer] = [phase.levels, phase.directions]
-    if all(volume.voxelwise for volume in volumes):
-        phase.clipping = Clipping()
-        observers.append(phase.clipping)
-    observe([r for v in volumes for r in datasets.patches_of(v, phase.raw_path, phase.label_path)], observers)
+    phase.clipping = Clipping() if all(volume.voxelwise for volume in volumes) else None
+    spec = _following(view)
+    phase.lines = Lines(view.plan, spec) if spec is not None else None
+    for patch in datasets.shown(view.section("loaders"), "train", MOST_PATCHES):
+        if patch.stored is not None and patch.stored_label is not None:
+            phase.levels.add(patch.stored, patch.raw, patch.label)
+            if phase.clipping is not None:
+                phase.clipping.add(patch.stored_label, patch.label)
+        phase.directions.add(patch.label)
+        if phase.lines is not None:
+            try:
+                phase.lines.add(patch)
+            except ConfigError as error:
+                phase.lines_error, phase.lines = error, None
+
+
+def _following(view: View) -> Spec | None:
+    """Output channels that follow the raw volume, or could."""
+    if view.out_channels is None or view.final_error or view.scaling_error or view.plan_error:
+        return None
+    if view.scaling is not None and view.scaling.follows_raw:
+        return view.scaling
+    try:
+        spec = spec_of({**view.model, SCALING: "residual"}, view.out_channels)
+    except ConfigError:
+        return None  # it is not clear which channels belong together
+    if spec is None:
+        return None
+    targets = view.plan.targets(view.out_channels)
+    terms = [IDENTITY if is_variance else term for term, (_, is_variance) in zip(spec.terms, targets, strict=True)]
+    return Spec(tuple(terms))
 
 
 def _label_volumes(view: View, name: str, phase: Phase) -> list[Volume]:

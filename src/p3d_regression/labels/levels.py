@@ -1,8 +1,6 @@
 """What some patches tell that no voxel tells alone: levels, directions, and what transforms make of values."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -17,34 +15,59 @@ class Levels:
     """Patches of one channel, each with the mean of its raw values and the mean and variance of its labels.
 
     Attributes:
-        raw, label: means, in the units of the files.
+        stored: mean and standard deviation of the raw values of the file.
+        seen: the same, as the network is given them.
+        label: means.
         within: variances of the labels of a patch.
     """
 
-    raw: list[float] = field(default_factory=list)
+    stored: list[tuple[float, float]] = field(default_factory=list)
+    seen: list[tuple[float, float]] = field(default_factory=list)
     label: list[float] = field(default_factory=list)
     within: list[float] = field(default_factory=list)
 
-    def add(self, raw: Array, label: Array, seen: Array) -> None:
+    def add(self, stored: Array, seen: Array, label: Array) -> None:
         """Take in a patch; one with values that are not finite says nothing."""
-        values = raw.astype(np.float64), label.astype(np.float64)
+        values = [part.astype(np.float64) for part in (stored, seen, label)]
         if all(np.isfinite(part).all() for part in values):
-            self.raw.append(float(values[0].mean()))
-            self.label.append(float(values[1].mean()))
-            self.within.append(float(values[1].var()))
+            self.stored.append((float(values[0].mean()), float(values[0].std())))
+            self.seen.append((float(values[1].mean()), float(values[1].std())))
+            self.label.append(float(values[2].mean()))
+            self.within.append(float(values[2].var()))
 
     @property
     def share(self) -> float:
         """Of the variance of the labels, what lies between patches and not within them; 0 for few patches."""
         between, within = float(np.var(self.label)) if self.label else 0.0, float(np.mean(self.within or [0.0]))
-        return between / (between + within) if len(self.label) >= 4 and between > 0 else 0.0
+        return between / (between + within) if len(self.label) >= _LEAST_PATCHES and between > 0 else 0.0
 
     @property
     def explained(self) -> float:
-        """Of the variance between patches, what a line through the means of the raw patches explains."""
-        if len(self.raw) < 4 or np.ptp(self.raw) == 0 or np.ptp(self.label) == 0:
-            return 0.0
-        return float(np.corrcoef(self.raw, self.label)[0, 1] ** 2)
+        """Of the variance between patches, what mean and spread of the raw values of the file explain."""
+        return _explained(self.stored, self.label)
+
+    @property
+    def left_by_transforms(self) -> float:
+        """The same of the raw values that the network is given."""
+        return _explained(self.seen, self.label)
+
+
+#: Two numbers explain fewer patches by chance.
+_LEAST_PATCHES = 4
+
+
+def _explained(raw: list[tuple[float, float]], label: list[float]) -> float:
+    if len(raw) < _LEAST_PATCHES or np.ptp(label) == 0:
+        return 0.0
+    means, stds = np.array(raw).T
+    # with few patches the mean alone: of two numbers, one would fit by chance
+    columns = [means] if len(raw) < 5 * _LEAST_PATCHES else [means, stds]
+    columns = [column - column.mean() for column in columns if np.ptp(column) > 1e-6 * (np.abs(column).max() or 1)]
+    if not columns:
+        return 0.0
+    wanted = np.array(label) - np.mean(label)
+    found = np.linalg.lstsq(np.stack(columns, 1), wanted, rcond=None)[0]
+    return 1 - float(np.var(wanted - np.stack(columns, 1) @ found) / np.var(wanted))
 
 
 @dataclass
@@ -55,7 +78,7 @@ class Directions:
     units: int = 0
     zeros: int = 0
 
-    def add(self, raw: Array, label: Array, seen: Array) -> None:
+    def add(self, label: Array) -> None:
         """Take in a patch."""
         if label.ndim == 4 and label.shape[0] > 1:
             lengths = np.linalg.norm(label.astype(np.float64), axis=0)
@@ -104,11 +127,11 @@ class Clipping:
     low: float = np.inf
     high: float = -np.inf
 
-    def add(self, raw: Array, label: Array, seen: Array) -> None:
-        """Take in a patch, whose labels are transformed voxel by voxel."""
-        if label.size != seen.size:
+    def add(self, stored: Array, seen: Array) -> None:
+        """Take in the labels of a patch, of the file and transformed voxel by voxel."""
+        if stored.size != seen.size:
             return
-        stored, values = label.ravel().astype(np.float64), seen.ravel().astype(np.float64)
+        stored, values = stored.ravel().astype(np.float64), seen.ravel().astype(np.float64)
         good = np.isfinite(stored) & np.isfinite(values)
         if not good.any():
             return
@@ -124,23 +147,3 @@ class Clipping:
         spread = self.high - self.low
         cut = sum(bound.count for bound in (self.above, self.below) if bound.high - bound.low > 1e-6 * spread)
         return cut / self.voxels if self.voxels and spread > 0 else 0.0
-
-
-class Observer(Protocol):
-    """Follows some patches."""
-
-    def add(self, raw: Array, label: Array, seen: Array) -> None:
-        """Take in a patch: raw values and labels of the file, and the labels as the loss sees them."""
-
-
-def observe(patches: Sequence[Callable[[], tuple[Array, Array, Array]]], observers: Sequence[Observer]) -> None:
-    """Look at some patches, evenly spread over all of them.
-
-    Args:
-        patches: each returns raw values and labels of one patch, and the transformed labels.
-        observers: get each of them.
-    """
-    for index in np.unique(np.linspace(0, len(patches) - 1, min(len(patches), MOST_PATCHES)).astype(int)):
-        parts = patches[index]()
-        for observer in observers:
-            observer.add(*parts)

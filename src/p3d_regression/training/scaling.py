@@ -1,14 +1,15 @@
 """Target scaling in a training: labels are measured before the model is built, gradients are of standardised size."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from p3d_regression.activations.spec import KEY as ACTIVATION
 from p3d_regression.errors import ConfigError
-from p3d_regression.fix import NO_FIX, advise, delete, write
+from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
 from p3d_regression.labels.linear import Pairs, RawAndLabels
 from p3d_regression.labels.moments import Moments
 from p3d_regression.labels.scan import Statistics, VolumeError, moments_of, scan
@@ -70,56 +71,81 @@ def _following(config: Mapping[str, Any], plan: Plan, spec: Spec, others: list[T
     check_raw_transforms(config)
     say(f"target scaling: measuring raw volumes and labels of loaders.train for {PLACE}: {as_yaml(spec.plain)} ...")
     try:
-        found, stored = follow(config, plan, spec)
+        lines = Lines(plan, spec)
+        for patch in datasets.shown(config["loaders"], "train"):
+            lines.add(patch)
     except ConfigError:
         raise
     except Exception as error:
         said = error if isinstance(error, VolumeError) else f"{type(error).__name__}: {error}"
         raise ConfigError(PLACE, f"needs to read the volumes of loaders.train, and cannot: {said}") from error
     terms = [
-        line_of(term, found[channel], stored[channel], "loaders.train") if isinstance(term, Follow) else other
+        lines.term(channel) if isinstance(term, Follow) else other
         for channel, (term, other) in enumerate(zip(spec.terms, others, strict=True))
     ]
     say(f"target scaling: loaders.train measured in {time.monotonic() - start:.1f} s")
     return terms
 
 
-def follow(
-    config: Mapping[str, Any], plan: Plan, spec: Spec, most: int | None = None
-) -> tuple[dict[int, RawAndLabels], dict[int, Pairs]]:
-    """Look at raw volumes and labels of the training, for each output channel that follows the raw volume.
+@dataclass
+class Lines:
+    """Raw volumes and labels of a training, for each output channel that follows the raw volume.
 
-    Args:
-        config: of the training.
-        plan: of the same.
+    Attributes:
+        plan: of the training.
         spec: of its target scaling.
-        most: patches that are looked at; None for all.
-
-    Raises:
-        ConfigError: the volumes do not have the channels.
+        found: by output channel, raw values and labels as the training is shown them.
+        stored: by output channel, the same raw values and those of the file.
     """
-    following = {channel: term for channel, term in enumerate(spec.terms) if isinstance(term, Follow)}
-    found = {channel: RawAndLabels() for channel in following}
-    stored = {channel: Pairs() for channel in following}
-    targets = plan.targets(len(spec.terms))
-    for patch in datasets.shown(config["loaders"], "train", most):
+
+    plan: Plan
+    spec: Spec
+    found: dict[int, RawAndLabels] = field(default_factory=dict)
+    stored: dict[int, Pairs] = field(default_factory=dict)
+
+    def add(self, patch: datasets.Shown) -> None:
+        """Take in a patch.
+
+        Raises:
+            ConfigError: it does not have the channels.
+        """
         raw, calm, label = (channels_first(part) for part in (patch.raw, patch.calm, patch.label))
-        for channel, term in following.items():
+        targets = self.plan.targets(len(self.spec.terms))
+        for channel, term in enumerate(self.spec.terms):
+            if not isinstance(term, Follow):
+                continue
             target, is_variance = targets[channel]
             if is_variance:
                 message = f"output channel {channel} predicts a variance, which does not follow the raw volume."
-                raise ConfigError(PLACE, message, write(f"{PLACE}[{channel}]", "standardize"))
+                raise ConfigError(PLACE, message, _standardizing(self.spec, channel))
             if term.in_channel >= len(raw) or target >= len(label):
                 message = f"raw volumes have {len(raw)} channel(s) and labels {len(label)}."
                 raise ConfigError(PLACE, message, advise("correct in_channel, model.out_channels or the volumes"))
-            counts = None if plan.mask is None else plan.mask.of_array(label[target])
-            found[channel].add(raw[term.in_channel], label[target], counts)
+            counts = None if self.plan.mask is None else self.plan.mask.of_array(label[target])
+            self.found.setdefault(channel, RawAndLabels()).add(raw[term.in_channel], label[target], counts)
+            pairs = self.stored.setdefault(channel, Pairs())
             if patch.stored is not None:
                 seen = calm[term.in_channel].astype(np.float64)
                 file = channels_first(patch.stored)[term.in_channel].astype(np.float64)
                 if seen.shape == file.shape and np.isfinite(seen).all() and np.isfinite(file).all():
-                    stored[channel].merge(Pairs.of(seen, file))
-    return found, stored
+                    pairs.merge(Pairs.of(seen, file))
+
+    def term(self, channel: int) -> Follow:
+        """The term of a channel with its numbers.
+
+        Raises:
+            ConfigError: the raw volume does not tell the labels.
+        """
+        term = self.spec.terms[channel]
+        assert isinstance(term, Follow)
+        return line_of(term, self.found[channel], self.stored[channel], "loaders.train")
+
+
+def _standardizing(spec: Spec, channel: int) -> Fix:
+    """Standardize one channel, and leave the others as they are."""
+    terms = list(spec.terms)
+    terms[channel] = None
+    return write(PLACE, Spec(tuple(terms)).plain)
 
 
 def channels_first(patch: Any) -> Any:
@@ -133,29 +159,45 @@ def check_raw_transforms(config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: a raw transform scales by statistics; the fix has fixed numbers in their place.
     """
-    loaders = config["loaders"]
-    steps = [
-        (f"loaders.{phase}.transformer.raw[{index}]", step)
-        for phase in ("train", "val")
-        for index, step in enumerate(loaders[phase]["transformer"]["raw"])
-        if isinstance(step, Mapping) and transforms.by_statistics(step)
-    ]
+    steps = list(raw_steps_by_statistics(config))
     if not steps:
         return
+    loaders = config["loaders"]
     moments = Moments()
     for path in datasets.files(loaders["train"]) if datasets.is_hdf5(loaders) else ():
         moments.merge(moments_of(datasets.stored_volume(path, loaders.get("raw_internal_path", "raw")), lambda n: None))
     key, step = steps[0]
     of = "each volume" if loaders.get("global_normalization") and step["name"] == "Standardize" else "each patch"
     message = f"{step['name']} scales by the statistics of {of}: the level that the output is to follow is lost."
-    is_known = moments.finite > 0 and moments.std > 0
-    numbers = {"mean": single(moments.mean), "std": single(moments.std)} if is_known else {"mean": 0.0, "std": 1.0}
+    raise ConfigError(key, message, fixed_numbers(config, moments))
+
+
+def raw_steps_by_statistics(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Key and arguments of the raw transforms that scale each patch or volume by its own statistics."""
+    for phase in ("train", "val"):
+        section: Any = config.get("loaders")
+        for key in (phase, "transformer", "raw"):
+            section = section.get(key) if isinstance(section, Mapping) else None
+        for index, step in enumerate(section if isinstance(section, list) else ()):
+            if isinstance(step, Mapping) and transforms.by_statistics(step):
+                yield f"loaders.{phase}.transformer.raw[{index}]", step
+
+
+def fixed_numbers(config: Mapping[str, Any], raw: Moments) -> Fix:
+    """Write numbers in place of the statistics of patches and volumes.
+
+    Args:
+        config: of the training.
+        raw: of the raw volumes of the training.
+    """
+    is_known = raw.finite > 0 and raw.std > 0
+    numbers = {"mean": single(raw.mean), "std": single(raw.std)} if is_known else {"mean": 0.0, "std": 1.0}
     note = "" if is_known else "with the mean and std of your raw volumes"
     fix = NO_FIX
-    for place, step in steps:
+    for place, step in raw_steps_by_statistics(config):
         is_tensor = step["name"] == "ToTensor"
         fix += write(place, {**step, "normalize": False} if is_tensor else {"name": "Standardize", **numbers}, note)
-    raise ConfigError(key, message, fix)
+    return fix
 
 
 def _standardized(config: Mapping[str, Any], plan: Plan, channels: int) -> list[Numbers]:

@@ -93,21 +93,6 @@ def stored_volume(path: str, key: str) -> Volume:
         )
 
 
-def patches_of(volume: Volume, raw_key: str, label_key: str) -> list[Callable[[], tuple[Array, Array, Array]]]:
-    """For each patch of the labels of a file, what reads the raw values, the labels, and the transformed labels."""
-
-    def reader(place: tuple[slice, ...]) -> Callable[[], tuple[Array, Array, Array]]:
-        def read() -> tuple[Array, Array, Array]:
-            with h5py.File(volume.path, "r") as file:
-                raw = np.asarray(file[raw_key][(..., *place[-3:])])
-                label = np.asarray(file[label_key][(..., *place[-3:])])
-                return raw, label, volume.transform(np.asarray(file[label_key][place]))
-
-        return read
-
-    return [reader(patch) for patch in volume.patches]
-
-
 class Shown(NamedTuple):
     """A patch of a training.
 
@@ -115,13 +100,14 @@ class Shown(NamedTuple):
         raw: as the network is given it, shape (C, D, H, W).
         label: as the loss is given it.
         calm: the raw values without random transforms.
-        stored: the same voxels of the file; None where a dataset class of a third party does not tell.
+        stored, stored_label: the same voxels of the file; None where a dataset class of a third party does not tell.
     """
 
     raw: Array
     label: Array
     calm: Array
-    stored: Array | None
+    stored: Array | None = None
+    stored_label: Array | None = None
 
 
 def shown(loaders: Mapping[str, Any], phase: str, most: int | None = None) -> Iterator[Shown]:
@@ -159,11 +145,12 @@ def shown(loaders: Mapping[str, Any], phase: str, most: int | None = None) -> It
 def _shown(dataset: Any, other: Any, index: int, *, streams: bool) -> Shown:
     if not streams:
         raw, label = (np.asarray(part) for part in dataset[index][:2])
-        return Shown(raw, label, raw if other is dataset else np.asarray(other[index][0]), None)
+        return Shown(raw, label, raw if other is dataset else np.asarray(other[index][0]))
     stored = np.asarray(dataset.get_raw_patch(dataset.raw_slices[index]))
-    raw = np.asarray(dataset.raw_transform(stored))
-    label = np.asarray(dataset.label_transform(dataset.get_label_patch(dataset.label_slices[index])))
-    return Shown(raw, label, raw if other is dataset else np.asarray(other.raw_transform(stored)), stored)
+    stored_label = np.asarray(dataset.get_label_patch(dataset.label_slices[index]))
+    raw, label = np.asarray(dataset.raw_transform(stored)), np.asarray(dataset.label_transform(stored_label))
+    calm = raw if other is dataset else np.asarray(other.raw_transform(stored))
+    return Shown(raw, label, calm, stored, stored_label)
 
 
 def _opener(path: str, key: str) -> Opened:

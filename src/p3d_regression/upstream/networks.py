@@ -40,6 +40,33 @@ def on_meta_device(model_config: Mapping[str, Any]) -> Any:
         return create(dict(model_config))
 
 
+def is_blind(model_config: Mapping[str, Any]) -> bool:
+    """Whether a network gives the same output for a patch that is twice as bright.
+
+    Tried on a small network with the same layers, of random weights.
+
+    Args:
+        model_config: a ``model`` section without the keys of this project.
+    """
+    import torch
+
+    create = original_of(getattr(module_of(_MODEL), "get_model", None))
+    groups, channels = model_config.get("num_groups", 8), model_config.get("in_channels", 1)
+    least = groups if isinstance(groups, int) and 0 < groups <= 64 else 8
+    small = {**model_config, "out_channels": 1, "is_segmentation": False, "f_maps": [least, 2 * least]}
+    small.pop("num_levels", None)
+    is_2d = "2D" in str(model_config.get("name"))
+    try:
+        with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = create(small).eval()
+            raw = 10 + torch.randn(1, channels, *((16, 16) if is_2d else (4, 16, 16)))
+            once, twice = network(raw), network(2 * raw)
+    except Exception:
+        return False  # another rule reports it
+    return bool((once - twice).abs().max() < 0.01 * once.std())
+
+
 def output_shape(network: Any, shape: Sequence[int], *, training: bool) -> tuple[int, ...]:
     """Shape (C, D, H, W) of the output of a network on the meta device for a sample of such a shape, one in a batch.
 

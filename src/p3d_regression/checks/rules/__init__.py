@@ -8,6 +8,7 @@ from p3d_regression.checks.rules import (
     checkpoint,
     course,
     files,
+    intensity,
     label_transforms,
     labels,
     loss,
@@ -34,7 +35,13 @@ _FAMILIES: dict[str, tuple[Family, ...]] = {
     "Loss, metric, optimizer, trainer": (loss.family, metric.family, training.family, course.family, sections.family),
     "Transforms": (transforms.family, label_transforms.family, statistics.family, augmentation.family),
     "Files and shapes": (files.family, shapes.family),
-    "Values of labels and raw volumes": (labels.family, values.family, loss_scale.family, psnr.family),
+    "Values of labels and raw volumes": (
+        labels.family,
+        values.family,
+        intensity.family,
+        loss_scale.family,
+        psnr.family,
+    ),
     "Checkpoints and prediction": (checkpoint.family, prediction.family, outputs.family),
     "Target scaling": (scaling.family,),
 }

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from p3d_regression.activations.spec import KEY
+from p3d_regression.checks.data import is_shape
 from p3d_regression.checks.rule import BOTH, PREDICT, Family
 from p3d_regression.checks.rules.files import did_you_mean, similar
 from p3d_regression.checks.view import View
@@ -190,3 +191,43 @@ def training_unclear(view: View) -> Iterator[Found]:
         model_path: retrained/best_checkpoint.pytorch
     """
     yield from (difference.found for difference in _differences(view) if not difference.is_error)
+
+
+@family.rule("P3D613", "warning", modes=PREDICT)
+def other_patch_size(view: View) -> Iterator[Found]:
+    """The output of this checkpoint follows mean and spread of the raw patch, and the network normalises each patch:
+    with patches of another size than in the training these are other numbers, and the predictions are worse. What the
+    network is given is the patch with its halo on both sides.
+
+    Example:
+        model_path: following/best_checkpoint.pytorch
+        loaders:
+          test:
+            slice_builder: {patch_shape: [8, 64, 64], stride_shape: [8, 64, 64]}
+
+    Use instead:
+        model_path: following/best_checkpoint.pytorch
+        loaders:
+          test:
+            slice_builder: {patch_shape: [4, 64, 64], stride_shape: [4, 64, 64]}
+    """
+    memory, trained = view.checkpoint_memory, view.trained
+    if memory is None or memory.scaling is None or not memory.scaling.follows_raw or trained is None:
+        return
+    place = "loaders.test.slice_builder"
+    patch, halo = view.get(f"{place}.patch_shape"), view.get(f"{place}.halo_shape") or [0, 0, 0]
+    wanted = trained.contract.patch_shape
+    if not (is_shape(patch) and is_shape(halo, least=0) and isinstance(wanted, list) and is_shape(wanted)):
+        return
+    given = [n + 2 * h for n, h in zip(patch, halo, strict=True)]
+    if given == wanted:
+        return
+    message = f"is {patch}"
+    message += f", with a halo of {halo} that makes {given}" if any(halo) else ""
+    message += f", but the network was trained on {wanted}: its output follows mean and spread of the raw patch"
+    inner = [max(1, n - 2 * h) for n, h in zip(wanted, halo, strict=True)]
+    stride = view.get(f"{place}.stride_shape")
+    fix = write(f"{place}.patch_shape", inner)
+    if is_shape(stride) and any(s > n for s, n in zip(stride, inner, strict=True)):
+        fix += write(f"{place}.stride_shape", [min(s, n) for s, n in zip(stride, inner, strict=True)])
+    yield Found(f"{place}.patch_shape", message, fix)

@@ -6,13 +6,15 @@ from p3d_regression.activations.spec import KEY as ACTIVATION
 from p3d_regression.checks.reading import compared_label_channels
 from p3d_regression.checks.rule import BOTH, Family
 from p3d_regression.checks.rules import values
+from p3d_regression.checks.rules.intensity import raw_moments
 from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import delete, write
 from p3d_regression.labels.moments import Moments
 from p3d_regression.scaling.measured import check_variances, numbers_of
-from p3d_regression.scaling.spec import IDENTITY, KEY, Numbers, Spec
+from p3d_regression.scaling.spec import IDENTITY, KEY, Follow, Numbers, Spec
 from p3d_regression.scaling.target import is_bounded_by_zero, scaling_of
+from p3d_regression.training.scaling import fixed_numbers, raw_steps_by_statistics
 
 family = Family()
 
@@ -127,6 +129,52 @@ def labels_far_from_standard(view: View) -> Iterator[Found]:
     final = view.model.get(ACTIVATION, entries if len(entries) > 1 else entries[0])
     fix = write(f"model.{ACTIVATION}", final) + write(f"model.{KEY}", _standardized(view, far))
     yield Found(f"model.{KEY}", f"the labels of train have {'; '.join(far.values())}", fix)
+
+
+@family.rule("P3D705", "error", needs="volumes")
+def raw_volume_cannot_be_followed(view: View) -> Iterator[Found]:
+    """`target_scaling: patch` and `residual` let the output follow the raw volume. That needs raw values whose level is
+    kept: `Standardize` and `Normalize` with fixed numbers, and labels that follow the raw values at all. Training stops
+    with the same message.
+
+    Example:
+        model:
+          final_activation: none
+          target_scaling: residual
+        loaders:
+          train:
+            transformer:
+              raw: [{name: Standardize}, {name: ToTensor, expand_dims: true}]
+
+    Use instead:
+        model:
+          final_activation: none
+          target_scaling: standardize
+        loaders:
+          train:
+            transformer:
+              raw: [{name: Standardize}, {name: ToTensor, expand_dims: true}]
+    """
+    phase = view.phases.get("train")
+    scaling = view.scaling
+    if phase is None or scaling is None or not scaling.is_measured or not scaling.follows_raw:
+        return
+    if view.get("trainer.resume") is not None:
+        return
+    if steps := list(raw_steps_by_statistics(view.config)):
+        key, step = steps[0]
+        message = f"{step['name']} scales each raw patch or volume by its own statistics: the output cannot follow them"
+        yield Found(key, message, fixed_numbers(view.config, raw_moments(phase)))
+        return
+    if phase.lines_error is not None:
+        yield phase.lines_error.found
+    for channel, term in enumerate(scaling.terms) if phase.lines is not None else ():
+        try:
+            if isinstance(term, Follow) and phase.lines is not None and channel in phase.lines.found:
+                phase.lines.term(channel)
+        except ConfigError as error:
+            yield error.found
+            return
 
 
 def _is_measured(view: View) -> bool:

@@ -10,7 +10,6 @@ from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import advise, write
 from p3d_regression.labels.moments import Moments
-from p3d_regression.model.contract import network_of
 from p3d_regression.upstream import transforms
 
 family = Family()
@@ -221,47 +220,6 @@ def integers_wrap(view: View) -> Iterator[Found]:
                     yield Found(f"{key}.{argument}", message, write(f"{key}.{argument}", float(number)))
                 if not transforms.is_random(step):
                     break  # what comes after it gets other numbers
-
-
-@family.rule("P3D516", "warning", needs="volumes")
-def level_not_seen(view: View) -> Iterator[Found]:
-    """With `layer_order: gcr`, the default, a GroupNorm normalises each raw patch before the first convolution: two
-    patches that differ in their brightness alone are the same to the network. That helps where only the shapes of
-    things count. Here the labels of a patch follow its brightness, as in denoising, counts, doses or densities, and
-    what follows it cannot be learned.
-
-    Example:
-        model:
-          layer_order: gcr
-        loaders:
-          raw_internal_path: level_falls
-          label_internal_path: level_falls_too
-          train:
-            slice_builder: {patch_shape: [1, 64, 64], stride_shape: [1, 64, 8], skip_shape_check: true}
-
-    Use instead:
-        model:
-          layer_order: cr
-        loaders:
-          raw_internal_path: level_falls
-          label_internal_path: level_falls_too
-          train:
-            slice_builder: {patch_shape: [1, 64, 64], stride_shape: [1, 64, 8], skip_shape_check: true}
-    """
-    order = network_of(view.model).get("layer_order")
-    levels = view.phases["train"].levels if "train" in view.phases else None
-    if levels is None or not isinstance(order, str) or "g" not in order.partition("c")[0]:
-        return
-    if view.is_regression and levels.share > _SHARE_BETWEEN and levels.explained > _EXPLAINED:
-        message = (
-            f"{order} normalises each raw patch first, so that the network cannot see its brightness, but "
-            f"{levels.share * levels.explained:.0%} of the variance of the labels follows the brightness of the patches"
-        )
-        yield Found("model.layer_order", message, write("model.layer_order", "cr"))
-
-
-#: Of the variance of the labels between patches, and of that by the brightness of the raw patches.
-_SHARE_BETWEEN, _EXPLAINED = 0.2, 0.9
 
 
 def _labels(view: View) -> dict[str, list[Moments]]:
