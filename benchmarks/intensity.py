@@ -1,16 +1,16 @@
 """Which configs learn absolute intensities: R2 on another volume, predicted patch by patch, through ``train3dunet``.
 
-    python benchmarks/intensity.py [TASK ...] [--seeds N] [--iterations N] [--patch Z Y X] [--json FILE]
+    python benchmarks/intensity.py [TASK ...] [--seeds N] [--iterations N] [--patch Z Y X]
 
 The tasks, each with a training volume and another one of the same kind:
 
 - ``level``: noise is to be removed from a volume whose level falls along Z;
 - ``brain``: noise (standard deviation 25) is to be removed from the T1 template of the demo;
-- ``counts``: counts proportional to the raw value, with another exposure in the other volume;
+- ``counts``: counts proportional to the raw value, with exposures that vary;
 - ``hounsfield``: density from Hounsfield units, by another line in soft tissue than in bone;
 - ``distance``: the distance map of the demo, which does not depend on the brightness of a patch.
 
-Each config is trained with Adam, ``f_maps: [8, 16]`` and MSELoss. ``raw`` and ``line`` are the raw volume itself and
+Each config is trained with Adam and MSELoss. ``raw`` and ``line`` are the raw volume itself and
 the best line through it.
 """
 
@@ -66,7 +66,8 @@ def brain(seed: int) -> Pair:
 
 
 def counts(seed: int) -> Pair:
-    exposure = 1.0 if seed == 0 else 2.0
+    # both exposures in the training volume, and one between them in the other
+    exposure = np.where(np.arange(SHAPE[0]) < SHAPE[0] // 2, 0.5, 2.0)[:, None, None] if seed == 0 else 1.0
     true = exposure * 20 * np.exp(0.6 * texture(seed))
     raw = 10 * np.random.default_rng(seed + 100).poisson(true)
     return raw.astype(np.float64), true
@@ -116,7 +117,7 @@ def config_of(directory: Path, model: dict[str, Any], raw: np.ndarray, seed: int
             "name": "UNet3D",
             "in_channels": 1,
             "out_channels": 1,
-            "f_maps": [8, 16],
+            "f_maps": options.f_maps,
             "num_groups": 4,
             "final_activation": "none",
             **model,
@@ -187,10 +188,10 @@ def r2(found: np.ndarray, label: np.ndarray) -> float:
 
 
 def baselines(task: str) -> dict[str, float]:
-    """R2 of the raw volume itself, and of the line that fits the training volume best."""
+    """R2 of the raw volume itself, and of the line that fits the training volume best; the variance of the labels."""
     (raw, label), (other, truth) = TASKS[task](0), TASKS[task](1)
     slope, intercept = np.polyfit(raw.ravel(), label.ravel(), 1)
-    return {"raw": r2(other, truth), "line": r2(slope * other + intercept, truth)}
+    return {"raw": r2(other, truth), "line": r2(slope * other + intercept, truth), "variance": float(truth.var())}
 
 
 def main() -> None:
@@ -201,6 +202,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--patch", type=int, nargs=3, default=[8, 64, 64])
+    parser.add_argument("--f-maps", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path)
     parser.add_argument("--predict", type=Path, help=argparse.SUPPRESS)

@@ -16,9 +16,7 @@ from p3d_regression.labels.floor import SQUARED, Limit, LossLimit, VoxelLoss
 from p3d_regression.labels.levels import MOST_PATCHES, Clipping, Directions, Levels
 from p3d_regression.labels.psnr import PsnrLimit
 from p3d_regression.labels.scan import Statistics, Volume, VolumeError, moments_of, scan
-from p3d_regression.scaling.spec import IDENTITY, Spec, spec_of
-from p3d_regression.scaling.spec import KEY as SCALING
-from p3d_regression.training.scaling import Lines
+from p3d_regression.training.scaling import Lines, could_follow
 from p3d_regression.upstream import datasets
 
 
@@ -164,7 +162,8 @@ def _observe(view: View, phase: Phase, volumes: Sequence[Volume]) -> None:
     """Look at some patches."""
     phase.levels, phase.directions = Levels(), Directions()
     phase.clipping = Clipping() if all(volume.voxelwise for volume in volumes) else None
-    spec = _following(view)
+    is_known = not (view.final_error or view.scaling_error or view.plan_error)
+    spec = could_follow(view.model, view.plan) if is_known else None
     phase.lines = Lines(view.plan, spec) if spec is not None else None
     for patch in datasets.shown(view.section("loaders"), "train", MOST_PATCHES):
         if patch.stored is not None and patch.stored_label is not None:
@@ -177,23 +176,6 @@ def _observe(view: View, phase: Phase, volumes: Sequence[Volume]) -> None:
                 phase.lines.add(patch)
             except ConfigError as error:
                 phase.lines_error, phase.lines = error, None
-
-
-def _following(view: View) -> Spec | None:
-    """Output channels that follow the raw volume, or could."""
-    if view.out_channels is None or view.final_error or view.scaling_error or view.plan_error:
-        return None
-    if view.scaling is not None and view.scaling.follows_raw:
-        return view.scaling
-    try:
-        spec = spec_of({**view.model, SCALING: "residual"}, view.out_channels)
-    except ConfigError:
-        return None  # it is not clear which channels belong together
-    if spec is None:
-        return None
-    targets = view.plan.targets(view.out_channels)
-    terms = [IDENTITY if is_variance else term for term, (_, is_variance) in zip(spec.terms, targets, strict=True)]
-    return Spec(tuple(terms))
 
 
 def _label_volumes(view: View, name: str, phase: Phase) -> list[Volume]:

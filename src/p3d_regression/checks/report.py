@@ -7,6 +7,7 @@ from p3d_regression.checks.data import Phase
 from p3d_regression.checks.docs import page_of
 from p3d_regression.checks.rule import Finding
 from p3d_regression.checks.run import Report
+from p3d_regression.labels.linear import RawAndLabels
 from p3d_regression.labels.moments import Moments
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ def as_dict(report: Report) -> dict[str, Any]:
         ``config``, its path; ``findings``; ``fixed``, findings whose fixes were applied before; ``failures``, what
         could not be done; ``notes``, what was not checked; ``interrupted``; and where data were read ``phases``, each
         with ``labels`` (a mapping per channel), ``floor``,
-        ``constant`` and ``floor_per_channel`` by the name of the loss or metric (None where there is no number), and
-        ``complete``.
+        ``constant`` and ``floor_per_channel`` by the name of the loss or metric (None where there is no number);
+        ``lines``, for each output channel the line of the least squares from raw values to labels of at most 64 patches
+        and the part of the labels' variance that it explains; and ``complete``.
     """
     found: dict[str, Any] = {
         "config": report.config,
@@ -48,7 +50,18 @@ def _phase(phase: Phase) -> dict[str, Any]:
         "floor": {name: bound.floor for name, bound in bounds.items()},
         "constant": {name: bound.constant for name, bound in bounds.items()},
         "floor_per_channel": {name: [_finite(value) for value in bound.per_channel] for name, bound in bounds.items()},
+        "lines": [_line(channel, found) for channel, found in (phase.lines.found if phase.lines else {}).items()],
         "complete": phase.statistics.complete,
+    }
+
+
+def _line(channel: int, found: RawAndLabels) -> dict[str, Any]:
+    pairs = found.voxels
+    return {
+        "channel": channel,
+        "intercept": _finite(pairs.intercept),
+        "slope": _finite(pairs.slope),
+        "explained": _finite(pairs.explained),
     }
 
 
@@ -136,6 +149,11 @@ def _summaries(report: Report) -> list[str]:
             channel = f" channel {index}" if len(phase.statistics.channels) > 1 else ""
             values = f"{labels.low:.6g} to {labels.high:.6g}, mean {labels.mean:.6g}, std {labels.std:.6g}"
             lines.append(f"{name}{channel}: {labels.count:.0f} labels in its patches, {values}")
+        for output, found in (phase.lines.found if phase.lines else {}).items():
+            channel = f" channel {output}" if len(phase.lines.found if phase.lines else ()) > 1 else ""
+            line = f"{found.voxels.slope:.6g} * raw {'+' if found.voxels.intercept >= 0 else '-'} "
+            line += f"{abs(found.voxels.intercept):.6g}, with raw values as the network sees them"
+            lines.append(f"{name}{channel}: the best line, {line}, explains {found.voxels.explained:.1%} of the labels")
         for measure, bound in phase.bounds().items():
             if bound.constant is not None:
                 limit = "at most" if bound.higher_is_better else "at least"

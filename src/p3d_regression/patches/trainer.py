@@ -49,6 +49,7 @@ def _patch_create_trainer(module: ModuleType) -> Patch:
 def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> Any:
     """Create a trainer that uses this project."""
     from p3d_regression.training import monitor
+    from p3d_regression.training.baselines import guesses_of
     from p3d_regression.training.direction import with_direction
     from p3d_regression.training.saving import claim
     from p3d_regression.upstream.log import say
@@ -56,12 +57,13 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
     complete, lines = with_direction(config, plan)
     # before pytorch-3dunet empties the sections
     contract = contract_of(complete)
+    guesses = guesses_of(complete, plan)
     trainer = original(complete)
     _keep(contract, trainer)
     # after all that may be wrong: a failing start leaves nothing behind
     if isinstance(directory := getattr(trainer, "checkpoint_dir", None), str) and directory:
         claim(directory)
-    monitor.watch(trainer, plan)
+    monitor.watch(trainer, plan, guesses)
     say("; ".join(filter(None, [plan.describe(), *(f"set {line}, from the metric" for line in lines)])))
     return trainer
 

@@ -10,6 +10,12 @@ from p3d_regression.scaling.spec import PLACE, SMALLEST, Follow, Line, single
 #: Of the variance of the labels, what raw values have to explain so that following them makes sense.
 _LEAST_EXPLAINED = 0.05
 
+#: Of the variance of the means of patches, what a line explains where it is known well.
+_EXACT = 0.95
+
+#: Within it labels are proportional to raw values.
+_SAME_RATIO = 0.005
+
 #: Within it two numbers are meant to be the same.
 _TOLERANCE = 0.05
 
@@ -50,20 +56,40 @@ def line_of(term: Follow, found: RawAndLabels, stored: Pairs, source: str) -> Fo
     return Follow(term.kind, term.in_channel, Line(single(intercept), single(slope), single(scale), spread))
 
 
-def _line(found: RawAndLabels, stored: Pairs) -> tuple[float, float]:
-    voxels = found.voxels
-    # raw values of the file: offset + unit * raw values that the network sees
+def _file_units(stored: Pairs) -> tuple[float, float]:
+    """Offset and unit that turn raw values as the network sees them into those of the file."""
     is_line = stored.count > 0 and stored.explained > 1 - 1e-6 and stored.slope != 0
-    offset, unit = (stored.intercept, stored.slope) if is_line else (0.0, 1.0)
+    return (stored.intercept, stored.slope) if is_line else (0.0, 1.0)
+
+
+def in_units_of_file(found: RawAndLabels, stored: Pairs) -> tuple[float, float] | None:
+    """Offset and unit that turn raw values as the network sees them into those of the file, if labels have its units.
+
+    Args:
+        found, stored: as for :func:`line_of`.
+    """
+    voxels, (offset, unit) = found.voxels, _file_units(stored)
     mean, std = offset + unit * voxels.x, abs(unit) * math.sqrt(voxels.xx / voxels.count)
-    slope = voxels.slope / unit
-    if abs(voxels.y - mean) <= _TOLERANCE * std and _is_between(1.0, slope, voxels.explained):
-        return offset, unit
+    is_same = abs(voxels.y - mean) <= _TOLERANCE * std and _is_between(1.0, voxels.slope / unit, voxels.explained)
+    return (offset, unit) if is_same else None
+
+
+def _line(found: RawAndLabels, stored: Pairs) -> tuple[float, float]:
+    if same := in_units_of_file(found, stored):
+        return same
+    voxels, (offset, unit) = found.voxels, _file_units(stored)
+    mean, slope = offset + unit * voxels.x, voxels.slope / unit
+    # noise may take dark voxels below 0
+    # noise is small in the mean of a patch, and makes no line too flat there
+    pairs = found.patches if found.patches.explained > _EXACT else voxels
     # noise may take dark voxels below 0
     is_positive = unit > 0 and offset + unit * found.low_raw >= -mean / 2 and found.low_label >= -voxels.y / 2
-    if is_positive and mean > 0 and _is_between(ratio := voxels.y / mean, slope, voxels.explained):
+    ratio = voxels.y / mean if mean > 0 else 0.0
+    if is_positive and pairs is not voxels and abs(pairs.slope / unit - ratio) < _SAME_RATIO * ratio:
         return ratio * offset, ratio * unit
-    return voxels.intercept, voxels.slope
+    if is_positive and pairs is voxels and _is_between(ratio, slope, voxels.explained):
+        return ratio * offset, ratio * unit
+    return pairs.intercept, pairs.slope
 
 
 def _is_between(ratio: float, slope: float, explained: float) -> bool:

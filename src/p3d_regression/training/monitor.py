@@ -3,7 +3,7 @@
 The trainer's methods are replaced on the instance; each calls the original one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from p3d_regression.metrics.score import Score
+    from p3d_regression.training.baselines import Baselines, Guess
 
 #: What a trainer must have, so that it can be watched.
 _METHODS = ("train", "validate", "_forward_pass", "_log_stats", "_log_images")
@@ -35,8 +36,13 @@ _ATTRIBUTES = (
 )
 
 
-def watch(trainer: Any, plan: Plan) -> None:
+def watch(trainer: Any, plan: Plan, guesses: Mapping[int, "Guess"] | None = None) -> None:
     """Add to a trainer what a training with this plan needs.
+
+    Args:
+        trainer: that of pytorch-3dunet.
+        plan: of the training.
+        guesses: what its scores are compared with, by output channel.
 
     Raises:
         UnsupportedUpstreamError: the trainer is built differently, and the plan needs what it lacks.
@@ -54,7 +60,7 @@ def watch(trainer: Any, plan: Plan) -> None:
             raise UnsupportedUpstreamError(f"{message}. See `p3d-regression doctor`.")
         console().warning(f"{message}; this training is not monitored for NaN, constant output and wrong shapes")
         return
-    _Monitor(trainer, plan).start()
+    _Monitor(trainer, plan, guesses or {}).start()
 
 
 class _Monitor:
@@ -63,9 +69,10 @@ class _Monitor:
     Args:
         trainer: that of pytorch-3dunet.
         plan: what is this project's in it.
+        guesses: what its scores are compared with, by output channel.
     """
 
-    def __init__(self, trainer: Any, plan: Plan) -> None:
+    def __init__(self, trainer: Any, plan: Plan, guesses: Mapping[int, "Guess"]) -> None:
         self.trainer = trainer
         self.plan = plan
         self.phase = "train"
@@ -76,6 +83,20 @@ class _Monitor:
         self.unread: Tensor | None = None
         self.recorders = {name: batches.record(loader) for name, loader in trainer.loaders.items()}
         self.gradient_factor = scaling.gradient_factor(trainer, plan)
+        self.baselines = self._baselines(guesses)
+
+    def _baselines(self, guesses: Mapping[int, "Guess"]) -> "Baselines | None":
+        from p3d_regression.training.baselines import Baselines
+
+        better, score = self.plan.higher_is_better, self.score
+        if guesses and score is None and self.plan.metric_name == "MSE":
+            from p3d_regression.metrics.score import Score, resolve
+
+            # over a whole validation the same number as pytorch-3dunet's
+            score = Score(resolve({"name": "MSE"}), self.plan.mask, self.plan.predicted)
+        if not guesses or score is None or better is None:
+            return None
+        return Baselines(guesses, str(self.plan.metric or self.plan.metric_name), score, better)
 
     @property
     def score(self) -> "Score | None":
@@ -131,6 +152,8 @@ class _Monitor:
             # pytorch-3dunet compares it, gives it to the scheduler and keeps it in checkpoints
             found = float(score)
             self._look_at_validation(found)
+            if self.baselines is not None:
+                self.baselines.compare(found)
             self.checkpointed = self.trainer.num_iterations
             return found if self.score is not None else score
         finally:
@@ -146,6 +169,8 @@ class _Monitor:
         indices = recorder.next() if recorder else []
         if self.phase == "val":
             self.output_range.add(output)
+            if self.baselines is not None:
+                self.baselines.add(raw[0] if isinstance(raw, tuple | list) else raw, labels, output)
         plain, predicted = loss.detach(), output.detach()
         self.unread = plain if self.unread is None else self.unread + plain.float()
 

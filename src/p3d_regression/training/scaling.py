@@ -17,7 +17,18 @@ from p3d_regression.model.memory import Memory
 from p3d_regression.model.unet import is_attached, memory_of
 from p3d_regression.scaling.line import line_of
 from p3d_regression.scaling.measured import check_variances, numbers_of
-from p3d_regression.scaling.spec import IDENTITY, KEY, PLACE, Follow, Numbers, Spec, Term, check_company, single
+from p3d_regression.scaling.spec import (
+    IDENTITY,
+    KEY,
+    PLACE,
+    Follow,
+    Numbers,
+    Spec,
+    Term,
+    check_company,
+    single,
+    spec_of,
+)
 from p3d_regression.scaling.target import scaling_of, spec_for
 from p3d_regression.text import as_yaml
 from p3d_regression.training.plan import Plan
@@ -85,6 +96,25 @@ def _following(config: Mapping[str, Any], plan: Plan, spec: Spec, others: list[T
     ]
     say(f"target scaling: loaders.train measured in {time.monotonic() - start:.1f} s")
     return terms
+
+
+def could_follow(model: Mapping[str, Any], plan: Plan) -> Spec | None:
+    """The output channels that follow the raw volume, or could; None where it is not clear which channel they follow.
+
+    Args:
+        model: section of the config.
+        plan: of the training.
+    """
+    channels = model.get("out_channels")
+    if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:
+        return None
+    try:
+        own = spec_of(model, channels)
+        spec = own if own is not None and own.follows_raw else spec_of({**model, KEY: "residual"}, channels)
+    except ConfigError:
+        return None
+    terms = [] if spec is None else zip(spec.terms, plan.targets(channels), strict=True)
+    return Spec(tuple(IDENTITY if is_variance else term for term, (_, is_variance) in terms))
 
 
 @dataclass
