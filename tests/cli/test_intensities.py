@@ -158,6 +158,25 @@ class TestDenoising:
         builder |= {"patch_shape": [2, 64, 64], "stride_shape": [2, 64, 64], "halo_shape": [1, 0, 0]}
         assert "P3D613" not in codes(write_config(tmp_path / "c.yml", config))
 
+    def test_probed(self, denoiser: tuple[Path, Any], tmp_path: Path) -> None:
+        config = prediction_config(denoiser[0], {"name": "UNet3D"})
+        config["loaders"]["test"]["transformer"]["raw"] = RAW
+        path = str(write_config(tmp_path / "predict.yml", config))
+        checkpoint = str(denoiser[0] / "checkpoints" / "last_checkpoint.pytorch")
+        result = CliRunner().invoke(main, ["probe", checkpoint, "--config", path])
+        assert result.exit_code == 0, result.output
+        lines = [re.split(r"  +", line.strip()) for line in result.output.splitlines()[1:8]]
+        rows = {name: [float(number) for number in numbers] for name, *numbers in lines if numbers}
+        raw, _ = volume(1)
+        patch = raw[6:10]
+        as_it_is = rows["as it is"]
+        assert as_it_is[0] == pytest.approx(patch.mean(), rel=0.1)
+        assert rows["doubled"][0] == pytest.approx(2 * as_it_is[0], rel=1e-4)
+        assert rows["shifted by its std"][2] == pytest.approx(patch.std(), rel=1e-3)
+        assert rows["mirrored along X, and back"][0] == pytest.approx(as_it_is[0], rel=0.05)
+        assert "in a larger patch" in rows
+        assert "give twice the output" in result.output
+
     def test_plain_checkpoints_cannot_hold_it(self, denoiser: tuple[Path, Any], tmp_path: Path) -> None:
         checkpoint = str(denoiser[0] / "checkpoints" / "last_checkpoint.pytorch")
         result = CliRunner().invoke(main, ["export", checkpoint, str(tmp_path / "plain"), "--format", "plain"])

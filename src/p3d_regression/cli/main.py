@@ -9,6 +9,7 @@ from p3d_regression.cli.demo import demo
 from p3d_regression.cli.doctor import doctor
 from p3d_regression.cli.export import export
 from p3d_regression.cli.group import Group
+from p3d_regression.cli.probe import probe
 from p3d_regression.cli.rule import rule
 from p3d_regression.cli.run import run
 
@@ -20,9 +21,9 @@ def main() -> None:
 
     Where this package is installed, the commands of pytorch-3dunet, train3dunet and predict3dunet, understand
     `model.final_activation`: none, softplus and others. The commands below check configs, list what a config can name,
-    and export checkpoints.
+    and probe and export checkpoints.
     """
 
 
-for command in (doctor, check, rule, activations, losses, metrics, run, export, demo):
+for command in (doctor, check, rule, activations, losses, metrics, run, probe, export, demo):
     main.add_command(command)

@@ -5,8 +5,9 @@ rule warns of it.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -151,6 +152,43 @@ def _shown(dataset: Any, other: Any, index: int, *, streams: bool) -> Shown:
     raw, label = np.asarray(dataset.raw_transform(stored)), np.asarray(dataset.label_transform(stored_label))
     calm = raw if other is dataset else np.asarray(other.raw_transform(stored))
     return Shown(raw, label, calm, stored, stored_label)
+
+
+@dataclass(frozen=True)
+class InputVolume:
+    """The raw volume of a prediction.
+
+    Attributes:
+        path, key: file and dataset.
+        shape: (D, H, W).
+        transform: from values of the file to what the network is given, shape (C, D, H, W).
+    """
+
+    path: str
+    key: str
+    shape: tuple[int, ...]
+    transform: Callable[[Array], Any]
+
+    def read(self, start: Sequence[int], shape: Sequence[int]) -> Array:
+        """Values of the file, shape (D, H, W) or (C, D, H, W)."""
+        with h5py.File(self.path, "r") as file:
+            place = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))
+            return np.asarray(file[self.key][(..., *place)])
+
+
+def input_volume(loaders: Mapping[str, Any]) -> InputVolume:
+    """The first raw volume of a prediction.
+
+    Args:
+        loaders: the section of the config.
+
+    Raises:
+        Exception: whatever upstream or h5py has to say against the data.
+    """
+    dataset = _create(copy.deepcopy(dict(loaders)), "test", streams=True)[0]
+    path, key = str(dataset.file_path), str(dataset.raw_internal_path)
+    with h5py.File(path, "r") as file:
+        return InputVolume(path, key, file[key].shape[-3:], dataset.raw_transform)
 
 
 def _opener(path: str, key: str) -> Opened:
