@@ -47,6 +47,10 @@ def pairs() -> Iterator[tuple[str, nn.Module, nn.Module]]:
     unscaled = get_model({**UNET, "final_activation": "none", "target_scaling": "none"})
     unscaled.load_state_dict(dict(scaled.state_dict()))
     yield "none, target_scaling / none", scaled, unscaled
+    numbers = {"name": "residual", "intercept": 0, "slope": 1, "scale": 0.5, "spread": 1}
+    following = get_model({**UNET, "final_activation": "none", "target_scaling": numbers})
+    following.load_state_dict(dict(unscaled.state_dict()))
+    yield "none, residual / none", following, unscaled
 
 
 def training_step(model: nn.Module) -> Callable[[], None]:

@@ -3,8 +3,11 @@
 import re
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import yaml
+from scipy.ndimage import gaussian_filter
 
 from p3d_regression.activations.registry import registry, resolve
 from p3d_regression.checks.registry import rules
@@ -124,7 +127,41 @@ def test_the_plugin_on_that_page_trains(forked: Preforked, tmp_path: Path) -> No
     assert "MaxError" in ask_doctor(environment).stdout
 
 
-def test_the_example_config_is_without_findings() -> None:
-    report = check_file(str(ROOT / "examples" / "train.yml"), [], rules(), with_data=False, progress=Silent())
+EXAMPLES = sorted((ROOT / "examples").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_without_findings(path: Path) -> None:
+    report = check_file(str(path), [], rules(), with_data=False, progress=Silent())
     assert report.failures == []
     assert report.findings == []
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_trains(path: Path, forked: Preforked, tmp_path: Path) -> None:
+    """On small volumes of its kind, with a small network."""
+    config = yaml.safe_load(path.read_text())
+    for seed, phase in enumerate(("train", "val")):
+        draw = np.random.default_rng(seed)
+        level = np.linspace(1000, 200, 8)[:, None, None] * np.ones((8, 64, 80 - 16 * seed))
+        clean = level + 30 * gaussian_filter(draw.normal(size=level.shape), 2) / 0.1
+        raw = clean + 40 * draw.normal(size=level.shape)
+        with h5py.File(tmp_path / f"{phase}.h5", "w") as file:
+            channels = config["model"]["in_channels"]
+            file["raw"] = np.stack([raw] * channels) if channels > 1 else raw
+            file["label"] = np.stack([clean] * channels) if channels > 1 else clean
+        section = config["loaders"][phase]
+        section["file_paths"] = [str(tmp_path / f"{phase}.h5")]
+        section["slice_builder"] |= {"patch_shape": [4, 64, 64], "stride_shape": [4, 64, 16]}
+    config["model"] |= {"f_maps": [8, 16]}
+    config["trainer"] |= {"checkpoint_dir": str(tmp_path / "checkpoints"), "max_num_iterations": 2}
+    config["trainer"] |= {"validate_after_iters": 1, "log_after_iters": 2}
+    config["loaders"]["num_workers"] = 0
+    written = write_config(tmp_path / "train.yml", config)
+    report = check_file(str(written), [], rules(), with_data=True, progress=Silent())
+    assert report.failures == []
+    about_data = {"P3D516", "P3D517"} if path.stem in ("distance", "channels") else {"P3D517"}
+    assert {finding.rule.code for finding in report.findings} <= about_data
+    result = forked.run("train3dunet", "--config", written)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert (tmp_path / "checkpoints" / "best_checkpoint.pytorch").exists()
