@@ -132,7 +132,7 @@ def test_configs_as_pytorch_3dunet_documents_them(example: Callable[[Path], Any]
 
 def test_the_projects_own_example(tmp_path: Path) -> None:
     path = tmp_path / "train.yml"
-    path.write_text((ROOT / "examples" / "train.yml").read_text())
+    path.write_text((ROOT / "examples" / "distance.yml").read_text())
     for with_data in (True, False):
         assert wrong_fixes(path, with_data=with_data) == []
 

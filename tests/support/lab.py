@@ -37,13 +37,20 @@ def write_volumes(directory: Path, *, depth: int = DEPTH, labels: Labels = LABEL
 
 
 def _write_volume(path: Path, shape: tuple[int, ...], seed: int, labels: Labels) -> None:
-    """Write a smooth random volume and labels that follow from it."""
-    noise = np.random.default_rng(seed).normal(size=shape)
-    raw = np.cumsum(np.cumsum(noise, 1), 2)
-    raw = (raw - raw.min()) / np.ptp(raw)
+    """Write a smooth random volume and labels that depend on it, and on something that it does not show."""
+    draw = np.random.default_rng(seed)
+    raw, other = (_smooth(draw.normal(size=shape)) for _ in range(2))
     with h5py.File(path, "w") as file:
         file["raw"] = raw.astype(np.float32)
-        file["label"] = labels_of(raw, labels).astype(np.float32)
+        file["label"] = labels_of(_from_0_to_1(raw + other), labels).astype(np.float32)
+
+
+def _smooth(noise: np.ndarray) -> np.ndarray:
+    return _from_0_to_1(np.cumsum(np.cumsum(noise, 1), 2))
+
+
+def _from_0_to_1(values: np.ndarray) -> np.ndarray:
+    return (values - values.min()) / np.ptp(values)
 
 
 def labels_of(raw: np.ndarray, labels: Labels) -> np.ndarray:

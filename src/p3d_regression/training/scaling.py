@@ -35,6 +35,9 @@ from p3d_regression.training.plan import Plan
 from p3d_regression.upstream import datasets, transforms
 from p3d_regression.upstream.log import console, say
 
+#: Output channels that are compared with the raw volume.
+_MOST_CHANNELS = 256
+
 #: Share of the gradient below which a channel is hardly learnt.
 _LEAST_SHARE = 0.01
 
@@ -106,7 +109,7 @@ def could_follow(model: Mapping[str, Any], plan: Plan) -> Spec | None:
         plan: of the training.
     """
     channels = model.get("out_channels")
-    if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:
+    if not isinstance(channels, int) or isinstance(channels, bool) or not 0 < channels <= _MOST_CHANNELS:
         return None
     try:
         own = spec_of(model, channels)
@@ -125,12 +128,14 @@ class Lines:
         plan: of the training.
         spec: of its target scaling.
         found: by output channel, raw values and labels as the training is shown them.
-        stored: by output channel, the same raw values and those of the file.
+        of_file: the same with the raw values of the file.
+        stored: by output channel, raw values as the network sees them, without random transforms, and of the file.
     """
 
     plan: Plan
     spec: Spec
     found: dict[int, RawAndLabels] = field(default_factory=dict)
+    of_file: dict[int, RawAndLabels] = field(default_factory=dict)
     stored: dict[int, Pairs] = field(default_factory=dict)
 
     def add(self, patch: datasets.Shown) -> None:
@@ -159,6 +164,7 @@ class Lines:
                 file = channels_first(patch.stored)[term.in_channel].astype(np.float64)
                 if seen.shape == file.shape and np.isfinite(seen).all() and np.isfinite(file).all():
                     pairs.merge(Pairs.of(seen, file))
+                    self.of_file.setdefault(channel, RawAndLabels()).add(file, label[target], counts)
 
     def term(self, channel: int) -> Follow:
         """The term of a channel with its numbers.

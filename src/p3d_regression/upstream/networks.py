@@ -15,6 +15,9 @@ from p3d_regression.upstream.introspection import UnknownUpstreamError, module_o
 
 _MODEL = "pytorch3dunet.unet3d.model"
 
+#: Channels and groups of a small network, at most.
+_MOST_TRIED = 64
+
 #: Levels of a network beyond which nothing is built: each has twice the channels of the one before.
 MOST_LEVELS = 16
 
@@ -52,9 +55,10 @@ def is_blind(model_config: Mapping[str, Any]) -> bool:
 
     create = original_of(getattr(module_of(_MODEL), "get_model", None))
     groups, channels = model_config.get("num_groups", 8), model_config.get("in_channels", 1)
-    least = groups if isinstance(groups, int) and 0 < groups <= 64 else 8
-    small = {**model_config, "out_channels": 1, "is_segmentation": False, "f_maps": [least, 2 * least]}
-    small.pop("num_levels", None)
+    if not all(isinstance(n, int) and 0 < n <= _MOST_TRIED for n in (groups, channels)):
+        return False
+    small = {key: model_config[key] for key in ("name", "layer_order", "num_groups") if key in model_config}
+    small |= {"in_channels": channels, "out_channels": 1, "f_maps": [groups, 2 * groups], "is_segmentation": False}
     is_2d = "2D" in str(model_config.get("name"))
     try:
         with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
