@@ -193,6 +193,8 @@ class TestTransforms:
 
     def test_p3d308_raw_volume_and_labels_are_moved_apart(self, traps: Traps) -> None:
         trap = traps.new()
+        for name in ("train", "val"):
+            trap.edit(name, label=lambda file: 30 * file["raw"])
         flip = {"name": "RandomFlip"}
 
         def likeness(changes: dict[str, Any]) -> tuple[np.ndarray, set[str]]:
@@ -205,7 +207,7 @@ class TestTransforms:
         assert "P3D308" in found
         together, found = likeness(steps(flip, raw=(flip,)))
         np.testing.assert_allclose(together, 1, atol=1e-4)
-        assert found == set()
+        assert found <= {"P3D516"}
 
 
 def rooted(trap: Trap, **paths: str) -> dict[str, Any]:
@@ -309,7 +311,7 @@ class TestLabelChannels:
         assert wrong.result.stderr.count("that is different to the input size") == 1
         (_, first), *_ = wrong.left.scalars["val_loss_avg"]
         (_, first_of_right), *_ = right.left.scalars["val_loss_avg"]
-        assert abs(first - first_of_right) > 1e-3 * first_of_right
+        assert abs(first - first_of_right) > 1e-4 * first_of_right
         assert "P3D407" in wrong.found
         assert "P3D407" not in right.found
 

@@ -14,7 +14,7 @@ from p3d_regression.scaling.spec import Follow
 from p3d_regression.training.plan import Plan
 from p3d_regression.training.scaling import Lines, could_follow
 from p3d_regression.upstream import datasets
-from p3d_regression.upstream.log import console, say
+from p3d_regression.upstream.log import say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,4 +127,5 @@ class Baselines:
         worse = {name: v for name, v in self.values.items() if (found < v if self.better else found > v)}
         if worse:
             name = (max if self.better else min)(worse, key=lambda key: worse[key])
-            console().warning(f"{self.name} {found:.6g} of this validation is worse than {name}, {worse[name]:.6g}")
+            # the first validations of most trainings are
+            say(f"{self.name} {found:.6g} of this validation is worse than {name}, {worse[name]:.6g}")
