@@ -259,6 +259,7 @@ class TestExamples:
         path = write_config(tmp_path / "test.yml", predicted)
         report = check_file(str(path), [], rules(), with_data=True, progress=Silent())
         assert report.failures == []
-        # it names no checkpoint; pytorch-3dunet cannot create this predictor; and its patches overlap for nothing
-        expected = {"P3D601"} | ({"P3D622"} if example is images else {"P3D623"})
+        # it names no checkpoint; pytorch-3dunet cannot create this predictor; its patches overlap for nothing, or a
+        # regression has seams where they do not
+        expected = {"P3D601"} | ({"P3D622"} if example is images else {"P3D623", "P3D626"})
         assert {finding.rule.code for finding in report.findings} <= expected

@@ -175,6 +175,27 @@ class TestDenoising:
         assert "in a larger patch" in rows
         assert "give twice the output" in result.output
 
+    def test_blended(self, forked: Preforked, denoiser: tuple[Path, Any], tmp_path: Path) -> None:
+        """Through predict3dunet: named by check, blended, and better than side by side."""
+        raw, clean = volume(1)
+        write(tmp_path / "val.h5", raw, clean)
+        config = prediction_config(denoiser[0], {"name": "UNet3D"})
+        config["loaders"]["test"] |= {"file_paths": [str(tmp_path / "val.h5")], "transformer": {"raw": RAW}}
+        path = tmp_path / "predict.yml"
+        assert "P3D626" in codes(write_config(path, config))
+        errors = {}
+        for name, stride, predictor in (("plain", 4, {}), ("blended", 2, {"blend": "gaussian"})):
+            config["loaders"]["output_dir"] = str(tmp_path / name)
+            config["loaders"]["test"]["slice_builder"]["stride_shape"] = [stride, 64, 64]
+            config["predictor"] = {"name": "StandardPredictor", **predictor}
+            assert ("P3D626" in codes(write_config(path, config))) == (not predictor)
+            run = forked.run("predict3dunet", "--config", path)
+            assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+            assert bool(log_lines(run, "patches blended (gaussian)")) == bool(predictor)
+            with h5py.File(tmp_path / name / "val_predictions.h5") as file:
+                errors[name] = float(np.mean((file["predictions"][0] - clean) ** 2))
+        assert errors["blended"] < errors["plain"]
+
     def test_plain_checkpoints_cannot_hold_it(self, denoiser: tuple[Path, Any], tmp_path: Path) -> None:
         checkpoint = str(denoiser[0] / "checkpoints" / "last_checkpoint.pytorch")
         result = CliRunner().invoke(main, ["export", checkpoint, str(tmp_path / "plain"), "--format", "plain"])

@@ -33,6 +33,7 @@ PATCHERS = {
     "pytorch3dunet.unet3d.metrics": "p3d_regression.patches.criteria",
     "pytorch3dunet.unet3d.trainer": "p3d_regression.patches.trainer",
     "pytorch3dunet.datasets.utils": "p3d_regression.patches.loaders",
+    "pytorch3dunet.unet3d.predictor": "p3d_regression.patches.predictor",
 }
 
 _lock = RLock()

@@ -5,6 +5,7 @@ from itertools import chain
 from p3d_regression.checks.rule import Family
 from p3d_regression.checks.rules import (
     augmentation,
+    blending,
     checkpoint,
     course,
     files,
@@ -42,7 +43,7 @@ _FAMILIES: dict[str, tuple[Family, ...]] = {
         loss_scale.family,
         psnr.family,
     ),
-    "Checkpoints and prediction": (checkpoint.family, prediction.family, outputs.family),
+    "Checkpoints and prediction": (checkpoint.family, prediction.family, outputs.family, blending.family),
     "Target scaling": (scaling.family,),
 }
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from p3d_regression.checks.data import is_shape
 from p3d_regression.checks.rule import BOTH, PREDICT, Family
+from p3d_regression.checks.rules.blending import blends
 from p3d_regression.checks.rules.prediction import GIVEN
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import advise, delete, write
+from p3d_regression.prediction.spec import PLACE as BLEND
 from p3d_regression.upstream import builders, introspection
 
 family = Family()
@@ -113,7 +115,7 @@ def predictor_not_built(view: View) -> Iterator[Found]:
 @family.rule("P3D623", "warning", modes=PREDICT)
 def overlap_lost(view: View) -> Iterator[Found]:
     """Since version 1.9 pytorch-3dunet does not average patches that overlap: each voxel has the value of the last
-    patch that contains it. The overlap costs time and removes no seams; a halo does, in part.
+    patch that contains it. The overlap costs time and removes no seams. With `blend: gaussian` it does.
 
     Example:
         loaders:
@@ -123,15 +125,17 @@ def overlap_lost(view: View) -> Iterator[Found]:
               stride_shape: [2, 32, 32]
 
     Use instead:
+        predictor:
+          blend: gaussian
         loaders:
           test:
             slice_builder:
               patch_shape: [4, 64, 64]
-              stride_shape: [4, 64, 64]
+              stride_shape: [2, 32, 32]
     """
     place = "loaders.test.slice_builder"
     patch, stride = view.get(f"{place}.patch_shape"), view.get(f"{place}.stride_shape")
-    if not (is_shape(patch) and is_shape(stride)) or introspection.averages_overlap():
+    if not (is_shape(patch) and is_shape(stride)) or introspection.averages_overlap() or blends(view):
         return
     times = 1.0
     for p, s in zip(patch, stride, strict=True):
@@ -140,7 +144,9 @@ def overlap_lost(view: View) -> Iterator[Found]:
         message = (
             f"is {stride}, with a patch of {patch}: each voxel is predicted {times:.2g} times, and the last one stays"
         )
-        yield Found(f"{place}.stride_shape", message, write(f"{place}.stride_shape", patch))
+        is_blended = view.is_regression and not view.get("predictor.save_segmentation", False)
+        fix = write(BLEND, "gaussian") if is_blended else write(f"{place}.stride_shape", patch)
+        yield Found(f"{place}.stride_shape", message, fix)
 
 
 @family.rule("P3D624", "error", modes=PREDICT, needs="files")
@@ -165,6 +171,8 @@ def lazy_readers_fail(view: View) -> Iterator[Found]:
     halo, workers = view.get("loaders.test.slice_builder.halo_shape"), view.get("loaders.num_workers", 1)
     if view.get("loaders.dataset") != "LazyHDF5Dataset" or not isinstance(workers, int) or workers < 2:
         return
+    if blends(view):
+        return  # nothing is written then
     if isinstance(halo, list) and any(halo):
         message = f"is {workers}, but LazyHDF5Dataset writes to the input file, which one process at a time can"
         yield Found("loaders.num_workers", message, write("loaders.num_workers", 1))

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 
 from p3d_regression.checks.rule import PREDICT, Family
+from p3d_regression.checks.rules.blending import blends
 from p3d_regression.checks.rules.names import nearest, renamed, unknown
 from p3d_regression.checks.rules.unknown_keys import MOVED, moved
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import NO_FIX, advise, delete, write
+from p3d_regression.prediction.spec import KEY as BLEND
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
 
@@ -85,7 +87,8 @@ def input_file_written(view: View) -> Iterator[Found]:
         loaders:
           dataset: StandardHDF5Dataset
     """
-    if view.get("loaders.dataset") == "LazyHDF5Dataset" and introspection.lazy_prediction_writes():
+    writes = introspection.lazy_prediction_writes() and not blends(view)
+    if view.get("loaders.dataset") == "LazyHDF5Dataset" and writes:
         message = "predict3dunet would write a dataset raw_padded into each input file"
         fix = write("loaders.dataset", "StandardHDF5Dataset", note="or predict from a copy of the files")
         yield Found("loaders.dataset", message, fix)
@@ -107,7 +110,8 @@ def stale_padding(view: View) -> Iterator[Found]:
           dataset: StandardHDF5Dataset
           raw_internal_path: padded_before
     """
-    if view.get("loaders.dataset") != "LazyHDF5Dataset" or not introspection.lazy_prediction_writes():
+    writes = introspection.lazy_prediction_writes() and not blends(view)
+    if view.get("loaders.dataset") != "LazyHDF5Dataset" or not writes:
         return
     halo = view.get("loaders.test.slice_builder.halo_shape", [0, 0, 0])
     if not isinstance(halo, list) or not all(isinstance(n, int) for n in halo) or "test" not in view.phases:
@@ -180,7 +184,7 @@ def ignored_predictor_option(view: View) -> Iterator[Found]:
     cls = introspection.predictor_class(section.get("name", "StandardPredictor"))
     if cls is None:
         return
-    known = [name for name in introspection.arguments_of_ancestry(cls) if name not in GIVEN]
+    known = [*(name for name in introspection.arguments_of_ancestry(cls) if name not in GIVEN), BLEND]
     for key in section:
         if key not in ("name", *known, *GIVEN):
             meant = nearest(key, known)

@@ -1,0 +1,1 @@
+"""Predictions of whole volumes from overlapping patches."""
