@@ -12,8 +12,8 @@ from p3d_regression.activations.registry import resolve
 from p3d_regression.checks.registry import rules
 from p3d_regression.checks.run import check_file
 from p3d_regression.model import memory as checkpoint_memory
-from p3d_regression.scaling.spec import Numbers
 from p3d_regression.scaling.target import TargetScaling
+from p3d_regression.scaling.terms import Numbers
 from support.checks import Silent, merged
 from support.lab import training_config, write_config, write_volumes
 

@@ -18,8 +18,8 @@ from p3d_regression.checks.run import check_file
 from p3d_regression.losses.build import build
 from p3d_regression.losses.registry import registry
 from p3d_regression.scaling.gradient import gradient_size
-from p3d_regression.scaling.spec import Numbers
 from p3d_regression.scaling.target import TargetScaling
+from p3d_regression.scaling.terms import Numbers
 from p3d_regression.training.plan import plan_of
 from support.checks import Silent, merged
 from support.lab import training_config, write_config, write_volumes

@@ -20,8 +20,9 @@ from p3d_regression.losses.build import resolve as resolve_loss
 from p3d_regression.scaling.gradient import gradient_size
 from p3d_regression.scaling.line import line_of
 from p3d_regression.scaling.modules import FollowRaw
-from p3d_regression.scaling.spec import Follow, Line, Numbers, Spec, parse, spec_of
+from p3d_regression.scaling.spec import Spec, parse, spec_of
 from p3d_regression.scaling.target import TargetScaling, restored, scaling_of
+from p3d_regression.scaling.terms import Follow, Line, Numbers
 
 GIVEN = {"intercept": 5.0, "slope": 2.0, "scale": 3.0}
 LINE = Line(5.0, 2.0, 3.0)
@@ -75,6 +76,7 @@ class TestForms:
             ("patches", 1, 1, "did you mean patch?"),
             ({"name": "mean"}, 1, 1, "'mean' is not one of patch, residual"),
             ({"name": "patch", "slope": 1}, 1, 1, "has no intercept and no scale"),
+            ({"name": "patch", "spread": 2}, 1, 1, "has no intercept and no slope and no scale"),
             ({"name": "patch", **GIVEN, "scale": 0}, 1, 1, "0 is not above 0"),
             ({"name": "patch", **GIVEN, "slope": "x"}, 1, 1, "is not a number"),
             ({"name": "patch", "std": 2}, 1, 1, "has the key 'std'"),

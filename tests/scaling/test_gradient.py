@@ -11,8 +11,8 @@ from p3d_regression.losses.build import build
 from p3d_regression.losses.build import resolve as resolve_loss
 from p3d_regression.losses.mask import Mask
 from p3d_regression.scaling.gradient import GradientSize, gradient_size
-from p3d_regression.scaling.spec import Numbers
 from p3d_regression.scaling.target import TargetScaling
+from p3d_regression.scaling.terms import Numbers
 
 IN_MM = Numbers(12.5, 13.0)
 IN_METRES = Numbers(0.0125, 0.013)

@@ -8,7 +8,7 @@ import pytest
 from p3d_regression import ConfigError
 from p3d_regression.labels.moments import Block, Moments, Weights
 from p3d_regression.scaling.measured import numbers_of
-from p3d_regression.scaling.spec import Numbers
+from p3d_regression.scaling.terms import Numbers
 
 
 def moments(*values: float) -> Moments:

@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 from p3d_regression import ConfigError
-from p3d_regression.scaling.spec import IDENTITY, Numbers, check_company, parse
+from p3d_regression.scaling.spec import check_company, parse
+from p3d_regression.scaling.terms import IDENTITY, Numbers
 
 
 def read(text: str) -> object:

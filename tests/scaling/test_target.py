@@ -6,8 +6,9 @@ import torch
 
 from p3d_regression import ConfigError
 from p3d_regression.activations.registry import resolve
-from p3d_regression.scaling.spec import Numbers, parse
+from p3d_regression.scaling.spec import parse
 from p3d_regression.scaling.target import restored, scaling_of
+from p3d_regression.scaling.terms import Numbers
 
 MEASURED = [Numbers(12.5, 13.0), Numbers(100.0, 4.0)]
 

@@ -17,7 +17,7 @@ from p3d_regression.labels.levels import MOST_PATCHES, Clipping, Directions, Lev
 from p3d_regression.labels.psnr import PsnrLimit
 from p3d_regression.labels.scan import Statistics, Volume, VolumeError, moments_of, scan
 from p3d_regression.training.scaling import Lines, could_follow
-from p3d_regression.upstream import datasets
+from p3d_regression.upstream import datasets, samples
 
 
 class Progress(Protocol):
@@ -165,7 +165,7 @@ def _observe(view: View, phase: Phase, volumes: Sequence[Volume]) -> None:
     is_known = not (view.final_error or view.scaling_error or view.plan_error)
     spec = could_follow(view.model, view.plan) if is_known else None
     phase.lines = Lines(view.plan, spec) if spec is not None else None
-    for patch in datasets.shown(view.section("loaders"), "train", MOST_PATCHES):
+    for patch in samples.shown(view.section("loaders"), "train", MOST_PATCHES):
         if patch.stored is not None and patch.stored_label is not None:
             phase.levels.add(patch.stored, patch.raw, patch.label)
             if phase.clipping is not None:

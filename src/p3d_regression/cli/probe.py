@@ -84,14 +84,14 @@ def _probe(checkpoint: Path, path: Path) -> Iterator[Row]:
     from p3d_regression.checks.run import read
     from p3d_regression.export import checkpoint as checkpoints
     from p3d_regression.model.contract import adopt
-    from p3d_regression.upstream import datasets
+    from p3d_regression.upstream import samples
 
     config = read(str(path)) | {"model_path": str(checkpoint)}
     state = checkpoints.read(checkpoint)
     adopt(config, "predict")
     model = checkpoints.build(config.get("model") or {}, state["model_state_dict"], path)
     try:
-        volume = datasets.input_volume(config["loaders"])
+        volume = samples.input_volume(config["loaders"])
     except Exception as error:
         raise ExportError(f"{path}: the first test volume cannot be read ({type(error).__name__}: {error})") from error
     wanted = config["loaders"]["test"]["slice_builder"]["patch_shape"]

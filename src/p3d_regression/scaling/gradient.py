@@ -19,8 +19,8 @@ from p3d_regression.interval import Interval
 from p3d_regression.losses.build import build
 from p3d_regression.losses.mask import Mask
 from p3d_regression.losses.resolved import Resolved
-from p3d_regression.scaling.spec import IDENTITY, Numbers
 from p3d_regression.scaling.target import TargetScaling
+from p3d_regression.scaling.terms import IDENTITY, Numbers
 
 #: Of the trial, (D, H, W): enough for losses that look at neighbourhoods.
 _SHAPE = (8, 16, 16)

@@ -5,7 +5,8 @@ import math
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import write
 from p3d_regression.labels.linear import Pairs, RawAndLabels
-from p3d_regression.scaling.spec import PLACE, SMALLEST, Follow, Line, single
+from p3d_regression.scaling.spec import PLACE
+from p3d_regression.scaling.terms import SMALLEST, Follow, Line, single
 
 #: Of the variance of the labels, what raw values have to explain so that following them makes sense.
 _LEAST_EXPLAINED = 0.05

@@ -7,7 +7,8 @@ from typing import NoReturn
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import Fix, advise, write
 from p3d_regression.labels.moments import Moments
-from p3d_regression.scaling.spec import PLACE, SMALLEST, Numbers, single
+from p3d_regression.scaling.spec import PLACE
+from p3d_regression.scaling.terms import SMALLEST, Numbers, single
 
 #: Relative to the largest label: what float32 cannot tell apart.
 _ROUNDING = 1e-6

@@ -6,7 +6,7 @@ from typing import NoReturn, Self
 import torch
 from torch import Tensor, nn
 
-from p3d_regression.scaling.spec import Follow, Term
+from p3d_regression.scaling.terms import Follow, Term
 
 
 class Rescale(nn.Module):

@@ -2,7 +2,7 @@
 
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Real
 from typing import Any, NoReturn
@@ -11,6 +11,7 @@ from p3d_regression.activations.spec import KEY as ACTIVATION
 from p3d_regression.activations.spec import fitted, rewritten
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import Fix, write
+from p3d_regression.scaling.terms import FOLLOWING, IDENTITY, LARGEST, SMALLEST, Follow, Line, Numbers, Term, single
 from p3d_regression.text import fold, number_hint, number_in
 
 #: The key of the ``model`` section.
@@ -22,71 +23,6 @@ _FORMS = (
     "the raw patch), none, {mean: 12.5, std: 13} in the units of the labels, or a list with one of these per output "
     "channel; mean and std may be lists as well."
 )
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """Of one output channel, in the units of the labels."""
-
-    mean: float
-    std: float
-
-
-#: Leaves a channel as it is.
-IDENTITY = Numbers(0.0, 1.0)
-
-#: ``patch``: the output follows the mean of the raw patch; ``residual``: it follows the raw volume voxel by voxel.
-FOLLOWING = ("patch", "residual")
-
-
-@dataclass(frozen=True)
-class Line:
-    """Numbers of an output channel that follows the raw volume.
-
-    Attributes:
-        intercept, slope: from raw values, as the network sees them, to the units of the labels.
-        scale: of the last layer, relative to the standard deviation of the raw patch.
-        spread: the root mean square of these standard deviations in the training, which decides the size of the
-            gradient and nothing else; None if it was not measured.
-    """
-
-    intercept: float
-    slope: float
-    scale: float
-    spread: float | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True)
-class Follow:
-    """An output channel that follows the raw volume.
-
-    ``intercept + slope * level + scale * std(raw patch) * f(x)``, where the level is the mean of the raw patch, or the
-    raw value of the voxel.
-
-    Attributes:
-        kind: ``patch`` or ``residual``.
-        in_channel: the channel of the raw volume.
-        line: None if it has to be measured.
-    """
-
-    kind: str
-    in_channel: int
-    line: Line | None = None
-
-    @property
-    def plain(self) -> dict[str, object]:
-        """As a config has it."""
-        numbers = {} if self.line is None else {k: v for k, v in asdict(self.line).items() if v is not None}
-        return {"name": self.kind, **numbers, "in_channel": self.in_channel}
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether nothing of it has to be measured for a training."""
-        return self.line is not None and self.line.spread is not None
-
-
-#: What is known of an output channel.
-Term = Numbers | Follow
 
 
 @dataclass(frozen=True)
@@ -213,7 +149,7 @@ def _follow(value: Mapping[object, object], place: str, raw_channel: int | None)
     if isinstance(channel, bool) or not isinstance(channel, int) or channel < 0:
         _refuse(f"{place}.in_channel", channel, "is not the number of a channel.", write(f"{place}.in_channel", 0))
     given = [key for key in ("intercept", "slope", "scale") if key in value]
-    if not given:
+    if not given and "spread" not in value:
         return Follow(fold(kind), channel)
     if len(given) < 3:
         missing = [key for key in ("intercept", "slope", "scale") if key not in value]
@@ -266,23 +202,6 @@ def _number(place: str, number: Any, example: float) -> float:
     if not abs(value) <= LARGEST:
         _refuse(place, number, "is too large for the network, or not a finite number.", fix)
     return single(float(value))
-
-
-#: Of float32, in which the network computes.
-LARGEST = 3.4e38
-SMALLEST = 1.2e-38
-
-
-def single(value: float) -> float:
-    """As float32, in which the network computes, with no more digits than that has: a line of the log can be pasted.
-
-    >>> single(1 / 3), single(12.5)
-    (0.33333334, 12.5)
-    """
-    import numpy as np
-
-    with np.errstate(over="ignore"):
-        return float(str(np.float32(value)))
 
 
 def spec_of(model_config: Mapping[str, object], channels: int) -> Spec | None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import Fix, delete, write
 from p3d_regression.interval import NON_NEGATIVE, NON_POSITIVE, REAL_LINE, Interval
-from p3d_regression.scaling.spec import IDENTITY, PLACE, Follow, Numbers, Spec, Term, parse, spec_of
+from p3d_regression.scaling.spec import PLACE, Spec, parse, spec_of
+from p3d_regression.scaling.terms import IDENTITY, Follow, Numbers, Term
 from p3d_regression.text import as_yaml
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from p3d_regression.metrics.score import Accumulated, Score
 from p3d_regression.scaling.line import in_units_of_file
-from p3d_regression.scaling.spec import Follow
+from p3d_regression.scaling.terms import Follow
 from p3d_regression.training.plan import Plan
 from p3d_regression.training.scaling import Lines, could_follow
-from p3d_regression.upstream import datasets
+from p3d_regression.upstream import datasets, samples
 from p3d_regression.upstream.log import say
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def guesses_of(config: Mapping[str, Any], plan: Plan) -> dict[int, Guess]:
         if spec is None or plan.units_differ(len(spec.terms)) or not datasets.can_stream(loaders):
             return {}
         lines = Lines(plan, spec)
-        for patch in datasets.shown(loaders, "train", MOST_PATCHES):
+        for patch in samples.shown(loaders, "train", MOST_PATCHES):
             lines.add(patch)
     except Exception:
         # what is wrong with the data, pytorch-3dunet says next

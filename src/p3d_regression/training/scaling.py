@@ -1,7 +1,7 @@
 """Target scaling in a training: labels are measured before the model is built, gradients are of standardised size."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,30 +9,20 @@ import numpy as np
 
 from p3d_regression.activations.spec import KEY as ACTIVATION
 from p3d_regression.errors import ConfigError
-from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
+from p3d_regression.fix import Fix, advise, delete, write
 from p3d_regression.labels.linear import Pairs, RawAndLabels
-from p3d_regression.labels.moments import Moments
-from p3d_regression.labels.scan import Statistics, VolumeError, moments_of, scan
+from p3d_regression.labels.scan import Statistics, VolumeError, scan
 from p3d_regression.model.memory import Memory
 from p3d_regression.model.unet import is_attached, memory_of
 from p3d_regression.scaling.line import line_of
 from p3d_regression.scaling.measured import check_variances, numbers_of
-from p3d_regression.scaling.spec import (
-    IDENTITY,
-    KEY,
-    PLACE,
-    Follow,
-    Numbers,
-    Spec,
-    Term,
-    check_company,
-    single,
-    spec_of,
-)
+from p3d_regression.scaling.spec import KEY, PLACE, Spec, check_company, spec_of
 from p3d_regression.scaling.target import scaling_of, spec_for
+from p3d_regression.scaling.terms import IDENTITY, Follow, Numbers, Term
 from p3d_regression.text import as_yaml
 from p3d_regression.training.plan import Plan
-from p3d_regression.upstream import datasets, transforms
+from p3d_regression.training.raw_transforms import check_raw_transforms
+from p3d_regression.upstream import datasets, samples
 from p3d_regression.upstream.log import console, say
 
 #: Output channels that are compared with the raw volume.
@@ -86,7 +76,7 @@ def _following(config: Mapping[str, Any], plan: Plan, spec: Spec, others: list[T
     say(f"target scaling: measuring raw volumes and labels of loaders.train for {PLACE}: {as_yaml(spec.plain)} ...")
     try:
         lines = Lines(plan, spec)
-        for patch in datasets.shown(config["loaders"], "train"):
+        for patch in samples.shown(config["loaders"], "train"):
             lines.add(patch)
     except ConfigError:
         raise
@@ -138,7 +128,7 @@ class Lines:
     of_file: dict[int, RawAndLabels] = field(default_factory=dict)
     stored: dict[int, Pairs] = field(default_factory=dict)
 
-    def add(self, patch: datasets.Shown) -> None:
+    def add(self, patch: samples.Shown) -> None:
         """Take in a patch.
 
         Raises:
@@ -187,53 +177,6 @@ def _standardizing(spec: Spec, channel: int) -> Fix:
 def channels_first(patch: Any) -> Any:
     """A patch of shape (D, H, W) as (1, D, H, W)."""
     return patch[None] if patch.ndim == 3 else patch
-
-
-def check_raw_transforms(config: Mapping[str, Any]) -> None:
-    """Refuse transforms that take from each raw patch or volume what the output is to follow.
-
-    Raises:
-        ConfigError: a raw transform scales by statistics; the fix has fixed numbers in their place.
-    """
-    steps = list(raw_steps_by_statistics(config))
-    if not steps:
-        return
-    loaders = config["loaders"]
-    moments = Moments()
-    for path in datasets.files(loaders["train"]) if datasets.is_hdf5(loaders) else ():
-        moments.merge(moments_of(datasets.stored_volume(path, loaders.get("raw_internal_path", "raw")), lambda n: None))
-    key, step = steps[0]
-    of = "each volume" if loaders.get("global_normalization") and step["name"] == "Standardize" else "each patch"
-    message = f"{step['name']} scales by the statistics of {of}: the level that the output is to follow is lost."
-    raise ConfigError(key, message, fixed_numbers(config, moments))
-
-
-def raw_steps_by_statistics(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Key and arguments of the raw transforms that scale each patch or volume by its own statistics."""
-    for phase in ("train", "val"):
-        section: Any = config.get("loaders")
-        for key in (phase, "transformer", "raw"):
-            section = section.get(key) if isinstance(section, Mapping) else None
-        for index, step in enumerate(section if isinstance(section, list) else ()):
-            if isinstance(step, Mapping) and transforms.by_statistics(step):
-                yield f"loaders.{phase}.transformer.raw[{index}]", step
-
-
-def fixed_numbers(config: Mapping[str, Any], raw: Moments) -> Fix:
-    """Write numbers in place of the statistics of patches and volumes.
-
-    Args:
-        config: of the training.
-        raw: of the raw volumes of the training.
-    """
-    is_known = raw.finite > 0 and raw.std > 0
-    numbers = {"mean": single(raw.mean), "std": single(raw.std)} if is_known else {"mean": 0.0, "std": 1.0}
-    note = "" if is_known else "with the mean and std of your raw volumes"
-    fix = NO_FIX
-    for place, step in raw_steps_by_statistics(config):
-        is_tensor = step["name"] == "ToTensor"
-        fix += write(place, {**step, "normalize": False} if is_tensor else {"name": "Standardize", **numbers}, note)
-    return fix
 
 
 def _standardized(config: Mapping[str, Any], plan: Plan, channels: int) -> list[Numbers]:

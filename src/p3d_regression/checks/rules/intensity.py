@@ -12,7 +12,7 @@ from p3d_regression.labels.levels import Levels
 from p3d_regression.labels.moments import Moments
 from p3d_regression.model.contract import network_of
 from p3d_regression.scaling.spec import KEY
-from p3d_regression.training.scaling import fixed_numbers, raw_steps_by_statistics
+from p3d_regression.training.raw_transforms import fixed_numbers, raw_steps_by_statistics
 from p3d_regression.upstream import networks
 
 family = Family()

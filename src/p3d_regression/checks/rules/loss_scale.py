@@ -7,7 +7,7 @@ from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import write
 from p3d_regression.labels.moments import Moments
-from p3d_regression.scaling.spec import single
+from p3d_regression.scaling.terms import single
 from p3d_regression.text import as_yaml
 
 family = Family()

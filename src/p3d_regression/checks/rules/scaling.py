@@ -12,9 +12,10 @@ from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import delete, write
 from p3d_regression.labels.moments import Moments
 from p3d_regression.scaling.measured import check_variances, numbers_of
-from p3d_regression.scaling.spec import IDENTITY, KEY, Follow, Numbers, Spec
+from p3d_regression.scaling.spec import KEY, Spec
 from p3d_regression.scaling.target import is_bounded_by_zero, scaling_of
-from p3d_regression.training.scaling import fixed_numbers, raw_steps_by_statistics
+from p3d_regression.scaling.terms import IDENTITY, Follow, Numbers
+from p3d_regression.training.raw_transforms import fixed_numbers, raw_steps_by_statistics
 
 family = Family()
 
