@@ -42,6 +42,8 @@ class TestDoctor:
             "pytorch3dunet.unet3d.model.get_model": "applied",
             "pytorch3dunet.unet3d.model constructors": "applied",
             "pytorch3dunet.unet3d.model loading of weights": "applied",
+            "pytorch3dunet.unet3d.predictor predictors __init__": "applied",
+            "pytorch3dunet.unet3d.predictor predictors __call__": "applied",
             "pytorch3dunet.unet3d.config.load_config": "applied",
             "pytorch3dunet.unet3d.utils.save_checkpoint": "applied",
             "pytorch3dunet.unet3d.losses.get_loss_criterion": "applied",

@@ -33,6 +33,7 @@ def main() -> None:
             "unet3d.losses",
             "unet3d.metrics",
             "unet3d.trainer",
+            "unet3d.predictor",
             "datasets.utils",
         ):
             _, error = _import(f"pytorch3dunet.{module}")

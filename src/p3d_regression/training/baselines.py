@@ -4,11 +4,10 @@ A denoiser with an R2 of 0.94 is worse than nothing where the noisy volume itsel
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from p3d_regression.metrics.score import Accumulated, Score
 from p3d_regression.scaling.line import in_units_of_file
 from p3d_regression.scaling.terms import Follow
 from p3d_regression.training.plan import Plan
@@ -72,6 +71,34 @@ def guesses_of(config: Mapping[str, Any], plan: Plan) -> dict[int, Guess]:
     return found
 
 
+class Accumulating(Protocol):
+    """A metric over all batches that it has been shown."""
+
+    def add(self, output: "Tensor", label: "Tensor") -> None:
+        """Take in predictions and labels, both of shape (N, C, D, H, W)."""
+
+    @property
+    def value(self) -> float:
+        """Of all of them."""
+
+
+@dataclass
+class SquaredError:
+    """The MSE of pytorch-3dunet over a whole validation, without torchmetrics."""
+
+    sum: float = 0.0
+    count: int = 0
+
+    def add(self, output: "Tensor", label: "Tensor") -> None:
+        """Take in predictions and labels of the same shape."""
+        self.sum += float((output.double() - label.double()).square().sum())
+        self.count += label.numel()
+
+    @property
+    def value(self) -> float:
+        return self.sum / max(self.count, 1)
+
+
 @dataclass
 class Baselines:
     """The scores of the guesses on the voxels of the first validation; later ones show the same.
@@ -79,16 +106,18 @@ class Baselines:
     Attributes:
         guesses: by output channel.
         name: of the metric of the training.
-        score: that metric.
+        metric: makes that metric anew.
+        predicted: from the number of output channels to those that predict the labels' channels.
         better: whether a higher score is better.
     """
 
     guesses: Mapping[int, Guess]
     name: str
-    score: Score
+    metric: "Callable[[], Accumulating]"
+    predicted: Callable[[int], list[int]]
     better: bool
     values: dict[str, float] = field(default_factory=dict)
-    _running: dict[str, Accumulated] = field(default_factory=dict)
+    _running: "dict[str, Accumulating]" = field(default_factory=dict)
 
     def add(self, raw: "Tensor", labels: "Tensor", output: "Tensor") -> None:
         """Take in a batch of the first validation."""
@@ -96,8 +125,9 @@ class Baselines:
             return
         try:
             for name in self._names:
-                accumulated = self._running.setdefault(name, Accumulated(self.score.metric, self.score.mask))
-                accumulated.add(self._guessed(name, raw, output), labels)
+                if name not in self._running:
+                    self._running[name] = self.metric()
+                self._running[name].add(self._guessed(name, raw, output), labels)
         except Exception:
             logger.debug("baselines", exc_info=True)
             self.guesses = {}
@@ -115,7 +145,7 @@ class Baselines:
             else:
                 intercept, slope = guess.line if guess.raw is None or "line" in name else guess.raw
                 guessed[:, channel] = intercept + slope * raw[:, guess.in_channel].float()
-        return guessed[:, self.score.predicted(guessed.shape[1])]
+        return guessed[:, self.predicted(guessed.shape[1])]
 
     def compare(self, found: float) -> None:
         """Say the scores of the guesses after the first validation, and after each one that is worse."""

@@ -86,17 +86,17 @@ class _Monitor:
         self.baselines = self._baselines(guesses)
 
     def _baselines(self, guesses: Mapping[int, "Guess"]) -> "Baselines | None":
-        from p3d_regression.training.baselines import Baselines
+        from p3d_regression.metrics.score import Accumulated
+        from p3d_regression.training.baselines import Baselines, SquaredError
 
-        better, score = self.plan.higher_is_better, self.score
-        if guesses and score is None and self.plan.metric_name == "MSE":
-            from p3d_regression.metrics.score import Score, resolve
-
-            # over a whole validation the same number as pytorch-3dunet's
-            score = Score(resolve({"name": "MSE"}), self.plan.mask, self.plan.predicted)
-        if not guesses or score is None or better is None:
+        better, score, name = self.plan.higher_is_better, self.score, self.plan.metric_name
+        if not guesses or better is None or (score is None and name != "MSE"):
             return None
-        return Baselines(guesses, str(self.plan.metric or self.plan.metric_name), score, better)
+        if score is None:
+            return Baselines(guesses, name, SquaredError, self.plan.predicted, better)
+        return Baselines(
+            guesses, str(score.metric), lambda: Accumulated(score.metric, score.mask), score.predicted, better
+        )
 
     @property
     def score(self) -> "Score | None":
