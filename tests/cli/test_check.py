@@ -192,7 +192,7 @@ class TestUpstreamsOptions:
         options = ["--loaders.test.file_paths", data / "train.h5", data / "no.h5", "--model_path", missing]
         code, (report,) = check(forked, predict, *options)
         assert code == 1
-        assert codes(report) == {"P3D403", "P3D601"}
+        assert codes(report) == {"P3D403", "P3D601", "P3D626"}
         messages = " ".join(finding["message"] for finding in report["findings"])
         assert "no.h5" in messages
         assert "not there.pytorch" in messages
