@@ -153,6 +153,13 @@ class TestFiles:
         with pytest.raises(ConfigError, match=r"^loaders\.output_dir"):
             StandardPredictor(net(1), str(tmp_path / "no" / "such"), 1, TorchDevice.CPU, blend="mean")(loader)
 
+    def test_an_input_that_cannot_be_read_is_no_matter_of_the_output(self, volume: Path, tmp_path: Path) -> None:
+        loader = loader_of(volume, [8, 16, 16], [4, 8, 8], [0, 0, 0], dataset="LazyHDF5Dataset")
+        volume.rename(tmp_path / "away.h5")
+        with pytest.raises(FileNotFoundError):
+            StandardPredictor(net(1), str(tmp_path), 1, TorchDevice.CPU, blend="mean")(loader)
+        assert [path.name for path in tmp_path.iterdir()] == ["away.h5"]
+
     def test_what_cannot_be_blended_is_said_before(self, volume: Path, tmp_path: Path) -> None:
         model = torch.nn.Identity()
         loader = loader_of(volume, [8, 16, 16], [4, 8, 8], [0, 0, 0])

@@ -68,7 +68,8 @@ def predict(predictor: Any, loader: Any, blend: Blend) -> None:
     _read_lazily(dataset)
     channels = 1 if predictor.prediction_channel is not None else predictor.out_channels
     start, forward = time.perf_counter(), 0.0
-    with _written(_output_path(dataset, predictor.output_dir)) as (file, path):
+    path = _output_path(dataset, predictor.output_dir)
+    with _written(path) as file:
         # one layer of chunks is written at once
         planes = max(1, min(16, shape[0]))
         chunks = (1, planes, min(64, shape[1]), min(64, shape[2]))
@@ -77,7 +78,8 @@ def predict(predictor: Any, loader: Any, blend: Blend) -> None:
         )
 
         def write(first: int, finished: Array) -> None:
-            out[:, first : first + finished.shape[1]] = finished
+            with _writing(path):
+                out[:, first : first + finished.shape[1]] = finished
 
         window = Window(channels, places, shape, blend, planes, write)
         for seconds, patches in _predicted(predictor, loader):
@@ -116,7 +118,7 @@ def _output_path(dataset: Any, output_dir: str | None) -> Path:
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[tuple[Any, Path]]:
+def _written(path: Path) -> Iterator[Any]:
     """A file that gets its name when it is complete; if anything fails, nothing is left.
 
     Raises:
@@ -124,18 +126,32 @@ def _written(path: Path) -> Iterator[tuple[Any, Path]]:
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with h5py.File(beside, "w") as file:
-            yield file, path
-            file.flush()
-        beside.replace(path)
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
-        raise ConfigError(
-            "loaders.output_dir", f"{path} cannot be written: {why}.", advise("free or change it")
-        ) from error
+        with _writing(path):
+            file = h5py.File(beside, "w")
+        try:
+            yield file
+        finally:
+            with _writing(path):
+                file.close()
+        with _writing(path):
+            beside.replace(path)
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """An error of the file system is one of the output, and not of the volume that is read.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    try:
+        yield
+    except OSError as error:
+        why, advice = os.strerror(error.errno) if error.errno else str(error), advise("free or change it")
+        raise ConfigError("loaders.output_dir", f"{path} cannot be written: {why}.", advice) from error
 
 
 def _attributes(predictor: Any, dataset: Any, blend: Blend) -> Mapping[str, Any]:
