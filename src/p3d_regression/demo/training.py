@@ -229,6 +229,7 @@ model_path: {checkpoint}
 device: cpu
 {model}predictor:
   name: StandardPredictor
+  blend: gaussian  # overlapping patches: no steps at their borders
 loaders:
   dataset: StandardHDF5Dataset
   num_workers: 0
@@ -241,7 +242,7 @@ loaders:
     slice_builder:
       name: SliceBuilder
       patch_shape: [32, 64, 64]
-      stride_shape: [32, 64, 64]
+      stride_shape: [16, 32, 32]
       halo_shape: [4, 4, 4]
     transformer:
       raw:
