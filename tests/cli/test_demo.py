@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
+from p3d_regression.checks.registry import rules
+from p3d_regression.checks.run import check_file
 from p3d_regression.demo.report import Scores
+from support.checks import Silent
 from support.environments import Environment
 from support.lab import write_config
 from support.preforked import Preforked
@@ -36,6 +39,13 @@ def test_learns_values_that_upstream_could_not_say(plugin: Environment, out: Pat
     assert f"{scores.r2:.2f}" in row
     assert f"{label.var():.2f}" in result.stdout
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_its_prediction_has_no_seams(out: Path) -> None:
+    report = check_file(str(out / "predict.yml"), [], rules(), with_data=True, progress=Silent())
+    assert [finding.rule.code for finding in report.findings] == []
+    with h5py.File(out / "predictions" / "test_predictions.h5") as file:
+        assert file["predictions"].attrs["blend"] == "gaussian"
 
 
 def test_a_third_of_the_labels_missing_costs_little(forked: Preforked, out: Path, tmp_path: Path) -> None:
