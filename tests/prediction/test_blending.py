@@ -7,31 +7,14 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from pytorch3dunet.datasets.utils import get_test_loaders
 from pytorch3dunet.unet3d.config import TorchDevice
-from pytorch3dunet.unet3d.model import get_model
 from pytorch3dunet.unet3d.predictor import LazyPredictor, StandardPredictor
 
 from p3d_regression import ConfigError
-from p3d_regression.prediction.blending import Window, importance_map, mirrored, uncovered
-from p3d_regression.prediction.spec import blend_of
-
-RAW = [{"name": "Standardize", "mean": 0.5, "std": 2.0}, {"name": "ToTensor", "expand_dims": True}]
-
-
-def net(channels: int, name: str = "UNet3D") -> Any:
-    torch.manual_seed(0)
-    section = {"name": name, "in_channels": 1, "out_channels": channels, "f_maps": [4, 8], "num_groups": 2}
-    return get_model({**section, "final_activation": "none"}).eval()
-
-
-def loader_of(path: Path, patch: list[int], stride: list[int], halo: list[int], **loaders: Any) -> Any:
-    slices = {"name": "SliceBuilder", "patch_shape": patch, "stride_shape": stride, "halo_shape": halo}
-    test = {"file_paths": [str(path)], "slice_builder": slices | {"skip_shape_check": True}}
-    test["transformer"] = {"raw": RAW}
-    config = {"dataset": "StandardHDF5Dataset", "num_workers": 0, "batch_size": 2, "test": test, **loaders}
-    (loader,) = get_test_loaders({"loaders": config, "device": TorchDevice.CPU})
-    return loader
+from p3d_regression.prediction.blending import PLANES, Window, importance_map, uncovered
+from p3d_regression.prediction.reading import mirrored
+from p3d_regression.prediction.spec import Options, options_of
+from support.volumes import loader_of, net
 
 
 def predicted(cls: Any, model: Any, loader: Any, out: Path, channels: int, **options: Any) -> np.ndarray:
@@ -61,7 +44,7 @@ def reference(model: Any, raw: np.ndarray, loader: Any, weights: np.ndarray, cha
     return total / weight
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(30))
 def test_is_the_weighted_mean_of_all_patches(seed: int, tmp_path: Path) -> None:
     draw = np.random.default_rng(seed)
     shape = draw.integers([9, 20, 24], [20, 40, 50])
@@ -127,6 +110,9 @@ class TestFiles:
         with h5py.File(tmp_path / "volume_predictions.h5") as file:
             attributes = dict(file["predictions"].attrs)
         np.testing.assert_array_equal(attributes["element_size_um"], [2.0, 0.5, 0.5])
+        np.testing.assert_array_equal(attributes["stride_shape"], [4, 8, 8])
+        np.testing.assert_array_equal(attributes["halo_shape"], [0, 2, 2])
+        assert list(attributes["channel_names"]) == ["0"]
         assert (attributes["axes"], attributes["blend"], attributes["raw_internal_path"]) == ("czyx", "gaussian", "raw")
 
     def test_a_failure_leaves_the_old_file_and_nothing_else(self, volume: Path, tmp_path: Path) -> None:
@@ -203,15 +189,15 @@ class TestParts:
         for depth in (64, 256):
             places = [(slice(z, z + 8), slice(0, 4), slice(0, 4)) for z in range(0, depth - 7, 4)]
             written = []
-            window = Window(1, places, (depth, 4, 4), "mean", 4, lambda first, part, w=written: w.append((first, part)))
+            window = Window(1, places, (depth, 4, 4), "mean", lambda *layer, w=written: w.append(layer))
             most = 0
             for _ in places:
                 window.add(np.ones((1, 8, 4, 4), np.float32))
-                most = max(most, window._sum.shape[1])
+                most = max(most, len(window._layers))
             sizes.append(most)
-            assert [first for first, _ in written] == list(range(0, depth, 4))
-            assert all((part == 1).all() for _, part in written)
-        assert sizes[0] == sizes[1] <= 16
+            assert [number for number, *_ in written] == list(range(depth // PLANES))
+            assert all((total == weight).all() for _, total, weight in written)
+        assert sizes == [1, 1]
 
     def test_places_in_any_order(self) -> None:
         draw = np.random.default_rng(0)
@@ -219,10 +205,10 @@ class TestParts:
         places = [places[i] for i in draw.permutation(len(places))]
         found = np.full((1, 64, 4, 4), np.nan, np.float32)
 
-        def write(first: int, part: np.ndarray) -> None:
-            found[:, first : first + part.shape[1]] = part
+        def write(layer: int, total: np.ndarray, weight: np.ndarray) -> None:
+            found[:, layer * PLANES : layer * PLANES + len(weight)] = total / weight
 
-        window = Window(1, places, (64, 4, 4), "gaussian", 8, write)
+        window = Window(1, places, (64, 4, 4), "gaussian", write)
         for z, _, _ in places:
             window.add(np.broadcast_to(np.arange(z.start, z.stop, dtype=np.float32)[:, None, None], (1, 8, 4, 4)))
         np.testing.assert_allclose(found[0, :, 0, 0], np.arange(64), atol=1e-4)
@@ -243,6 +229,6 @@ class TestParts:
     @pytest.mark.parametrize("value", ["gauss", 1, True, ["gaussian"], {"name": "gaussian"}])
     def test_what_is_no_blend(self, value: object) -> None:
         with pytest.raises(ConfigError, match=r"^predictor\.blend") as caught:
-            blend_of(value)
+            options_of({"blend": value})
         fixed = caught.value.found.fix.applied_to({"predictor": {"blend": value}})
-        assert blend_of(fixed["predictor"]["blend"]) == "gaussian"
+        assert options_of(fixed["predictor"]) == Options(blend="gaussian")

@@ -68,6 +68,9 @@ def write_rule_data(directory: Path) -> Path:
         write_config(directory / "retrained" / "logs" / run / "train.yml", trained)
     (directory / "checkpoints").mkdir()
     torch.save({"model_state_dict": model.state_dict()}, directory / "checkpoints" / "best_checkpoint.pytorch")
+    (directory / "predicted_by_others").mkdir()
+    with h5py.File(directory / "predicted_by_others" / "val_predictions.h5", "w") as file:
+        file["predictions"] = np.zeros((1, 4, 64, 64), np.float32)
     return directory
 
 
@@ -109,7 +112,7 @@ def _rooted(config: Any, data: Path) -> Any:
         case list():
             return [_rooted(value, data) for value in config]
         case str() if re.fullmatch(
-            r"[a-z_/]+\.(h5|pytorch)|data(/[a-z]+)?|checkpoints", config
+            r"[a-z_/]+\.(h5|pytorch)|data(/[a-z]+)?|checkpoints|predicted_by_others", config
         ) and not config.startswith("/"):
             return str(data / config)
     return config

@@ -26,10 +26,12 @@ class Stored:
     Attributes:
         shape: of it.
         dtype: of it.
+        spacing: the size of a voxel along Z, Y and X, if its attributes give it.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    spacing: Sequence[float] | None = None
 
     @property
     def spatial(self) -> tuple[int, ...]:

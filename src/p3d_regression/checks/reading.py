@@ -16,6 +16,7 @@ from p3d_regression.labels.floor import SQUARED, Limit, LossLimit, VoxelLoss
 from p3d_regression.labels.levels import MOST_PATCHES, Clipping, Directions, Levels
 from p3d_regression.labels.psnr import PsnrLimit
 from p3d_regression.labels.scan import Statistics, Volume, VolumeError, moments_of, scan
+from p3d_regression.prediction.attributes import spacing_of
 from p3d_regression.training.scaling import Lines, could_follow
 from p3d_regression.upstream import datasets, samples
 
@@ -96,7 +97,9 @@ def _is_other(raw: h5py.Dataset, padded: h5py.Dataset) -> bool:
 
 def _stored(file: h5py.File, key: str | None) -> Stored | None:
     found = file.get(key) if key else None
-    return Stored(found.shape, found.dtype) if isinstance(found, h5py.Dataset) and found.shape else None
+    if not isinstance(found, h5py.Dataset) or not found.shape:
+        return None
+    return Stored(found.shape, found.dtype, spacing_of(found.attrs))
 
 
 def is_sound(view: View, name: str, phase: Phase) -> bool:

@@ -16,6 +16,8 @@ from p3d_regression.keys import PLUGIN_KEYS
 from p3d_regression.losses import registry as losses
 from p3d_regression.model.contract import Adopted
 from p3d_regression.model.last_layer import LastLayer, last_layer
+from p3d_regression.prediction.spec import KEYS as PREDICTOR_KEYS
+from p3d_regression.prediction.spec import SECTION as PREDICTOR
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.scaling.spec import Spec, check_company, spec_of
 from p3d_regression.training.plan import Plan, plan_of
@@ -154,7 +156,8 @@ class View(OfCheckpoint):
     @property
     def uses_plugin(self) -> bool:
         """Whether the config uses a key, a loss or a metric of this project, or a checkpoint brings one."""
-        return self._model_is_ours or self.plan.is_ours or self.plan_error is not None
+        asked = self.mode == "predict" and not set(PREDICTOR_KEYS).isdisjoint(self.section(PREDICTOR))
+        return self._model_is_ours or asked or self.plan.is_ours or self.plan_error is not None
 
     @property
     def _model_is_ours(self) -> bool:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from p3d_regression._version import __version__
+from p3d_regression.errors import ConfigError
 from p3d_regression.model.memory import METADATA_KEY as MEMORY
 from p3d_regression.text import as_yaml
-from p3d_regression.upstream import checkpoints, introspection, transforms
+from p3d_regression.upstream import checkpoints, datasets, introspection, transforms
 from p3d_regression.upstream.logs import training_configs_beside
 
 #: The key of the contract in the metadata of the U-Net.
@@ -39,6 +40,9 @@ class Contract:
         label: the same of the labels, which decide the unit of the predictions.
         global_normalization: whether their statistics are those of a volume, not of a patch.
         patch_shape: of the training.
+        targets: for each output channel the channel of the labels that it is about, and whether it predicts the
+            variance of that instead; None if the loss does not tell.
+        units: of the labels, where their files say so and no transform changes them.
         versions: of the packages of the training.
     """
 
@@ -47,6 +51,8 @@ class Contract:
     label: Sequence[Mapping[str, Any]] | None = None
     global_normalization: bool = False
     patch_shape: Sequence[int] | None = None
+    targets: Sequence[Sequence[Any]] | None = None
+    units: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -58,6 +64,8 @@ class Contract:
             "label": self.label,
             "global_normalization": self.global_normalization,
             "patch_shape": self.patch_shape,
+            "targets": self.targets,
+            "units": self.units,
             "versions": dict(self.versions),
         }
 
@@ -99,8 +107,22 @@ def contract_of(config: Mapping[str, Any]) -> Contract:
         label=None if label is None else plain(label),
         global_normalization=bool(loaders.get("global_normalization", False)),
         patch_shape=plain(patch) if isinstance(patch, list) else None,
+        targets=_targets(mapping(config.get("loss")), mapping(config.get("model")).get("out_channels")),
+        units=None if any(transforms.scales(step) for step in label or ()) else datasets.units_of_labels(loaders),
         versions={name: str(version) for name, version in versions.items()},
     )
+
+
+def _targets(loss: Mapping[str, Any], channels: object) -> list[list[Any]] | None:
+    from p3d_regression.losses import build
+
+    if type(channels) is not int:
+        return None
+    try:
+        found = build.described(loss) or build.resolve(loss, channels)
+    except ConfigError:
+        return None  # one of pytorch-3dunet's, or a rule reports it
+    return [list(target) for target in found.targets(channels)]
 
 
 def trained_with(path: str, metadata: Mapping[str, Any]) -> Trained | None:

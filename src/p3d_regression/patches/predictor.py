@@ -1,4 +1,4 @@
-"""``pytorch3dunet.unet3d.predictor``: predictors understand ``blend``."""
+"""``pytorch3dunet.unet3d.predictor``: predictors understand the keys of this project."""
 
 from collections.abc import Iterator
 from functools import wraps
@@ -6,10 +6,13 @@ from types import ModuleType
 from typing import Any
 
 from p3d_regression._patching import AnyFunction, Patch, replace_method
-from p3d_regression.prediction.spec import KEY, blend_of
+from p3d_regression.prediction.spec import KEYS, options_of
 
-#: Attribute of a predictor whose config has the key.
-_BLEND = "_p3d_blend"
+#: Attributes of a predictor whose config has such keys: what they say, and what follows.
+_OPTIONS, _PREDICTION = "_p3d_options", "_p3d_prediction"
+
+#: Attribute of a loader: the config that it comes from.
+CONFIG = "_p3d_config"
 
 
 def patch(module: ModuleType) -> Iterator[Patch]:
@@ -20,15 +23,17 @@ def patch(module: ModuleType) -> Iterator[Patch]:
     if len(classes) < len(names):
         yield Patch(target, "unsupported", f"it has no {' and '.join(names)}")
         return
-    yield replace_method(classes, "__init__", _taking, target=f"{target} __init__", detail=f"take the key {KEY}")
+    detail = f"take the keys {', '.join(KEYS)}"
+    yield replace_method(classes, "__init__", _taking, target=f"{target} __init__", detail=detail)
     yield replace_method(classes, "__call__", _blending, target=f"{target} __call__", detail="blend patches")
 
 
 def _taking(original: AnyFunction, patch: Patch) -> AnyFunction:
     @wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        if patch.is_applied and KEY in kwargs:
-            setattr(self, _BLEND, blend_of(kwargs.pop(KEY)))
+        given = {key: kwargs.pop(key) for key in KEYS if key in kwargs} if patch.is_applied else {}
+        if given:
+            setattr(self, _OPTIONS, options_of(given))
         original(self, *args, **kwargs)
 
     return __init__
@@ -37,11 +42,15 @@ def _taking(original: AnyFunction, patch: Patch) -> AnyFunction:
 def _blending(original: AnyFunction, patch: Patch) -> AnyFunction:
     @wraps(original)
     def __call__(self: Any, test_loader: Any) -> Any:  # noqa: N807
-        blend = getattr(self, _BLEND, None) if patch.is_applied else None
-        if blend is None:
+        options = getattr(self, _OPTIONS, None) if patch.is_applied else None
+        if options is None:
             return original(self, test_loader)
-        from p3d_regression.prediction.run import predict
+        from p3d_regression.prediction.run import Prediction
 
-        return predict(self, test_loader, blend)
+        prediction = getattr(self, _PREDICTION, None)
+        if prediction is None:
+            prediction = Prediction(self, getattr(test_loader, CONFIG, {}), options)
+            setattr(self, _PREDICTION, prediction)
+        return prediction.predict(test_loader)
 
     return __call__

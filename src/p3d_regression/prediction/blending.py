@@ -13,6 +13,9 @@ Array = npt.NDArray[np.float32]
 #: Width of the Gaussian, relative to a patch, and the smallest weight: as in MONAI's ``compute_importance_map``.
 _SIGMA, _LEAST = 0.125, 1e-3
 
+#: Planes that are finished and written at once.
+PLANES = 16
+
 #: Where a patch lies in the volume: slices for Z, Y and X.
 Place = tuple[slice, slice, slice]
 
@@ -52,76 +55,62 @@ def uncovered(places: Sequence[Place], shape: Sequence[int]) -> str | None:
 
 @dataclass
 class Window:
-    """The planes of a volume that are being blended.
+    """The layers of planes of a volume that are being blended.
 
     Args:
         channels: of the output.
         places: of all patches, in the order in which they come.
         shape: of the volume, (D, H, W).
         blend: how overlapping patches are weighted.
-        planes: in multiples of which finished planes are written.
-        write: called with the number of the first plane and finished ones, shape (C, planes, H, W).
+        write: called with the number of each layer of :data:`PLANES` planes that no patch reaches any more, with the
+            weighted sum of its patches, shape (C, planes, H, W), and the sum of their weights, shape (planes, H, W).
+        finished: layers that were written before.
+        skipped: patches that lie in these layers, and do not come.
     """
 
     channels: int
     places: Sequence[Place]
     shape: tuple[int, ...]
     blend: Blend
-    planes: int
-    write: Callable[[int, Array], None]
+    write: Callable[[int, Array, Array], None]
+    finished: int = 0
+    skipped: int = 0
 
     def __post_init__(self) -> None:
         # below which plane no patch from this one on reaches
         starts = [place[0].start for place in self.places]
         self._below = [*np.minimum.accumulate(starts[::-1])[::-1].tolist(), self.shape[0]]
         self._maps: dict[tuple[int, ...], Array] = {}
-        self._first, self._added = 0, 0
-        self._sum = np.zeros((self.channels, 0, *self.shape[1:]), np.float32)
-        self._weight = np.zeros((0, *self.shape[1:]), np.float32)
+        self._layers: dict[int, tuple[Array, Array]] = {}
+        self._added, self._next = self.skipped, self.finished
 
     def add(self, patch: Array) -> None:
         """Take in the next patch, of shape (C, D, H, W)."""
         z, y, x = self.places[self._added]
         size = patch.shape[1:]
         weights = self._maps.setdefault(size, importance_map(size, self.blend))
-        self._reserve(z.stop)
-        inside = (slice(z.start - self._first, z.stop - self._first), y, x)
-        self._sum[(slice(None), *inside)] += weights * patch
-        self._weight[inside] += weights
+        weighted = weights * patch
+        for layer in range(max(self._next, z.start // PLANES), -(-z.stop // PLANES)):
+            if layer not in self._layers:
+                self._layers[layer] = self._empty(layer)
+            total, weight = self._layers[layer]
+            first = layer * PLANES
+            low, high = max(z.start, first), min(z.stop, first + PLANES)
+            into, part = slice(low - first, high - first), slice(low - z.start, high - z.start)
+            total[:, into, y, x] += weighted[:, part]
+            weight[into, y, x] += weights[part]
         self._added += 1
         done = self._below[self._added]
-        self._leave(done if done == self.shape[0] else done // self.planes * self.planes)
+        while self._next * PLANES < self.shape[0] and min((self._next + 1) * PLANES, self.shape[0]) <= done:
+            self.write(self._next, *self._layers.pop(self._next))
+            self._next += 1
 
-    def _reserve(self, stop: int) -> None:
-        """Have room for the planes below one."""
-        missing = stop - self._first - self._weight.shape[0]
-        if missing > 0:
-            more = np.zeros((self.channels, missing, *self.shape[1:]), np.float32)
-            self._sum = np.concatenate([self._sum, more], axis=1)
-            self._weight = np.concatenate([self._weight, more[0]])
-
-    def _leave(self, stop: int) -> None:
-        """Write the planes below one, which no patch reaches any more."""
-        while self._first < stop:
-            count = min(self.planes, stop - self._first)
-            self.write(self._first, self._sum[:, :count] / self._weight[:count])
-            self._sum, self._weight = self._sum[:, count:], self._weight[count:]
-            self._first += count
+    def _empty(self, layer: int) -> tuple[Array, Array]:
+        planes = min(PLANES, self.shape[0] - layer * PLANES)
+        shape = (planes, *self.shape[1:])
+        return np.zeros((self.channels, *shape), np.float32), np.zeros(shape, np.float32)
 
 
-def mirrored(start: int, stop: int, halo: int, size: int) -> npt.NDArray[np.intp]:
-    """Indices into an axis for a part of it that is padded with its mirror image, as ``numpy.pad(mode="reflect")``.
-
-    Args:
-        start, stop: of the part, in the padded axis.
-        halo: by which the axis is padded on both sides.
-        size: of the axis.
-
-    >>> mirrored(0, 6, 2, 5).tolist()
-    [2, 1, 0, 1, 2, 3]
-    """
-    if size == 1:
-        return np.zeros(stop - start, np.intp)
-    period = 2 * (size - 1)
-    index = (np.arange(start, stop) - halo) % period
-    return np.where(index < size, index, period - index).astype(np.intp)
+def first_needed(places: Sequence[Place], finished: int) -> int:
+    """The first patch that reaches beyond so many finished layers."""
+    return next(i for i, place in enumerate(places) if place[0].stop > finished * PLANES)

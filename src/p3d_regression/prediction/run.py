@@ -1,187 +1,174 @@
-"""One volume of a prediction, blended: patch by patch through the network, plane by plane into the file."""
+"""The volumes of a prediction, blended: patch by patch through the networks, layer by layer into the file."""
 
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from p3d_regression._version import __version__
 from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
 from p3d_regression.fix import advise
-from p3d_regression.prediction.blending import Array, Place, Window, mirrored, uncovered
-from p3d_regression.prediction.spec import PLACE, Blend, obstacle
+from p3d_regression.prediction import attributes, ensemble
+from p3d_regression.prediction.blending import Array, Place, Window, first_needed, uncovered
+from p3d_regression.prediction.files import Output, check_resumable, output_path, partial_path, say_kept
+from p3d_regression.prediction.orientations import orientations_of
+from p3d_regression.prediction.progress import Progress
+from p3d_regression.prediction.reading import read_as_needed
+from p3d_regression.prediction.settings import settings_of
+from p3d_regression.prediction.spec import BLEND, Options, obstacle
 from p3d_regression.upstream import introspection
 from p3d_regression.upstream.log import say
 
-#: Attributes of a raw volume that hold for its prediction as well: voxel size, position, orientation.
-_GEOMETRY = (
-    "element_size_um",
-    "voxel_size",
-    "resolution",
-    "spacing",
-    "offset",
-    "origin",
-    "affine",
-    "unit",
-    "axis_units",
-)
+#: The dataset of the standard deviations among the members of an ensemble and the orientations.
+SPREAD = "spread"
 
 #: What a predictor and a dataset must have, so that patches can be blended.
 _ATTRIBUTES = ("model", "output_dir", "out_channels", "device", "output_dataset", "prediction_channel")
 _OF_DATASET = ("file_path", "raw_internal_path", "raw_slices", "volume_shape", "halo_shape")
 
 
-def predict(predictor: Any, loader: Any, blend: Blend) -> None:
-    """Predict the volume of a loader, as pytorch-3dunet's StandardPredictor does, but blend overlapping patches.
-
-    The file appears under its name when it is complete.
+class Prediction:
+    """The predictions of a command, one volume after the other, with the networks that are loaded once.
 
     Args:
         predictor: of pytorch-3dunet.
-        loader: of one test volume.
-        blend: how overlapping patches are weighted.
+        config: of the prediction; empty where it is not known.
+        options: what the config says with the keys of this project.
 
     Raises:
-        ConfigError: patches leave gaps, or the output would replace the input.
+        ConfigError: they contradict the rest of the config, or the members of an ensemble do not fit each other.
         UnsupportedUpstreamError: pytorch-3dunet is built differently.
     """
-    dataset = loader.dataset
-    lacking = [name for name in _ATTRIBUTES if not hasattr(predictor, name)]
-    lacking += [name for name in _OF_DATASET if not hasattr(dataset, name)]
-    if lacking:
-        raise UnsupportedUpstreamError(f"{PLACE}: this pytorch3dunet predicts in another way (no {lacking[0]}).")
-    if found := obstacle(vars(predictor)):
-        raise found
-    places: list[Place] = [tuple(place[-3:]) for place in dataset.raw_slices]
-    shape = tuple(dataset.volume_shape)
-    if gap := uncovered(places, shape):
-        key = "loaders.test.slice_builder.stride_shape"
-        raise ConfigError(
-            key, f"the patches leave a gap along {gap}.", advise("write strides no larger than the patch")
+
+    def __init__(self, predictor: Any, config: Mapping[str, Any], options: Options) -> None:
+        _check_has(predictor, _ATTRIBUTES)
+        if found := obstacle(vars(predictor)):
+            raise found
+        self.predictor, self.config, self.options = predictor, config, options
+        self.members = ensemble.members_of(config, options.ensemble)
+        own = predictor.model
+        networks = list(ensemble.networks_of(self.members, config, own)) if options.ensemble else [own]
+        self.networks = [network.eval() for network in networks]
+        is_model_2d = introspection.module_of("pytorch3dunet.unet3d.model").is_model_2d
+        self.is_2d = [is_model_2d(network) for network in self.networks]
+        self.contract = self.members[0].contract if self.members else None
+        self.progress = Progress(config)
+
+    def predict(self, loader: Any) -> None:
+        """Predict the volume of a loader. The file appears under its name when it is complete.
+
+        Raises:
+            ConfigError: patches leave gaps, the output cannot be written, or ``resume`` finds another prediction.
+            UnsupportedUpstreamError: pytorch-3dunet is built differently.
+        """
+        dataset, predictor = loader.dataset, self.predictor
+        _check_has(dataset, _OF_DATASET)
+        places: list[Place] = [tuple(place[-3:]) for place in dataset.raw_slices]
+        shape = tuple(dataset.volume_shape)
+        if gap := uncovered(places, shape):
+            key = "loaders.test.slice_builder.stride_shape"
+            raise ConfigError(
+                key, f"the patches leave a gap along {gap}.", advise("write strides no larger than the patch")
+            )
+        source = Path(dataset.file_path)
+        channels = 1 if predictor.prediction_channel is not None else predictor.out_channels
+        names = [predictor.output_dataset, *([SPREAD] if self.options.has_spread else [])]
+        settings = settings_of(self.config, source, [member.path for member in self.members])
+        output = Output(
+            output_path(source, predictor.output_dir),
+            dict.fromkeys(names, channels),
+            shape,
+            self.options.compression,
+            settings,
         )
-    _read_lazily(dataset)
-    channels = 1 if predictor.prediction_channel is not None else predictor.out_channels
-    start, forward = time.perf_counter(), 0.0
-    path = _output_path(dataset, predictor.output_dir)
-    with _written(path) as file:
-        # one layer of chunks is written at once
-        planes = max(1, min(16, shape[0]))
-        chunks = (1, planes, min(64, shape[1]), min(64, shape[2]))
-        out = file.create_dataset(
-            predictor.output_dataset, (channels, *shape), "float32", chunks=chunks, compression="gzip"
-        )
-
-        def write(first: int, finished: Array) -> None:
-            with _writing(path):
-                out[:, first : first + finished.shape[1]] = finished
-
-        window = Window(channels, places, shape, blend, planes, write)
-        for seconds, patches in _predicted(predictor, loader):
-            forward += seconds
-            for patch in patches:
-                window.add(patch)
-        out.attrs.update(_attributes(predictor, dataset, blend))
-    spent = time.perf_counter() - start
-    say(f"{path}: {len(places)} patches blended ({blend}) in {spent:.1f} s, {forward / spent:.0%} of it in the network")
-
-
-def _predicted(predictor: Any, loader: Any) -> Iterator[tuple[float, Array]]:
-    """For each batch the seconds of the network, and its patches without halo, shape (N, C, D, H, W)."""
-    import torch
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    is_2d = introspection.module_of("pytorch3dunet.unet3d.model").is_model_2d(predictor.model)
-    inside = tuple(slice(h, -h if h else None) for h in loader.dataset.halo_shape)
-    chosen = predictor.prediction_channel
-    predictor.model.eval()
-    with torch.no_grad():
-        for raw, _ in tqdm(loader):
-            begin = time.perf_counter()
-            raw = raw.to(predictor.device, non_blocking=True)
-            output = predictor.model(raw.squeeze(-3) if is_2d else raw)
-            output = (output.unsqueeze(-3) if is_2d else output)[(..., *inside)]
-            patches = output.float().cpu().numpy()
-            seconds = time.perf_counter() - begin
-            yield seconds, patches if chosen is None else patches[:, chosen : chosen + 1]
-
-
-def _output_path(dataset: Any, output_dir: str | None) -> Path:
-    """As pytorch-3dunet names it."""
-    source = Path(dataset.file_path)
-    return (source.parent if output_dir is None else Path(output_dir)) / f"{source.stem}_predictions.h5"
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[Any]:
-    """A file that gets its name when it is complete; if anything fails, nothing is left.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with _writing(path):
-            file = h5py.File(beside, "w")
+        if self.options.resume:
+            check_resumable(settings, output.path, predictor.output_dataset)
+            if output.path.is_file() and not partial_path(output.path).is_dir():
+                say(f"{output.path} is complete")
+                self.progress.skip(len(places))
+                return
+        read_as_needed(dataset)
+        combined = self._combined(dataset, places)
+        finished = output.finished(resume=self.options.resume)
+        # all patches of a batch, as they were computed before: numbers of another batch differ in their last bit
+        batch = loader.batch_size or 1
+        first = first_needed(places, finished) // batch * batch if finished < output.layers else len(places)
+        start, forward = time.perf_counter(), 0.0
         try:
-            yield file
-        finally:
-            with _writing(path):
-                file.close()
-        with _writing(path):
-            beside.replace(path)
-    finally:
-        with suppress(OSError):
-            beside.unlink()
+            with output.writer() as write:
 
+                def leave(layer: int, total: Array, weight: Array) -> None:
+                    write(layer, lambda: self._values(total, weight, names))
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """An error of the file system is one of the output, and not of the volume that is read.
-
-    Raises:
-        ConfigError: it is one.
-    """
-    try:
-        yield
-    except OSError as error:
-        why, advice = os.strerror(error.errno) if error.errno else str(error), advise("free or change it")
-        raise ConfigError("loaders.output_dir", f"{path} cannot be written: {why}.", advice) from error
-
-
-def _attributes(predictor: Any, dataset: Any, blend: Blend) -> Mapping[str, Any]:
-    """What a file says of itself."""
-    with h5py.File(dataset.file_path, "r") as file:
-        of_raw = file[dataset.raw_internal_path].attrs
-        found = {name: of_raw[name] for name in _GEOMETRY if name in of_raw}
-    found |= {"axes": "czyx", "blend": blend, "p3d_regression": __version__, "raw": str(dataset.file_path)}
-    found |= {"raw_internal_path": str(dataset.raw_internal_path), "halo_shape": list(dataset.halo_shape)}
-    if predictor.prediction_channel is not None:
-        found["prediction_channel"] = int(predictor.prediction_channel)
-    return found
-
-
-def _read_lazily(dataset: Any) -> None:
-    """Let LazyHDF5Dataset read what it needs, in place of writing a padded copy into the input file."""
-    is_lazy = getattr(dataset, "is_lazy", None)
-    if is_lazy is not None and is_lazy():
-        dataset.get_raw_padded_patch = partial(
-            _padded_patch, str(dataset.file_path), dataset.raw_internal_path, tuple(dataset.halo_shape)
+                window = Window(
+                    channels * len(names), places, shape, self.options.blend, leave, finished=finished, skipped=first
+                )
+                self.progress.start(source.name, len(places), first)
+                for seconds, patches in self._predicted(combined, loader, first):
+                    forward += seconds
+                    for patch in patches:
+                        window.add(patch)
+                    self.progress.advance(len(patches))
+            output.complete(dict(self._attributes(names, output, dataset)))
+        except BaseException:
+            say_kept(output)
+            raise
+        spent = time.perf_counter() - start
+        say(
+            f"{output.path}: {len(places) - first} patches blended ({self.options.blend}) in {spent:.1f} s, "
+            f"{forward / spent:.0%} of it in the network"
         )
 
+    def _combined(self, dataset: Any, places: list[Place]) -> ensemble.Combined:
+        place = places[0]
+        patch = [part.stop - part.start + 2 * halo for part, halo in zip(place, dataset.halo_shape, strict=True)]
+        with h5py.File(dataset.file_path, "r") as file:
+            spacing = attributes.spacing_of(file[dataset.raw_internal_path].attrs)
+        orientations = orientations_of(self.options.tta, patch, spacing)
+        return ensemble.Combined(self.networks, orientations, ensemble.variances(self.contract), self.is_2d)
 
-def _padded_patch(path: str, key: str, halo: Sequence[int], place: Sequence[slice]) -> Any:
-    """A part of a raw volume that is padded with its mirror image, of which only this part is read."""
-    with h5py.File(path, "r") as file:
-        dataset = file[key]
-        shape = dataset.shape[-3:]
-        parts = zip(place[-3:], halo, shape, strict=True)
-        indices = [mirrored(part.start, part.stop, margin, n) for part, margin, n in parts]
-        block = np.asarray(dataset[(..., *(slice(int(i.min()), int(i.max()) + 1) for i in indices))])
-    z, y, x = (i - i.min() for i in indices)
-    return block[..., z[:, None, None], y[None, :, None], x[None, None, :]]
+    def _predicted(self, combined: ensemble.Combined, loader: Any, first: int) -> Iterator[tuple[float, Array]]:
+        """For each batch from a patch on the seconds of the networks, and its patches without halo.
+
+        Their shape is (N, C, D, H, W); after the channels of the prediction come those of its variance.
+        """
+        import torch
+
+        inside = [slice(h, -h if h else None) for h in loader.dataset.halo_shape]
+        chosen = self.predictor.prediction_channel
+        with torch.no_grad():
+            for raw, _ in _from(loader, first):
+                begin = time.perf_counter()
+                found = combined(raw.to(self.predictor.device, non_blocking=True))
+                parts = [part[..., inside[0], inside[1], inside[2]] for part in found if part is not None]
+                parts = parts if chosen is None else [part[:, chosen : chosen + 1] for part in parts]
+                patches = torch.cat(parts, dim=1).cpu().numpy()
+                yield time.perf_counter() - begin, patches
+
+    def _values(self, total: Array, weight: Array, names: list[str]) -> dict[str, Array]:
+        """The blended planes of each dataset."""
+        parts = np.split(total / weight, len(names))
+        return {name: np.sqrt(part) if name == SPREAD else part for name, part in zip(names, parts, strict=True)}
+
+    def _attributes(self, names: list[str], output: Output, dataset: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        common = attributes.of_prediction(self.predictor, dataset, self.options, self.contract, output.settings)
+        for name in names:
+            yield name, attributes.of_spread(common) if name == SPREAD else common
+
+
+def _check_has(thing: Any, names: tuple[str, ...]) -> None:
+    lacking = [name for name in names if not hasattr(thing, name)]
+    if lacking:
+        raise UnsupportedUpstreamError(f"{BLEND}: this pytorch3dunet predicts in another way (no {lacking[0]}).")
+
+
+def _from(loader: Any, first: int) -> Any:
+    """The batches of a loader from a patch on."""
+    if not first:
+        return loader
+    from torch.utils.data import DataLoader, Subset
+
+    rest = Subset(loader.dataset, range(first, len(loader.dataset)))
+    return DataLoader(rest, batch_size=loader.batch_size, num_workers=loader.num_workers, collate_fn=loader.collate_fn)

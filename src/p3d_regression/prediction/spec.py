@@ -1,41 +1,99 @@
-"""The key ``predictor.blend``: pure data, nothing is predicted."""
+"""The keys of this project in the ``predictor`` section: pure data, nothing is predicted."""
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
 
 from p3d_regression.errors import ConfigError
-from p3d_regression.fix import write
+from p3d_regression.fix import delete, write
 from p3d_regression.text import fold
 
-#: The key of the ``predictor`` section.
-KEY = "blend"
+SECTION = "predictor"
 
-PLACE = f"predictor.{KEY}"
+BLEND = f"{SECTION}.blend"
+COMPRESSION = f"{SECTION}.compression"
+RESUME = f"{SECTION}.resume"
+TTA = f"{SECTION}.tta"
+ENSEMBLE = f"{SECTION}.ensemble"
+
+#: The keys of the section that are this project's.
+KEYS = tuple(place.removeprefix(f"{SECTION}.") for place in (BLEND, COMPRESSION, RESUME, TTA, ENSEMBLE))
 
 Blend = Literal["gaussian", "mean"]
+Compression = Literal["gzip", "lzf"]
 
-_MEANT: dict[str, Blend | None] = {"gaussian": "gaussian", "mean": "mean", "none": None}
+_BLENDS = ("gaussian", "mean", "none")
+_COMPRESSIONS = ("gzip", "lzf", "none")
+_TTAS = ("flips", "rotations", "none")
+
+#: The axes of a volume, as ``directions`` names them.
+AXES = "zyx"
 
 
-def blend_of(value: object) -> Blend | None:
-    """What a config says after ``blend:``; None for pytorch-3dunet's own way.
+@dataclass(frozen=True)
+class Tta:
+    """Test-time augmentation: in which orientations a patch is predicted.
+
+    Attributes:
+        rotates: whether axes are exchanged as well as mirrored.
+        directions: for an axis of the volume (0 to 2 for Z, Y, X) the output channel that is the component of a vector
+            along it; it changes its sign where the axis is mirrored.
+    """
+
+    rotates: bool
+    directions: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a ``predictor`` section says with the keys of this project.
+
+    Attributes:
+        blend: how overlapping patches are weighted.
+        compression: of the file.
+        resume: whether an interrupted prediction goes on.
+        tta: test-time augmentation.
+        ensemble: paths of checkpoints.
+    """
+
+    blend: Blend = "gaussian"
+    compression: Compression | None = "gzip"
+    resume: bool = False
+    tta: Tta | None = None
+    ensemble: Sequence[str] = ()
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether each voxel is predicted several times, so that there is a spread."""
+        return self.tta is not None or len(self.ensemble) > 1
+
+
+def options_of(section: Mapping[Any, Any]) -> Options | None:
+    """What a ``predictor`` section says with the keys of this project; None where pytorch-3dunet predicts in its way.
 
     Raises:
-        ConfigError: it is not understood.
+        ConfigError: a value is not understood, or two contradict each other.
 
-    >>> blend_of("Gaussian"), blend_of(None), blend_of("none")
-    ('gaussian', None, None)
+    >>> options_of({"name": "StandardPredictor", "blend": "none"}), options_of({"blend": "Mean"})
+    (None, Options(blend='mean', compression='gzip', resume=False, tta=None, ensemble=()))
     """
-    if value is None:
+    blend: Any = _one_of(BLEND, section.get("blend"), _BLENDS)
+    compression: Any = _one_of(COMPRESSION, section.get("compression"), _COMPRESSIONS)
+    resume, tta, ensemble = section.get("resume"), _tta(section.get("tta")), _ensemble(section.get("ensemble"))
+    if resume is not None and not isinstance(resume, bool):
+        raise ConfigError(RESUME, f"{reprlib.repr(resume)} is neither true nor false.", write(RESUME, True))
+    others = {COMPRESSION: compression, RESUME: resume, TTA: tta, ENSEMBLE: ensemble}
+    used = [place for place, value in others.items() if value]
+    if blend == "none" and used:
+        message = f"none leaves the prediction to pytorch-3dunet, which has no {used[0].removeprefix(f'{SECTION}.')}."
+        raise ConfigError(BLEND, message, write(BLEND, "gaussian"))
+    if blend in (None, "none") and not used:
         return None
-    if isinstance(value, str) and fold(value) in _MEANT:
-        return _MEANT[fold(value)]
-    near = get_close_matches(fold(value), list(_MEANT), n=1) if isinstance(value, str) else []
-    hint = f"; did you mean {near[0]}?" if near else "."
-    message = f"{reprlib.repr(value)} is not one of gaussian, mean, none{hint}"
-    raise ConfigError(PLACE, message, write(PLACE, near[0] if near else "gaussian"))
+    return Options(
+        blend or "gaussian", None if compression == "none" else compression or "gzip", bool(resume), tta, ensemble
+    )
 
 
 def obstacle(section: Mapping[str, Any]) -> ConfigError | None:
@@ -47,3 +105,50 @@ def obstacle(section: Mapping[str, Any]) -> ConfigError | None:
         message = "the metrics of pytorch-3dunet compare class numbers, which blending does not make."
         return ConfigError("predictor.performance_metric", message, write("predictor.performance_metric", None))
     return None
+
+
+def _one_of(place: str, value: object, names: tuple[str, ...]) -> str | None:
+    """The name that a value stands for; None where there is no value."""
+    if value is None:
+        return None
+    if isinstance(value, str) and fold(value) in names:
+        return fold(value)
+    near = get_close_matches(fold(value), names, n=1) if isinstance(value, str) else []
+    hint = f"; did you mean {near[0]}?" if near else "."
+    message = f"{reprlib.repr(value)} is not one of {', '.join(names)}{hint}"
+    raise ConfigError(place, message, write(place, near[0] if near else names[0]))
+
+
+def _tta(value: object) -> Tta | None:
+    if not isinstance(value, Mapping):
+        name = _one_of(TTA, value, _TTAS)
+        return None if name in (None, "none") else Tta(name == "rotations")
+    if unknown := [key for key in value if key not in ("name", "directions")]:
+        raise ConfigError(f"{TTA}.{unknown[0]}", "is not one of name, directions.", delete(f"{TTA}.{unknown[0]}"))
+    name = _one_of(f"{TTA}.name", value.get("name"), _TTAS[:2])
+    if name is None:
+        raise ConfigError(TTA, "has no name, which is flips or rotations.", write(f"{TTA}.name", "flips"))
+    given = value.get("directions") or {}
+    place, example = f"{TTA}.directions", dict(zip(AXES, range(3), strict=True))
+    # YAML 1.1 reads the letter y as a text, but some writers quote it, and some write capitals
+    named = {str(axis).lower(): channel for axis, channel in given.items()} if isinstance(given, Mapping) else {"": 0}
+    numbers = [channel for channel in named.values() if type(channel) is int and channel >= 0]
+    if set(named) - set(AXES) or len(set(numbers)) < len(named):
+        message = (
+            f"{reprlib.repr(given)} does not give an output channel, counted from 0, for each of the axes z, y, x that "
+            "a vector has a component along."
+        )
+        raise ConfigError(place, message, write(place, example, note="output channels of the components of a vector"))
+    if name == "rotations" and named and len(named) < len(AXES):
+        message = f"{reprlib.repr(given)} does not name z, y and x, which rotations exchange."
+        raise ConfigError(place, message, write(f"{TTA}.name", "flips"))
+    return Tta(name == "rotations", {AXES.index(axis): channel for axis, channel in named.items()})
+
+
+def _ensemble(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, list) and value and all(isinstance(path, str) and path for path in value):
+        return tuple(value)
+    example = [value] if isinstance(value, str) and value else ["best_checkpoint.pytorch"]
+    raise ConfigError(ENSEMBLE, f"{reprlib.repr(value)} is not a list of checkpoints.", write(ENSEMBLE, example))

@@ -6,7 +6,7 @@ rule warns of it.
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from importlib import import_module
 from typing import Any
 
@@ -119,6 +119,16 @@ def label_volumes(loaders: Mapping[str, Any], phase: str) -> list[Volume]:
     if not streams:
         return [_of_any(dataset) for dataset in datasets]
     return [_of_hdf5(dataset, bool(loaders.get("global_normalization"))) for dataset in datasets]
+
+
+def units_of_labels(loaders: Mapping[str, Any]) -> str | None:
+    """The unit of the labels of a training, if the first file gives one in an attribute ``units`` or ``unit``."""
+    # a config next to a checkpoint may name files that have gone
+    with suppress(Exception), h5py.File(files(loaders["train"])[0], "r") as file:
+        held = file[loaders.get("label_internal_path", "label")].attrs
+        found = next((held[name] for name in ("units", "unit") if name in held), None)
+        return found if isinstance(found, str) and found else None
+    return None
 
 
 def create(config: dict[str, Any], phase: str, *, streams: bool) -> list[Any]:

@@ -1,13 +1,15 @@
-"""Rules about seams between predicted patches, and about the key that removes them."""
+"""Rules about seams between predicted patches, and about the keys of this project for predictions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from p3d_regression.checks.data import is_shape
 from p3d_regression.checks.rule import PREDICT, Family
 from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError, Found
-from p3d_regression.fix import write
-from p3d_regression.prediction.spec import PLACE, blend_of
+from p3d_regression.fix import delete, write
+from p3d_regression.prediction import ensemble, files, orientations, settings
+from p3d_regression.prediction.spec import BLEND, SECTION, TTA, Options, options_of
 from p3d_regression.upstream import introspection
 
 family = Family()
@@ -20,8 +22,9 @@ _SLICES = "loaders.test.slice_builder"
 
 @family.rule("P3D625", "error", modes=PREDICT)
 def blend_not_understood(view: View) -> Iterator[Found]:
-    """`predictor.blend` has an unknown value, the predictor is one that does not blend, or the halo is larger than the
-    patch. The prediction stops with the same message.
+    """`blend`, `compression`, `resume`, `tta` or `ensemble` in the section `predictor` has an unknown value, the
+    predictor is one that does not blend, or the halo is larger than the patch. The prediction stops with the same
+    message.
 
     Example:
         predictor: {name: StandardPredictor, blend: gauss}
@@ -30,20 +33,30 @@ def blend_not_understood(view: View) -> Iterator[Found]:
         predictor: {name: StandardPredictor, blend: gaussian}
     """
     try:
-        blend = blend_of(view.get(PLACE))
+        options = options_of(view.section(SECTION))
     except ConfigError as error:
         yield error.found
         return
     name = view.get("predictor.name", "StandardPredictor")
-    if blend is not None and name not in _PREDICTORS and introspection.predictor_class(name) is not None:
+    if options is None:
+        return
+    if name not in _PREDICTORS and introspection.predictor_class(name) is not None:
         message = f"{name} does not blend patches; {' and '.join(_PREDICTORS)} do"
-        yield Found(PLACE, message, write("predictor.name", _PREDICTORS[0]))
+        yield Found(BLEND, message, write("predictor.name", _PREDICTORS[0]))
     patch, halo = view.get(f"{_SLICES}.patch_shape"), view.get(f"{_SLICES}.halo_shape")
-    has_shapes = is_shape(patch) and is_shape(halo, least=0)
-    if blend is not None and has_shapes and any(h > p for h, p in zip(halo, patch, strict=True)):
+    if is_shape(patch) and is_shape(halo, least=0) and any(h > p for h, p in zip(halo, patch, strict=True)):
         message = f"is {halo}, larger than the patch {patch}: most of what is computed would be cut off"
         smaller = [min(h, p // 2) for h, p in zip(halo, patch, strict=True)]
         yield Found(f"{_SLICES}.halo_shape", message, write(f"{_SLICES}.halo_shape", smaller))
+    channels = view.out_channels
+    wrong = {axis: channel for axis, channel in _directions(options).items() if channels and channel >= channels}
+    if wrong:
+        message = f"names channel {max(wrong.values())}, but the model has {channels} output channel(s), counted from 0"
+        yield Found(f"{TTA}.directions", message, delete(f"{TTA}.directions"))
+
+
+def _directions(options: Options) -> Mapping[int, int]:
+    return options.tta.directions if options.tta else {}
 
 
 @family.rule("P3D626", "warning", modes=PREDICT, needs="files")
@@ -78,13 +91,83 @@ def seams(view: View) -> Iterator[Found]:
     if has_borders and name in _PREDICTORS and not view.get("predictor.save_segmentation", False):
         message = f"is {stride}, and the patches {patch} do not overlap: the prediction has steps at their borders"
         half = [s if s < p else max(1, p // 2) for p, s in zip(patch, stride, strict=True)]
-        fix = write(f"{_SLICES}.stride_shape", half) + write(PLACE, "gaussian")
+        fix = write(f"{_SLICES}.stride_shape", half) + write(BLEND, "gaussian")
         yield Found(f"{_SLICES}.stride_shape", message, fix)
+
+
+@family.rule("P3D627", "error", modes=PREDICT, needs="files")
+def members_differ(view: View) -> Iterator[Found]:
+    """The members of an ensemble have to predict the same from the same: equal channels in the same meaning, equal
+    transforms of raw volumes and labels, and `model_path` among them. `tta: rotations` needs axes of equal length and
+    voxel size. The prediction stops with the same message.
+
+    Example:
+        model_path: trained_with_none.pytorch
+        predictor: {name: StandardPredictor, ensemble: [no_such_file.pytorch]}
+
+    Use instead:
+        model_path: trained_with_none.pytorch
+        predictor: {name: StandardPredictor, ensemble: [trained_with_none.pytorch]}
+    """
+    options = _options(view)
+    if options is None:
+        return
+    try:
+        if options.ensemble:
+            ensemble.members_of(view.config, options.ensemble)
+        patch, halo = view.get(f"{_SLICES}.patch_shape"), view.get(f"{_SLICES}.halo_shape", [0, 0, 0])
+        if is_shape(patch) and is_shape(halo, least=0):
+            for file in view.phases["test"].files if "test" in view.phases else ():
+                shape = [p + 2 * h for p, h in zip(patch, halo, strict=True)]
+                orientations.orientations_of(options.tta, shape, file.raw.spacing if file.raw else None)
+    except ConfigError as error:
+        yield error.found
+
+
+@family.rule("P3D628", "error", modes=PREDICT, needs="files")
+def resumes_another(view: View) -> Iterator[Found]:
+    """With `resume: true` a prediction goes on that was interrupted, and files that are complete are left as they are.
+    What is there was predicted with other settings, other checkpoints, another version of the input file or other
+    versions of the packages: part of the volume would be another prediction.
+
+    Example:
+        loaders:
+          output_dir: predicted_by_others
+        predictor: {name: StandardPredictor, resume: true}
+
+    Use instead:
+        loaders:
+          output_dir: predicted_by_others
+        predictor: {name: StandardPredictor, blend: gaussian}
+    """
+    options, phase, path = _options(view), view.phases.get("test"), view.get("model_path")
+    if options is None or not options.resume or phase is None or not isinstance(path, str):
+        return
+    checkpoints = [Path(member) for member in options.ensemble or [path]]
+    if not all(member.is_file() for member in checkpoints):
+        return  # another rule reports it
+    dataset, directory = view.get("predictor.output_dataset", "predictions"), view.get("loaders.output_dir")
+    for file in phase.files:
+        source = Path(file.path)
+        output = files.output_path(source, directory)
+        try:
+            if source.is_file():
+                files.check_resumable(settings.settings_of(view.config, source, checkpoints), output, dataset)
+        except ConfigError as error:
+            yield error.found
+            return
+
+
+def _options(view: View) -> Options | None:
+    try:
+        return options_of(view.section(SECTION))
+    except ConfigError:
+        return None  # a rule reports it
 
 
 def blends(view: View) -> bool:
     """Whether the prediction blends its patches."""
     try:
-        return blend_of(view.get(PLACE)) is not None
+        return options_of(view.section(SECTION)) is not None
     except ConfigError:
         return True  # it is meant to; a rule says what is wrong

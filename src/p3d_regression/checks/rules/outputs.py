@@ -12,7 +12,7 @@ from p3d_regression.checks.rules.prediction import GIVEN
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import advise, delete, write
-from p3d_regression.prediction.spec import PLACE as BLEND
+from p3d_regression.prediction.spec import BLEND
 from p3d_regression.upstream import builders, introspection
 
 family = Family()

@@ -9,7 +9,7 @@ from p3d_regression.checks.rules.unknown_keys import MOVED, moved
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import NO_FIX, advise, delete, write
-from p3d_regression.prediction.spec import KEY as BLEND
+from p3d_regression.prediction.spec import KEYS
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
 
@@ -184,7 +184,7 @@ def ignored_predictor_option(view: View) -> Iterator[Found]:
     cls = introspection.predictor_class(section.get("name", "StandardPredictor"))
     if cls is None:
         return
-    known = [*(name for name in introspection.arguments_of_ancestry(cls) if name not in GIVEN), BLEND]
+    known = [*(name for name in introspection.arguments_of_ancestry(cls) if name not in GIVEN), *KEYS]
     for key in section:
         if key not in ("name", *known, *GIVEN):
             meant = nearest(key, known)
