@@ -24,6 +24,7 @@ from intensity import TASKS, config_of
 PATCH = [8, 64, 64]
 HALF = [4, 32, 32]
 HALO = [2, 8, 8]
+SMALL = [1, 4, 4]
 
 
 def run(command: str, path: Path, config: dict[str, Any]) -> None:
@@ -62,6 +63,7 @@ def main() -> None:
             run("train3dunet", directory / "train.yml", train)
             truth = volumes["val"][1]
             whole = [n // 2 * 2 for n in truth.shape]
+            small = [p - 2 * h for p, h in zip(PATCH, SMALL, strict=True)]
             inner = [p - 2 * h for p, h in zip(PATCH, HALO, strict=True)]
             ways: dict[str, tuple[list[int], list[int], list[int], dict[str, str]]] = {
                 "side by side": (PATCH, PATCH, [0, 0, 0], {}),
@@ -69,6 +71,7 @@ def main() -> None:
                 "blend: mean": (PATCH, HALF, [0, 0, 0], {"blend": "mean"}),
                 "blend: gaussian": (PATCH, HALF, [0, 0, 0], {"blend": "gaussian"}),
                 "blend: gaussian, halo": (inner, [max(1, n // 2) for n in inner], HALO, {"blend": "gaussian"}),
+                "blend: gaussian, small halo": (small, [max(1, n // 2) for n in small], SMALL, {"blend": "gaussian"}),
                 "whole": (whole, whole, [0, 0, 0], {}),
             }
             print(f"{task}: variance of the labels {truth.var():.4g}", flush=True)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from pytorch3dunet.predict import get_predictor
 from p3d_regression import ConfigError
 from p3d_regression.prediction.files import Output, partial_path
 from support.disk import small_disk
+from support.environments import ROOT
 from support.lab import write_config
 from support.preforked import Preforked
-from support.volumes import config_of, net, section_of, write_checkpoint, write_volume
+from support.volumes import RAW, config_of, net, section_of, write_checkpoint, write_volume
 
 PATCH, STRIDE, HALO = [12, 16, 16], [5, 8, 8], [1, 2, 2]
 
@@ -199,6 +201,23 @@ class TestContent:
         assert len(digest) == 64
         assert set(json.loads(attributes["versions"])) == {"p3d-regression", "pytorch3dunet", "torch"}
         np.testing.assert_array_equal(attributes["element_size_um"], [2.0, 0.5, 0.5])
+        table = (ROOT / "docs/prediction.md").read_text().partition("| attribute | content |")[2]
+        documented = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))))
+        assert attributes.keys() - documented == set()
+
+    def test_units_are_those_of_the_labels(self, config: dict[str, Any], tmp_path: Path) -> None:
+        with h5py.File(tmp_path / "train.h5", "w") as file:
+            file["label"] = np.zeros(1)
+            file["label"].attrs["unit"] = "mm"
+        phase = {"file_paths": [str(tmp_path / "train.h5")], "transformer": {"raw": RAW, "label": []}}
+        path = Path(config["model_path"])
+        write_checkpoint(path, section_of(1), 0, loaders={"train": phase})
+        with h5py.File(predict(config, net(1))) as file:
+            assert file["predictions"].attrs["units"] == "mm"
+        phase["transformer"]["label"] = [{"name": "Standardize", "mean": 1, "std": 2}]
+        write_checkpoint(path, section_of(1), 0, loaders={"train": phase})
+        with h5py.File(predict(config, net(1))) as file:
+            assert "units" not in file["predictions"].attrs
 
     @pytest.mark.parametrize("compression", ["lzf", "none"])
     def test_compression(self, config: dict[str, Any], compression: str) -> None:

@@ -26,8 +26,8 @@ from p3d_regression.upstream.log import say
 
 _SETTINGS = "settings.json"
 
-#: Layers that may wait for the disk.
-_WAITING = 2
+#: Layers that may wait for the disk: each is as large as a layer of the window.
+_WAITING = 1
 
 Write = Callable[[int, Callable[[], Mapping[str, Array]]], None]
 

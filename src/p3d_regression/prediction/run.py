@@ -149,7 +149,8 @@ class Prediction:
 
     def _values(self, total: Array, weight: Array, names: list[str]) -> dict[str, Array]:
         """The blended planes of each dataset."""
-        parts = np.split(total / weight, len(names))
+        total /= weight
+        parts = np.split(total, len(names))
         return {name: np.sqrt(part) if name == SPREAD else part for name, part in zip(names, parts, strict=True)}
 
     def _attributes(self, names: list[str], output: Output, dataset: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
