@@ -2,8 +2,9 @@
 
     python benchmarks/prediction_cost.py [--planes N ...] [--rounds N]
 
-Each prediction is a process of its own: two threads, an untrained network with f_maps [8, 16] on patches of 32 x 64 x 64
-voxels without overlap, with a halo of 4 x 8 x 8, through a volume of N x 512 x 512. ``peak`` is the memory beyond imports.
+Each prediction is a process of its own: two threads, an untrained network with f_maps [8, 16] on patches of 32 x 64 x
+64 voxels without overlap, with a halo of 4 x 8 x 8, through a volume of N x 512 x 512. ``peak`` is the memory beyond
+imports.
 """
 
 import argparse

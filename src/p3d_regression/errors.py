@@ -62,6 +62,10 @@ class DemoError(RuntimeError):
     """The demo cannot start or go on; the message says why, in the user's terms."""
 
 
+class EvaluationError(RuntimeError):
+    """Predictions cannot be compared with the truth; nothing was written."""
+
+
 class ExportError(RuntimeError):
     """A checkpoint cannot be written in another form; nothing was written."""
 

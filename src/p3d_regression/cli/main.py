@@ -7,6 +7,7 @@ from p3d_regression.cli.check import check
 from p3d_regression.cli.components import activations, losses, metrics
 from p3d_regression.cli.demo import demo
 from p3d_regression.cli.doctor import doctor
+from p3d_regression.cli.evaluate import evaluate
 from p3d_regression.cli.export import export
 from p3d_regression.cli.group import Group
 from p3d_regression.cli.probe import probe
@@ -21,9 +22,9 @@ def main() -> None:
 
     Where this package is installed, the commands of pytorch-3dunet, train3dunet and predict3dunet, understand
     `model.final_activation`: none, softplus and others. The commands below check configs, list what a config can name,
-    and probe and export checkpoints.
+    probe and export checkpoints, and score predictions.
     """
 
 
-for command in (doctor, check, rule, activations, losses, metrics, run, probe, export, demo):
+for command in (doctor, check, rule, activations, losses, metrics, run, probe, evaluate, export, demo):
     main.add_command(command)

@@ -43,6 +43,7 @@ class Contract:
         targets: for each output channel the channel of the labels that it is about, and whether it predicts the
             variance of that instead; None if the loss does not tell.
         units: of the labels, where their files say so and no transform changes them.
+        ignore_index: the label of voxels that did not count; None if all did.
         versions: of the packages of the training.
     """
 
@@ -53,6 +54,7 @@ class Contract:
     patch_shape: Sequence[int] | None = None
     targets: Sequence[Sequence[Any]] | None = None
     units: str | None = None
+    ignore_index: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -66,6 +68,7 @@ class Contract:
             "patch_shape": self.patch_shape,
             "targets": self.targets,
             "units": self.units,
+            "ignore_index": self.ignore_index,
             "versions": dict(self.versions),
         }
 
@@ -109,8 +112,13 @@ def contract_of(config: Mapping[str, Any]) -> Contract:
         patch_shape=plain(patch) if isinstance(patch, list) else None,
         targets=_targets(mapping(config.get("loss")), mapping(config.get("model")).get("out_channels")),
         units=None if any(transforms.scales(step) for step in label or ()) else datasets.units_of_labels(loaders),
+        ignore_index=_number(mapping(config.get("loss")).get("ignore_index")),
         versions={name: str(version) for name, version in versions.items()},
     )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _targets(loss: Mapping[str, Any], channels: object) -> list[list[Any]] | None:

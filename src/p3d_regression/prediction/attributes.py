@@ -9,18 +9,12 @@ import h5py
 from p3d_regression.model.contract import Contract
 from p3d_regression.prediction.ensemble import variances
 from p3d_regression.prediction.settings import Settings, as_attributes
-from p3d_regression.prediction.spec import Options
-
-#: Attributes with the voxel size, in the order Z, Y, X.
-_SPACING = ("element_size_um", "voxel_size", "resolution", "spacing")
-
-#: Attributes of a raw volume that hold for its prediction as well: voxel size, position, orientation.
-_GEOMETRY = (*_SPACING, "offset", "origin", "affine", "axis_units")
+from p3d_regression.prediction.spec import GEOMETRY, SPACING, Options
 
 
 def spacing_of(held: Mapping[str, Any]) -> list[float] | None:
     """The size of a voxel along Z, Y and X, as the attributes of a volume give it; None if they do not."""
-    for name in _SPACING:
+    for name in SPACING:
         with suppress(KeyError, TypeError, ValueError):
             found = [float(size) for size in held[name]]
             if len(found) == 3:
@@ -42,7 +36,7 @@ def of_prediction(
     """
     with h5py.File(dataset.file_path, "r") as file:
         raw = file[dataset.raw_internal_path].attrs
-        found = {name: raw[name] for name in _GEOMETRY if name in raw}
+        found = {name: raw[name] for name in GEOMETRY if name in raw}
     names = channel_names(contract, predictor.out_channels)
     chosen = predictor.prediction_channel
     found |= {

@@ -1,0 +1,220 @@
+"""``p3d-regression evaluate``: scores of predicted volumes."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from p3d_regression.prediction.spec import GEOMETRY as _GEOMETRY
+
+if TYPE_CHECKING:
+    from p3d_regression.evaluation.pairs import Pair
+    from p3d_regression.evaluation.run import Evaluation
+
+
+@click.command(short_help="Score predictions against the truth.")
+@click.argument("prediction", metavar="CONFIG | PREDICTION")
+@click.argument("truth_file", metavar="[TRUTH]", required=False)
+@click.option("--truth", "truths", multiple=True, metavar="PATH:DATASET", help="The truth of each volume of CONFIG.")
+@click.option("--mask", "masks", multiple=True, metavar="PATH:DATASET", help="Voxels above 0 count.")
+@click.option("--border", type=click.IntRange(0), default=0, metavar="N", help="Leave out N voxels at each face.")
+@click.option(
+    "--metric", "metrics", multiple=True, metavar="NAME", help="A further metric of `p3d-regression metrics`."
+)
+@click.option("--calibrate", multiple=True, metavar="NAME", help="Fit predicted deviations on this volume of CONFIG.")
+@click.option("--no-ssim", is_flag=True, help="Do not compute SSIM, which takes most of the time.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a row for each volume.")
+@click.option("--maps", type=click.Path(path_type=Path), metavar="DIR", help="Write prediction minus truth as HDF5.")
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with pictures (HTML).")
+def evaluate(
+    prediction: str,
+    truth_file: str | None,
+    truths: tuple[str, ...],
+    masks: tuple[str, ...],
+    border: int,
+    metrics: tuple[str, ...],
+    calibrate: tuple[str, ...],
+    no_ssim: bool,
+    as_json: bool,
+    csv_file: Path | None,
+    maps: Path | None,
+    report: Path | None,
+) -> None:
+    """Score predicted volumes, and compare them with guesses that need no network.
+
+    `evaluate predict.yml` finds the predictions of a config. The truth is the dataset predictor.gt_internal_path or
+    loaders.label_internal_path of the input files, unless --truth names another one: once for each volume, or once as
+    :DATASET. `evaluate PREDICTION.h5[:DATASET] TRUTH.h5[:DATASET]` compares two files.
+
+    Exit status: 0 better than each guess, 1 worse than one, 2 not evaluated.
+    """
+    from p3d_regression.errors import ConfigError, EvaluationError
+
+    try:
+        if report is not None:
+            from p3d_regression.evaluation.report import check_installed, write
+
+            check_installed()
+        config, pairs = _asked(prediction, truth_file, truths, masks)
+        found = _run(pairs, config, border, metrics, calibrate, with_ssim=not no_ssim)
+        if calibrate:
+            _store(found)
+        if csv_file is not None:
+            _write_csv(found, csv_file)
+        if maps is not None:
+            _write_maps(found, maps)
+        if report is not None:
+            write(found, report, config)
+    except (ConfigError, EvaluationError, OSError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    click.echo(json.dumps(found.plain, indent=2)) if as_json else _print(found)
+    sys.exit(0 if found.is_better else 1)
+
+
+def _asked(
+    prediction: str, truth: str | None, truths: tuple[str, ...], masks: tuple[str, ...]
+) -> "tuple[Mapping[str, Any] | None, list[Pair]]":
+    """The config, if one is named, and what is compared."""
+    from p3d_regression.checks.run import read
+    from p3d_regression.errors import EvaluationError
+    from p3d_regression.evaluation.pairs import pair_of_files, pairs_of_config
+
+    if truth is not None:
+        if truths or len(masks) > 1:
+            raise click.UsageError("two files are compared: leave --truth out, and give --mask once.")
+        return None, [pair_of_files(prediction, truth, masks[0] if masks else None)]
+    if Path(prediction.rpartition(":")[0] or prediction).suffix.lower() not in (".yml", ".yaml"):
+        raise EvaluationError(f"{prediction}: name a prediction config (.yml), or a prediction and its truth.")
+    config = read(prediction)
+    return config, list(pairs_of_config(config, truths, masks))
+
+
+def _run(
+    pairs: "list[Pair]",
+    config: "Mapping[str, Any] | None",
+    border: int,
+    metrics: tuple[str, ...],
+    calibrate: tuple[str, ...],
+    *,
+    with_ssim: bool,
+) -> "Evaluation":
+    from p3d_regression.evaluation.run import run
+    from p3d_regression.evaluation.volume import Scope
+
+    scope = Scope(border, _ignored(config), with_ssim)
+    with _progress_bar() as progress:
+        return run(pairs, scope, progress, config=config, fitted_on=calibrate, metrics=metrics)
+
+
+def _ignored(config: "Mapping[str, Any] | None") -> float | None:
+    """The label of voxels that did not count in the training."""
+    from p3d_regression.model.contract import trained_with
+    from p3d_regression.upstream import checkpoints
+
+    try:
+        path = checkpoints.checkpoint_of(config or {}, "predict")
+        trained = trained_with(path, checkpoints.checkpoint_metadata(path)) if path else None
+    except Exception:
+        return None  # a prediction can be scored without its checkpoint
+    return trained.contract.ignore_index if trained else None
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[int], Callable[[int], None]]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+
+        def start(planes: int) -> Callable[[int], None]:
+            task = bar.add_task("planes", total=planes)
+            return lambda count: bar.advance(task, count)
+
+        yield start
+
+
+def _print(found: "Evaluation") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from p3d_regression.evaluation.words import NAMES, of_channel, remarks
+
+    console = Console()
+    verdict = found.verdict[0].upper() + found.verdict[1:] + "."
+    console.print(Text(verdict, style="" if found.is_better else "bold red"), soft_wrap=True)
+    plain = found.plain
+    table = Table()
+    names = NAMES
+    for column in ("", "channel", *names):
+        table.add_column(column, justify="left" if not column else "right")
+    rows = [(volume["name"], volume) for volume in plain["volumes"]] + [("all voxels", plain["pooled"])]
+    for title, scores in rows if len(rows) > 2 else rows[-1:]:
+        for channel in range(len(found.pooled)):
+            table.add_row(title, str(channel), *(_number(of_channel(scores[name], channel)) for name in names))
+    for guess in found.guesses:
+        for channel, rmse in enumerate(guess.rmse):
+            table.add_row(guess.name, str(channel), _number(rmse), *[""] * (len(names) - 1))
+    console.print(table)
+    for line in remarks(plain):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _write_csv(found: "Evaluation", path: Path) -> None:
+    """A row for each volume and channel, and for all voxels."""
+    from p3d_regression.evaluation.words import NAMES, of_channel
+
+    plain = found.plain
+    names = (*NAMES, *found.more)
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["volume", "channel", *names])
+        for title, scores in [*((v["name"], v) for v in plain["volumes"]), ("all voxels", plain["pooled"])]:
+            for channel in range(len(found.pooled)):
+                rows.writerow([title, channel, *(of_channel(scores.get(name), channel) for name in names)])
+
+
+def _write_maps(found: "Evaluation", directory: Path) -> None:
+    """Prediction minus truth of each volume, as ``NAME_error.h5``."""
+    import h5py
+
+    from p3d_regression.evaluation.volume import slabs
+
+    directory.mkdir(parents=True, exist_ok=True)
+    for result in found.results:
+        pair = result.pair
+        path = directory / f"{pair.name}_error.h5"
+        beside = path.with_name(f".{path.name}.partial")
+        try:
+            with h5py.File(beside, "w") as file:
+                shape = (len(pair.means), *pair.truth.spatial)
+                out = file.create_dataset("error", shape, "float32", chunks=True, compression="gzip")
+                for slab in slabs(pair):
+                    planes = slice(slab.first, slab.first + slab.truth.shape[1])
+                    out[:, planes] = slab.prediction[pair.means].astype("float32") - slab.truth
+                geometry = {k: v for k, v in pair.prediction.attributes.items() if k in _GEOMETRY}
+                out.attrs.update({"axes": "czyx", "description": "prediction minus truth", **geometry})
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _store(found: "Evaluation") -> None:
+    """Keep what makes the standard deviations fit with the predictions."""
+    import h5py
+
+    fits = [None if fitted is None else fitted.plain for fitted in found.fits]
+    for result in found.results:
+        with h5py.File(result.pair.prediction.path, "r+") as file:
+            file[result.pair.prediction.key].attrs["calibration"] = json.dumps(fits)

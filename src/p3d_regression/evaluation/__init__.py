@@ -1,0 +1,1 @@
+"""From predictions to numbers: scores of whole volumes, baselines, calibration, a report."""

@@ -1,0 +1,203 @@
+"""What is compared: predictions, truth, raw volumes and masks, and whether they fit each other."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from p3d_regression.errors import EvaluationError
+from p3d_regression.model.contract import mapping
+from p3d_regression.prediction.files import output_path, partial_path
+from p3d_regression.upstream import datasets
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset of an HDF5 file.
+
+    Attributes:
+        path: of the file.
+        key: of the dataset in it.
+        shape: (D, H, W) or (C, D, H, W).
+        attributes: of the dataset.
+    """
+
+    path: Path
+    key: str
+    shape: tuple[int, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def open(cls, path: str | Path, key: str) -> "Source":
+        """Look at a dataset.
+
+        Raises:
+            EvaluationError: there is none, or it is no volume of numbers.
+        """
+        path = Path(path)
+        try:
+            with h5py.File(path, "r") as file:
+                found = file.get(key)
+                names: list[str] = []
+                file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+                if not isinstance(found, h5py.Dataset):
+                    held = ", ".join(names) or "none"
+                    raise EvaluationError(f"{path} has no dataset {key}; it has {held}. Write {path}:DATASET.")
+                if found.ndim not in (3, 4) or found.dtype.kind not in "fiu":
+                    raise EvaluationError(
+                        f"{path}:{key} has the shape {found.shape} and the type {found.dtype}; a volume consists of "
+                        "numbers and has the shape (Z, Y, X) or (C, Z, Y, X)."
+                    )
+                return cls(path, key, found.shape, dict(found.attrs))
+        except OSError as error:
+            why = "does not exist" if not path.exists() else f"cannot be read as HDF5 ({error})"
+            raise EvaluationError(f"{path} {why}.") from error
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        return self.shape[-3:]
+
+    @property
+    def channels(self) -> int:
+        return self.shape[0] if len(self.shape) == 4 else 1
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.key}"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A predicted volume and the truth.
+
+    Attributes:
+        prediction: shape (C, D, H, W).
+        truth: the same shape, or (D, H, W).
+        raw: the volume that was predicted from; None if it is not known.
+        mask: voxels above 0 count; None for all.
+        spread: the standard deviation among the members of an ensemble; None if there is none.
+    """
+
+    prediction: Source
+    truth: Source
+    raw: Source | None = None
+    mask: Source | None = None
+    spread: Source | None = None
+
+    @property
+    def name(self) -> str:
+        return self.prediction.path.stem.removesuffix("_predictions")
+
+    @property
+    def variances(self) -> dict[int, int]:
+        """For each channel of the prediction that is a variance the channel of its mean."""
+        names = [str(name) for name in self.prediction.attributes.get("channel_names", ())]
+        means = {name.partition(" ")[2]: channel for channel, name in enumerate(names) if name.startswith("mean")}
+        ends = {channel: name.partition(" ")[2] for channel, name in enumerate(names) if name.startswith("variance")}
+        return {channel: means[end] for channel, end in ends.items() if end in means}
+
+    @property
+    def means(self) -> list[int]:
+        """The channels of the prediction that are compared with those of the truth."""
+        return [channel for channel in range(self.prediction.channels) if channel not in self.variances]
+
+    def check(self) -> "Pair":
+        """Refuse volumes that do not lie on each other.
+
+        Raises:
+            EvaluationError: their shapes differ.
+        """
+        for other in filter(None, (self.truth, self.raw, self.mask, self.spread)):
+            if other.spatial != self.prediction.spatial:
+                raise EvaluationError(_difference(self.prediction, other))
+        if len(self.means) != self.truth.channels:
+            raise EvaluationError(
+                f"{self.prediction} has {len(self.means)} channel(s) to compare, but {self.truth} has "
+                f"{self.truth.channels}."
+            )
+        if self.prediction.path.samefile(self.truth.path) and self.prediction.key == self.truth.key:
+            raise EvaluationError(f"{self.truth} would be compared with itself.")
+        return self
+
+
+def _difference(one: Source, other: Source) -> str:
+    start = f"{one} has the shape {one.spatial} (Z, Y, X), {other} has {other.spatial}"
+    for order in permutations(range(3)):
+        if tuple(other.spatial[axis] for axis in order) == one.spatial:
+            names = ", ".join("ZYX"[axis] for axis in order)
+            return f"{start}: its axes are in another order. Transpose it so that its axes {names} become Z, Y, X."
+    if other.shape[:3] == one.spatial:
+        return f"{start}: its channels come last. Write them first, as (C, Z, Y, X)."
+    return f"{start}: it is another volume."
+
+
+def source_of(text: str, key: str) -> Source:
+    """A dataset that is named as ``PATH`` or ``PATH:DATASET``.
+
+    Raises:
+        EvaluationError: see :meth:`Source.open`.
+    """
+    path, colon, named = text.rpartition(":")
+    # a path may have a colon itself
+    return Source.open(path, named) if colon and not Path(text).exists() else Source.open(text, key)
+
+
+def pair_of_files(prediction: str, truth: str, mask: str | None = None) -> Pair:
+    """Two files that are named.
+
+    Raises:
+        EvaluationError: they cannot be compared.
+    """
+    predicted = source_of(prediction, "predictions")
+    return _pair(predicted, source_of(truth, "label"), source_of(mask, "mask") if mask else None).check()
+
+
+def pairs_of_config(config: Mapping[str, Any], truths: Sequence[str], masks: Sequence[str]) -> Iterator[Pair]:
+    """The predictions of a config, and the truth for each.
+
+    Args:
+        config: of the prediction.
+        truths: one for each volume, or one ``:DATASET`` in the input files; without them the dataset
+            ``predictor.gt_internal_path`` or ``loaders.label_internal_path`` of the input files.
+        masks: the same; without them all voxels count.
+
+    Raises:
+        EvaluationError: something is missing, or does not fit.
+    """
+    loaders, predictor = mapping(config.get("loaders")), mapping(config.get("predictor"))
+    inputs = [Path(path) for path in datasets.files(mapping(loaders.get("test")))]
+    if not inputs:
+        raise EvaluationError("the config names no volumes in loaders.test.file_paths.")
+    own = predictor.get("gt_internal_path") or loaders.get("label_internal_path") or "label"
+    wanted = _for_each(inputs, truths or [f":{own}"], "--truth")
+    counted = _for_each(inputs, masks, "--mask") if masks else [None] * len(inputs)
+    for source, truth, mask in zip(inputs, wanted, counted, strict=True):
+        path = output_path(source, loaders.get("output_dir"))
+        if not path.exists():
+            more = " It was interrupted" if partial_path(path).is_dir() else " Run predict3dunet first"
+            raise EvaluationError(f"{path}, the prediction of {source}, does not exist.{more}.")
+        predicted = Source.open(path, str(predictor.get("output_dataset", "predictions")))
+        yield _pair(predicted, source_of(truth, own), source_of(mask, "mask") if mask else None).check()
+
+
+def _for_each(inputs: Sequence[Path], given: Sequence[str], option: str) -> list[str]:
+    if len(given) == 1 and given[0].startswith(":"):
+        return [f"{path}{given[0]}" for path in inputs]
+    if len(given) != len(inputs):
+        raise EvaluationError(
+            f"{option} is given {len(given)} time(s), but the config has {len(inputs)} volumes. Give it once for each, "
+            "in their order, or once as :DATASET for a dataset of the input files."
+        )
+    return list(given)
+
+
+def _pair(prediction: Source, truth: Source, mask: Source | None) -> Pair:
+    held, spread, raw = prediction.attributes, None, None
+    if isinstance(path := held.get("raw"), str) and Path(path).exists():
+        raw = Source.open(path, str(held.get("raw_internal_path", "raw")))
+    with h5py.File(prediction.path, "r") as file:
+        if "spread" in file and prediction.key != "spread":
+            spread = Source.open(prediction.path, "spread")
+    return Pair(prediction, truth, raw, mask, spread)
