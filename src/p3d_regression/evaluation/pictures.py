@@ -3,7 +3,8 @@
 import base64
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,8 @@ class Picture:
     alt: str
 
 
-def _picture(size: tuple[float, float], alt: str, draw: "Callable[[Figure], None]", kind: str = "png") -> Picture:
+@contextmanager
+def _figure(size: tuple[float, float]) -> "Iterator[Figure]":
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -53,10 +55,19 @@ def _picture(size: tuple[float, float], alt: str, draw: "Callable[[Figure], None
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
+        yield figure
+
+
+def _saved(figure: "Figure", alt: str) -> Picture:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, transparent=True)
+    return Picture(f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}", alt)
+
+
+def _picture(size: tuple[float, float], alt: str, draw: "Callable[[Figure], None]") -> Picture:
+    with _figure(size) as figure:
         draw(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=100, transparent=True)
-    return Picture(f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", alt)
+        return _saved(figure, alt)
 
 
 @dataclass(frozen=True)
@@ -92,20 +103,25 @@ def _cut(source: Source, channel: int, axis: int, index: int) -> Array:
     return found[:: steps[0], :: steps[1]]
 
 
-def _panels(axes: "Sequence[Axes]", pair: Pair, channel: int, scale: _Scale, axis: int, index: int, unit: str) -> None:
+def _cuts(pair: Pair, channel: int, axis: int, index: int) -> dict[str, Array]:
+    """What is shown of a plane, by its title."""
     prediction = _cut(pair.prediction, pair.means[channel], axis, index)
     truth = _cut(pair.truth, channel, axis, index)
+    raw = {} if pair.raw is None else {"raw": _cut(pair.raw, channel, axis, index)}
+    return {**raw, "truth": truth, "prediction": prediction, "prediction - truth": prediction - truth}
+
+
+def _panels(axes: "Sequence[Axes]", cuts: Mapping[str, Array], scale: _Scale, unit: str) -> list[Any]:
+    images = []
+    styles = {"raw": {"cmap": "gray"}, "truth": scale.values, "prediction": scale.values}
     error = {"cmap": "RdBu_r", "vmin": -scale.error, "vmax": scale.error}
-    images = [("truth", truth, scale.values), ("prediction", prediction, scale.values)]
-    images.append(("prediction - truth", prediction - truth, error))
-    if pair.raw is not None:
-        images.insert(0, ("raw", _cut(pair.raw, channel, axis, index), {"cmap": "gray"}))
-    for panel, (title, values, style) in zip(axes, images, strict=True):
-        image = panel.imshow(values, **style)
+    for panel, (title, values) in zip(axes, cuts.items(), strict=True):
+        images.append(panel.imshow(values, **styles.get(title, error)))
         panel.set_title(title)
         panel.set_axis_off()
         figure: Any = panel.figure
-        figure.colorbar(image, ax=panel, shrink=0.8, label="" if title == "raw" else unit)
+        figure.colorbar(images[-1], ax=panel, shrink=0.8, label="" if title == "raw" else unit)
+    return images
 
 
 def slices(result: Result, channel: int, unit: str) -> Picture:
@@ -119,7 +135,7 @@ def slices(result: Result, channel: int, unit: str) -> Picture:
     def draw(figure: "Figure") -> None:
         panels = figure.subplots(len(axes), columns, squeeze=False)
         for row, axis in zip(panels, axes, strict=True):
-            _panels(row, pair, channel, scale, axis, shape[axis] // 2, unit)
+            _panels(row, _cuts(pair, channel, axis, shape[axis] // 2), scale, unit)
 
     names = ", ".join(f"{'ZYX'[axis]} = {shape[axis] // 2}" for axis in axes)
     what = f"channel {channel}, " if len(result.channels) > 1 else ""
@@ -130,14 +146,17 @@ def slices(result: Result, channel: int, unit: str) -> Picture:
 def frames(result: Result, unit: str, most: int = 30) -> Iterator[Picture]:
     """Planes along Z of the first channel."""
     pair, depth = result.pair, result.pair.truth.spatial[0]
-    scale, columns = _scale(result.channels[0]), 3 + (result.pair.raw is not None)
-    for index in np.unique(np.linspace(0, depth - 1, min(most, depth)).round().astype(int)):
-
-        def draw(figure: "Figure", index: int = int(index)) -> None:
-            _panels(figure.subplots(1, columns, squeeze=False)[0], pair, 0, scale, 0, index, unit)
-
-        alt = f"{pair.name}, Z = {index} of {depth}, mean absolute error of the plane {result.planes[index]:.4g}"
-        yield _picture((3.2 * columns, 2.9), alt, draw)
+    middle = _cuts(pair, 0, 0, depth // 2)
+    with _figure((3.2 * len(middle), 2.9)) as figure:
+        images = _panels(figure.subplots(1, len(middle), squeeze=False)[0], middle, _scale(result.channels[0]), unit)
+        figure.canvas.draw()
+        # the same in all planes, which takes most of the time
+        figure.set_layout_engine("none")
+        for index in np.unique(np.linspace(0, depth - 1, min(most, depth)).round().astype(int)):
+            for image, values in zip(images, _cuts(pair, 0, 0, int(index)).values(), strict=True):
+                image.set_data(values)
+            alt = f"{pair.name}, Z = {index} of {depth}, mean absolute error of the plane {result.planes[index]:.4g}"
+            yield _saved(figure, alt)
 
 
 def against_truth(sample: Array, channel: int, channels: int, unit: str) -> Picture:
