@@ -88,7 +88,10 @@ class TestPredictor:
     @pytest.mark.parametrize(
         ("options", "error"),
         [
-            ({"performance_metric": "mse", "gt_internal_path": "label"}, "AssertionError: Unsupported performance"),
+            (
+                {"performance_metric": "accuracy", "gt_internal_path": "label"},
+                "AssertionError: Unsupported performance",
+            ),
             ({"performance_metric": "dice"}, "AssertionError"),
             # the labels of a training that adds the channel axis in its transforms
             (

@@ -105,25 +105,12 @@ def _run(
     *,
     with_ssim: bool,
 ) -> "Evaluation":
-    from p3d_regression.evaluation.run import run
+    from p3d_regression.evaluation.run import ignored_label, run
     from p3d_regression.evaluation.volume import Scope
 
-    scope = Scope(border, _ignored(config), with_ssim)
+    scope = Scope(border, ignored_label(config or {}), with_ssim)
     with _progress_bar() as progress:
         return run(pairs, scope, progress, config=config, fitted_on=calibrate, metrics=metrics)
-
-
-def _ignored(config: "Mapping[str, Any] | None") -> float | None:
-    """The label of voxels that did not count in the training."""
-    from p3d_regression.model.contract import trained_with
-    from p3d_regression.upstream import checkpoints
-
-    try:
-        path = checkpoints.checkpoint_of(config or {}, "predict")
-        trained = trained_with(path, checkpoints.checkpoint_metadata(path)) if path else None
-    except Exception:
-        return None  # a prediction can be scored without its checkpoint
-    return trained.contract.ignore_index if trained else None
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from p3d_regression.evaluation.pairs import Pair
 from p3d_regression.evaluation.scores import listed, merged, over_volumes
 from p3d_regression.evaluation.statistics import Channel
 from p3d_regression.evaluation.volume import Result, Scope, evaluate, ranges_of
+from p3d_regression.model.contract import trained_with
+from p3d_regression.upstream import checkpoints
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,16 @@ def run(
     guesses = baselines.guesses(pooled, baselines.training_means(config) if config else None)
     is_better, verdict = baselines.verdict(pooled, guesses)
     return Evaluation(results, pooled, guesses, is_better, verdict, fits, more.values if more else {})
+
+
+def ignored_label(config: Mapping[str, Any]) -> float | None:
+    """The label of voxels that did not count in the training of a config's checkpoint."""
+    try:
+        path = checkpoints.checkpoint_of(config, "predict")
+        trained = trained_with(path, checkpoints.checkpoint_metadata(path)) if path else None
+    except Exception:
+        return None  # a prediction can be scored without its checkpoint
+    return trained.contract.ignore_index if trained else None
 
 
 class _Metrics:

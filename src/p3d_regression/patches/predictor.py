@@ -6,10 +6,10 @@ from types import ModuleType
 from typing import Any
 
 from p3d_regression._patching import AnyFunction, Patch, replace_method
-from p3d_regression.prediction.spec import KEYS, options_of
+from p3d_regression.prediction.spec import KEYS, is_ours, options_of
 
 #: Attributes of a predictor whose config has such keys: what they say, and what follows.
-_OPTIONS, _PREDICTION = "_p3d_options", "_p3d_prediction"
+_OPTIONS, _PREDICTION, _SCORING = "_p3d_options", "_p3d_prediction", "_p3d_scoring"
 
 #: Attribute of a loader: the config that it comes from.
 CONFIG = "_p3d_config"
@@ -34,6 +34,10 @@ def _taking(original: AnyFunction, patch: Patch) -> AnyFunction:
         given = {key: kwargs.pop(key) for key in KEYS if key in kwargs} if patch.is_applied else {}
         if given:
             setattr(self, _OPTIONS, options_of(given))
+        if patch.is_applied and is_ours(kwargs.get("performance_metric")):
+            from p3d_regression.evaluation.at_prediction import Scoring
+
+            setattr(self, _SCORING, Scoring.of(kwargs.pop("performance_metric"), kwargs.get("gt_internal_path")))
         original(self, *args, **kwargs)
 
     return __init__
@@ -42,15 +46,24 @@ def _taking(original: AnyFunction, patch: Patch) -> AnyFunction:
 def _blending(original: AnyFunction, patch: Patch) -> AnyFunction:
     @wraps(original)
     def __call__(self: Any, test_loader: Any) -> Any:  # noqa: N807
-        options = getattr(self, _OPTIONS, None) if patch.is_applied else None
-        if options is None:
+        if not patch.is_applied:
             return original(self, test_loader)
-        from p3d_regression.prediction.run import Prediction
-
-        prediction = getattr(self, _PREDICTION, None)
-        if prediction is None:
-            prediction = Prediction(self, getattr(test_loader, CONFIG, {}), options)
-            setattr(self, _PREDICTION, prediction)
-        return prediction.predict(test_loader)
+        found = _predicted(original, self, test_loader)
+        scoring = getattr(self, _SCORING, None)
+        return scoring.score(self, test_loader, getattr(test_loader, CONFIG, {})) if scoring else found
 
     return __call__
+
+
+def _predicted(original: AnyFunction, predictor: Any, loader: Any) -> Any:
+    """Predict a volume, in this project's way if the config asks for it."""
+    options = getattr(predictor, _OPTIONS, None)
+    if options is None:
+        return original(predictor, loader)
+    from p3d_regression.prediction.run import Prediction
+
+    prediction = getattr(predictor, _PREDICTION, None)
+    if prediction is None:
+        prediction = Prediction(predictor, getattr(loader, CONFIG, {}), options)
+        setattr(predictor, _PREDICTION, prediction)
+    return prediction.predict(loader)

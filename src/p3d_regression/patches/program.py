@@ -7,13 +7,19 @@ from types import TracebackType
 from typing import Any
 
 from p3d_regression._patching import Patch
-from p3d_regression.errors import CheckpointSaveError, ConfigError, NonFiniteLossError, UnsupportedUpstreamError
+from p3d_regression.errors import (
+    CheckpointSaveError,
+    ConfigError,
+    EvaluationError,
+    NonFiniteLossError,
+    UnsupportedUpstreamError,
+)
 from p3d_regression.upstream.commands import COMMANDS
 
 #: Environment variable: with any value but 0, tracebacks are shown.
 SETTING = "P3D_REGRESSION_TRACEBACK"
 
-_OURS = (ConfigError, UnsupportedUpstreamError, NonFiniteLossError, CheckpointSaveError)
+_OURS = (ConfigError, EvaluationError, UnsupportedUpstreamError, NonFiniteLossError, CheckpointSaveError)
 
 
 def patch() -> Patch | None:

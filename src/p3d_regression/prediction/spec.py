@@ -103,13 +103,26 @@ def options_of(section: Mapping[Any, Any]) -> Options | None:
     )
 
 
+#: Values of ``performance_metric`` that are pytorch-3dunet's own; they compare class numbers.
+SEGMENTATION_METRICS = ("dice", "mean_iou")
+
+
+def is_ours(metric: object) -> bool:
+    """Whether a ``performance_metric`` is computed by this project.
+
+    >>> is_ours("R2Score"), is_ours("dice"), is_ours(None)
+    (True, False, False)
+    """
+    return metric is not None and metric not in SEGMENTATION_METRICS
+
+
 def obstacle(section: Mapping[str, Any]) -> ConfigError | None:
     """What in a ``predictor`` section cannot be done together with blending; None if nothing."""
     if section.get("save_segmentation"):
         message = "class numbers cannot be blended."
         return ConfigError("predictor.save_segmentation", message, write("predictor.save_segmentation", False))
-    if section.get("performance_metric") is not None:
-        message = "the metrics of pytorch-3dunet compare class numbers, which blending does not make."
+    if section.get("performance_metric") in SEGMENTATION_METRICS:
+        message = "dice and mean_iou compare class numbers, which blending does not make."
         return ConfigError("predictor.performance_metric", message, write("predictor.performance_metric", None))
     return None
 

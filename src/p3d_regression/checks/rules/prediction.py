@@ -7,9 +7,10 @@ from p3d_regression.checks.rules.blending import blends
 from p3d_regression.checks.rules.names import nearest, renamed, unknown
 from p3d_regression.checks.rules.unknown_keys import MOVED, moved
 from p3d_regression.checks.view import View
-from p3d_regression.errors import Found
+from p3d_regression.errors import ConfigError, Found
+from p3d_regression.evaluation.at_prediction import METRIC, TRUTH, Scoring
 from p3d_regression.fix import NO_FIX, advise, delete, write
-from p3d_regression.prediction.spec import KEYS
+from p3d_regression.prediction.spec import KEYS, is_ours
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import introspection
 
@@ -40,8 +41,9 @@ def segmentation_saved(view: View) -> Iterator[Found]:
 
 @family.rule("P3D604", "error", modes=PREDICT)
 def segmentation_metric(view: View) -> Iterator[Found]:
-    """`performance_metric` can be `dice` or `mean_iou`, which compare class numbers. With any other name, or without
-    `gt_internal_path`, an assertion stops pytorch-3dunet after the whole inference.
+    """`performance_metric` can be `dice` or `mean_iou`, which compare class numbers, or one of `p3d-regression metrics`
+    that compares voxels. It needs `gt_internal_path`, the dataset of the truth in the input files. Without
+    p3d-regression an assertion stops pytorch-3dunet after the whole inference.
 
     Example:
         model:
@@ -59,9 +61,8 @@ def segmentation_metric(view: View) -> Iterator[Found]:
     metric = view.get(key)
     if metric is None:
         return
-    if metric not in ("dice", "mean_iou"):
-        message = f"{metric!r} is neither dice nor mean_iou: pytorch-3dunet stops after the whole inference"
-        yield Found(key, message, delete(key))
+    if is_ours(metric):
+        yield from _score(view, metric)
     elif view.is_regression:
         yield Found(key, f"{metric} compares class numbers, but the predictions are values", delete(key))
     elif view.get("predictor.gt_internal_path") is None:
@@ -71,6 +72,31 @@ def segmentation_metric(view: View) -> Iterator[Found]:
         has_labels = not phases or any(file.label for phase in phases for file in phase.files)
         fix = write("predictor.gt_internal_path", paths.pop()) if has_labels else delete(key)
         yield Found("predictor.gt_internal_path", message, fix)
+
+
+def _score(view: View, metric: object) -> Iterator[Found]:
+    """What is wrong with a metric of this project."""
+    key = view.get(TRUTH)
+    phases = view.phases.values()
+    files = [file for phase in phases if phase.is_hdf5 for file in phase.files if file.error is None]
+    labels = {phase.label_path for phase in phases if all(file.label for file in phase.files)}
+    held = set.intersection(*(set(file.datasets) for file in files)) if files else set()
+    known = next((name for name in (*sorted(labels), "label", "labels", "gt") if name in held), None)
+    if key is None and files and known is None:
+        message = "is missing, the dataset of the truth in the input files, which performance_metric needs"
+        yield Found(TRUTH, message, delete(METRIC))
+        return
+    try:
+        Scoring.of(metric, key)
+    except ConfigError as error:
+        is_key = error.found.key == TRUTH and known is not None
+        yield Found(error.found.key, error.found.message, write(TRUTH, known)) if is_key else error.found
+        return
+    for file in files:
+        if str(key).strip("/") not in file.datasets:
+            message = f"is {key}, but {file.path} has no such dataset; it has {', '.join(file.datasets)}"
+            yield Found(TRUTH, message, write(TRUTH, known) if known else delete(METRIC, TRUTH))
+            return
 
 
 @family.rule("P3D605", "warning", modes=PREDICT)
