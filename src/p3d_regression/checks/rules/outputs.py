@@ -12,7 +12,7 @@ from p3d_regression.checks.rules.prediction import GIVEN
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import advise, delete, write
-from p3d_regression.prediction.spec import BLEND
+from p3d_regression.prediction.spec import BLEND, KEYS, is_ours
 from p3d_regression.upstream import builders, introspection
 
 family = Family()
@@ -92,8 +92,10 @@ def predictor_not_built(view: View) -> Iterator[Found]:
         predictor:
           name: StandardPredictor
     """
-    # what pytorch-3dunet passes itself is another rule's matter
-    section = {key: value for key, value in view.section("predictor").items() if key not in GIVEN}
+    # what pytorch-3dunet passes itself is another rule's matter, as are the keys and metrics of this project
+    section = {key: value for key, value in view.section("predictor").items() if key not in (*GIVEN, *KEYS)}
+    if is_ours(section.get("performance_metric")):
+        del section["performance_metric"]
     name = section.get("name", "StandardPredictor")
     if introspection.predictor_class(name) is None or view.out_channels is None:
         return
