@@ -61,8 +61,16 @@ def evaluate(
             from p3d_regression.evaluation.report import check_installed, write
 
             check_installed()
-        config, pairs = _asked(prediction, truth_file, truths, masks)
-        found = _run(pairs, config, border, metrics, calibrate, with_ssim=not no_ssim)
+        found = evaluated(
+            prediction,
+            truth_file,
+            truths,
+            masks,
+            border=border,
+            metrics=metrics,
+            calibrate=calibrate,
+            with_ssim=not no_ssim,
+        )
         if calibrate:
             _store(found)
         if csv_file is not None:
@@ -70,7 +78,7 @@ def evaluate(
         if maps is not None:
             _write_maps(found, maps)
         if report is not None:
-            write(found, report, config)
+            write(found, report)
     except (ConfigError, EvaluationError, OSError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
@@ -96,18 +104,27 @@ def _asked(
     return config, list(pairs_of_config(config, truths, masks))
 
 
-def _run(
-    pairs: "list[Pair]",
-    config: "Mapping[str, Any] | None",
-    border: int,
-    metrics: tuple[str, ...],
-    calibrate: tuple[str, ...],
+def evaluated(
+    prediction: str,
+    truth: str | None,
+    truths: tuple[str, ...],
+    masks: tuple[str, ...],
     *,
-    with_ssim: bool,
+    border: int = 0,
+    metrics: tuple[str, ...] = (),
+    calibrate: tuple[str, ...] = (),
+    with_ssim: bool = True,
 ) -> "Evaluation":
+    """Evaluate what is named on a command line.
+
+    Raises:
+        ConfigError: the config cannot be read.
+        EvaluationError: something is missing, or does not fit.
+    """
     from p3d_regression.evaluation.run import ignored_label, run
     from p3d_regression.evaluation.volume import Scope
 
+    config, pairs = _asked(prediction, truth, truths, masks)
     scope = Scope(border, ignored_label(config or {}), with_ssim)
     with _progress_bar() as progress:
         return run(pairs, scope, progress, config=config, fitted_on=calibrate, metrics=metrics)

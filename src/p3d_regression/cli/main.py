@@ -4,6 +4,7 @@ import click
 
 from p3d_regression._version import __version__
 from p3d_regression.cli.check import check
+from p3d_regression.cli.compare import compare
 from p3d_regression.cli.components import activations, losses, metrics
 from p3d_regression.cli.demo import demo
 from p3d_regression.cli.doctor import doctor
@@ -26,5 +27,5 @@ def main() -> None:
     """
 
 
-for command in (doctor, check, rule, activations, losses, metrics, run, probe, evaluate, export, demo):
+for command in (doctor, check, rule, activations, losses, metrics, run, probe, evaluate, compare, export, demo):
     main.add_command(command)

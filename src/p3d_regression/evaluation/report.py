@@ -38,35 +38,34 @@ def check_installed() -> None:
     del jinja2, matplotlib
 
 
-def write(found: Evaluation, path: Path, config: Mapping[str, Any] | None) -> None:
+def write(found: Evaluation, path: Path) -> None:
     """Write the page; it appears under its name when it is complete.
 
     Args:
         found: what it shows.
         path: of it.
-        config: of the prediction, if there is one.
     """
     beside = path.with_name(f".{path.name}.partial")
     try:
-        beside.write_text(_page(found, config), encoding="utf-8")
+        beside.write_text(_page(found), encoding="utf-8")
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def _page(found: Evaluation, config: Mapping[str, Any] | None) -> str:
+def _page(found: Evaluation) -> str:
     import jinja2
 
     template = resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    context = _context(found, config)
+    context = _context(found)
     page = environment.from_string(template).render(context)
     if len(page) > _MOST_BYTES:
         page = environment.from_string(template).render(context | {"slider": None})
     return page
 
 
-def _context(found: Evaluation, config: Mapping[str, Any] | None) -> dict[str, Any]:
+def _context(found: Evaluation) -> dict[str, Any]:
     plain, channels = found.plain, len(found.pooled)
     held = found.results[0].pair.prediction.attributes
     unit = str(held.get("units", "units of the labels"))
@@ -94,8 +93,8 @@ def _context(found: Evaluation, config: Mapping[str, Any] | None) -> dict[str, A
             "name": worst.pair.name,
             "frames": [vars(picture) for picture in pictures.frames(worst, unit)],
         },
-        "pictures": list(_pictures(found, unit, config)),
-        "config": yaml.safe_dump(as_json(dict(config)), sort_keys=False) if config else _kept(held),
+        "pictures": list(_pictures(found, unit)),
+        "config": yaml.safe_dump(as_json(dict(found.config)), sort_keys=False) if found.config else _kept(held),
         "versions": f"p3d-regression {__version__}. Prediction: {held.get('versions', 'versions not known')}",
     }
 
@@ -119,7 +118,7 @@ def _rows(found: Evaluation, plain: Mapping[str, Any]) -> Iterator[dict[str, Any
             yield {"title": guess.name, "channel": channel, "values": values}
 
 
-def _pictures(found: Evaluation, unit: str, config: Mapping[str, Any] | None) -> Iterator[pictures.Picture]:
+def _pictures(found: Evaluation, unit: str) -> Iterator[pictures.Picture]:
     import numpy as np
 
     channels = len(found.pooled)
@@ -131,7 +130,7 @@ def _pictures(found: Evaluation, unit: str, config: Mapping[str, Any] | None) ->
         if picture := pictures.reliability(pooled, channel, channels):
             yield picture
     yield pictures.profile(found.results, unit)
-    if scalars := _training(config or {}):
+    if scalars := _training(found.config or {}):
         yield pictures.curves(scalars)
 
 

@@ -28,6 +28,7 @@ class Evaluation:
         verdict: in words.
         fits: per channel, what makes the standard deviations fit; None where nothing was fitted.
         more: scores of further metrics by name, one for each channel.
+        config: of the prediction; None where files were named.
     """
 
     results: Sequence[Result]
@@ -37,6 +38,7 @@ class Evaluation:
     verdict: str
     fits: Sequence[calibration.Fit | None]
     more: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = None
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def run(
     pooled = merged([result.channels for result in results])
     guesses = baselines.guesses(pooled, baselines.training_means(config) if config else None)
     is_better, verdict = baselines.verdict(pooled, guesses)
-    return Evaluation(results, pooled, guesses, is_better, verdict, fits, more.values if more else {})
+    return Evaluation(results, pooled, guesses, is_better, verdict, fits, more.values if more else {}, config)
 
 
 def ignored_label(config: Mapping[str, Any]) -> float | None:
