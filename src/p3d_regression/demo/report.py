@@ -1,11 +1,11 @@
 """The result: a table for the terminal and a picture."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
-import numpy as np
+import yaml
 
 from p3d_regression.demo.data import Hemisphere, Volume
 
@@ -13,40 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
     from rich.table import Table
 
-
-@dataclass(frozen=True)
-class Scores:
-    """How well a prediction agrees with the labels, over all voxels; distances in mm.
-
-    ``r`` is Pearson's correlation; None for a constant prediction, where it is not defined.
-    """
-
-    low: float
-    high: float
-    mse: float
-    mae: float
-    r2: float
-    r: float | None
-
-    @classmethod
-    def of(cls, prediction: Volume, label: Volume) -> "Scores":
-        """Compare two volumes of the same shape.
-
-        >>> Scores.of(np.array([1.0, 1.0]), np.array([0.0, 4.0]))
-        Scores(low=1.0, high=1.0, mse=5.0, mae=2.0, r2=-0.25, r=None)
-        """
-        predicted, true = prediction.astype(np.float64), label.astype(np.float64)
-        error = predicted - true
-        mse = float(np.mean(error**2))
-        varies = np.ptp(predicted) > 0
-        return cls(
-            low=float(predicted.min()),
-            high=float(predicted.max()),
-            mse=mse,
-            mae=float(np.mean(np.abs(error))),
-            r2=1 - mse / float(true.var()),
-            r=float(np.corrcoef(predicted.ravel(), true.ravel())[0, 1]) if varies else None,
-        )
+    from p3d_regression.evaluation.run import Evaluation
 
 
 def read_prediction(path: Path) -> Volume:
@@ -56,21 +23,33 @@ def read_prediction(path: Path) -> Volume:
         return volume
 
 
-def table(predictions: dict[str, Volume], label: Volume) -> "Table":
-    """One row for the labels, one for the best constant, one for each prediction."""
+def evaluate(config: Path) -> "Evaluation":
+    """Score the prediction of a config, as ``p3d-regression evaluate`` does."""
+    from p3d_regression.evaluation.pairs import pairs_of_config
+    from p3d_regression.evaluation.run import run
+    from p3d_regression.evaluation.volume import Scope
+
+    section = yaml.safe_load(config.read_text())
+    pairs = list(pairs_of_config(section, [], []))
+    return run(pairs, Scope(), lambda _: lambda _: None, config=section)
+
+
+def table(evaluations: "Mapping[str, Evaluation]") -> "Table":
+    """One row for each prediction, and one for each guess without a network."""
     from rich.table import Table
+
+    from p3d_regression.evaluation.words import NAMES
 
     result = Table(title="Signed distance to white matter in mm, test hemisphere")
     result.add_column("", no_wrap=True)
-    for column in ("min", "max", "MSE", "MAE", "R2", "Pearson r"):
-        result.add_column(column, justify="right")
-    result.add_row("labels", f"{label.min():.2f}", f"{label.max():.2f}", end_section=True)
-    for name, prediction in {"best constant": np.full_like(label, label.mean()), **predictions}.items():
-        scores = Scores.of(prediction, label)
-        numbers = [scores.low, scores.high, scores.mse, scores.mae, scores.r2]
-        correlation = "-" if scores.r is None else f"{scores.r:.3f}"
-        # + 0.0 turns the -0.0 of a rounded tiny negative number into 0.0
-        result.add_row(name, *(f"{round(number, 2) + 0.0:.2f}" for number in numbers), correlation)
+    for name in NAMES:
+        result.add_column(name, justify="right")
+    for title, found in evaluations.items():
+        scores = found.plain["pooled"]
+        result.add_row(title, *("-" if scores[name] is None else f"{scores[name]:.2f}" for name in NAMES))
+    result.add_section()
+    for guess in next(iter(evaluations.values())).guesses:
+        result.add_row(guess.name, f"{guess.rmse[0]:.2f}")
     return result
 
 

@@ -41,7 +41,8 @@ def run_demo(out: Path, *, iterations: int, compare: bool) -> None:
 
 def _run_demo(out: Path, iterations: int, compare: bool) -> None:
     from p3d_regression.demo.data import load_hemispheres
-    from p3d_regression.demo.report import draw, read_prediction, table
+    from p3d_regression.demo.report import draw, evaluate, read_prediction, table
+    from p3d_regression.evaluation.report import write
 
     runs = _plan(out, iterations, compare)
     console = Console()
@@ -52,16 +53,22 @@ def _run_demo(out: Path, iterations: int, compare: bool) -> None:
     train, test = load_hemispheres()
     train.write(runs["none"].train_file)
     test.write(runs["none"].test_file)
-    predictions = {}
+    predictions, evaluations = {}, {}
     for run in runs.values():
         _train(run, console)
         run.predict()
         predictions[_title(run)] = read_prediction(run.predictions)
+        evaluations[_title(run)] = evaluate(run.directory / "predict.yml")
     draw(predictions, test, out / "demo.png")
+    main = next(iter(evaluations.values()))
+    write(main, out / "report.html")
     _remember(out, _files(out, runs))
-    console.print(table(predictions, test.label))
-    files = [out / "demo.png", *runs["none"].configs(), runs["none"].predictions]
-    console.print("Picture, configs and prediction:", *files, sep="\n  ", markup=False, highlight=False, soft_wrap=True)
+    console.print(table(evaluations))
+    console.print(f"The prediction is {main.verdict}.", markup=False, highlight=False, soft_wrap=True)
+    files = [out / "report.html", out / "demo.png", *runs["none"].configs(), runs["none"].predictions]
+    console.print(
+        "Report, picture, configs and prediction:", *files, sep="\n  ", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def _require(*modules: str) -> None:
@@ -88,7 +95,7 @@ def _title(run: Run) -> str:
 
 def _files(out: Path, runs: dict[str, Run]) -> list[Path]:
     """The results of these runs, whether they exist yet or not."""
-    files = [out / "train.h5", out / "test.h5", out / "demo.png"]
+    files = [out / "train.h5", out / "test.h5", out / "demo.png", out / "report.html"]
     for run in runs.values():
         files += [*run.configs(), *run.outputs()]
     return files

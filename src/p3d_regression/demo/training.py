@@ -78,6 +78,7 @@ class Run:
                     [*(line for line in lines if not _is_ours(line)), *_REMEMBERED * any(map(_is_ours, lines))]
                 ),
                 checkpoint=json.dumps(str(self.last_checkpoint)),
+                blend=_BLEND * any(map(_is_ours, lines)),
                 prediction_dir=json.dumps(str(self.predictions.parent)),
                 test_file=test_file,
             ),
@@ -145,6 +146,9 @@ def _run(command: str, config: Path, watch: Callable[[str], None]) -> None:
 
 #: In the prediction config, in place of the lines for the plugin.
 _REMEMBERED = ["# no final_activation and no target_scaling here: both are in the checkpoint"]
+
+#: The same for the predictor.
+_BLEND = "  blend: gaussian  # overlapping patches: no steps at their borders\n"
 
 _MODEL = """\
 model:
@@ -229,8 +233,7 @@ model_path: {checkpoint}
 device: cpu
 {model}predictor:
   name: StandardPredictor
-  blend: gaussian  # overlapping patches: no steps at their borders
-loaders:
+{blend}loaders:
   dataset: StandardHDF5Dataset
   num_workers: 0
   batch_size: 1
