@@ -206,9 +206,10 @@ def _std(slab: Slab, mean: int, variances: dict[int, int], part: slice) -> Array
 def _sampled(slab: Slab, pair: Pair, part: slice, counts: Array, stride: int) -> Array:
     out = slab.prediction[pair.means, part].reshape(len(pair.means), -1)
     truth = slab.truth[:, part].reshape(len(pair.means), -1)
-    # the stride and the width of a plane may have a common divisor
-    chosen = np.random.default_rng(slab.first + part.start).random(counts.size) < 1 / stride
-    chosen &= counts.ravel()
+    # at random: the stride and the width of a plane may have a common divisor
+    draw = np.random.default_rng(slab.first + part.start)
+    chosen = draw.integers(0, counts.size, -(-counts.size // stride))
+    chosen = chosen[counts.ravel()[chosen]]
     return np.concatenate([out[:, chosen], truth[:, chosen]]).T
 
 
