@@ -17,6 +17,7 @@ from p3d_regression.cli.main import main
 from p3d_regression.evaluation.statistics import Quantiles
 from support.evaluation import write_file, write_predictions
 from support.lab import write_config
+from support.volumes import section_of, write_checkpoint
 
 
 def evaluate(*arguments: object) -> Any:
@@ -273,6 +274,27 @@ class TestBadInput:
         assert result.exit_code == 2
         assert "the first one at (Z, Y, X) = (17, 3, 5)" in result.stderr
         assert not (tmp_path / "scores.csv").exists()
+
+    def test_nan_counts_unless_the_training_ignored_it(self, tmp_path: Path) -> None:
+        truth = np.random.default_rng(0).normal(size=(12, 13, 14))
+        write_file(tmp_path / "a.h5", raw=(truth, {}), label=(np.where(truth > 1, np.nan, truth), {}))
+        (tmp_path / "out").mkdir()
+        write_file(tmp_path / "out" / "a_predictions.h5", predictions=(truth[None] + 0.5, {}))
+        loaders = {"output_dir": str(tmp_path / "out"), "test": {"file_paths": [str(tmp_path / "a.h5")]}}
+        for ignored, code in ((math.nan, 1), (-1, 2)):
+            path = tmp_path / f"{ignored}.pytorch"
+            write_checkpoint(path, section_of(1), 0, loss={"name": "MSELoss", "ignore_index": ignored})
+            config = write_config(tmp_path / "predict.yml", {"model_path": str(path), "loaders": loaders})
+            result = evaluate(config, "--json")
+            assert result.exit_code == code, result.stderr
+            if code == 1:
+                assert json.loads(result.stdout)["volumes"][0]["voxels"] == np.sum(truth <= 1)
+
+    def test_outputs_that_cannot_be_written_are_said_before(self, tmp_path: Path) -> None:
+        for option in ("--csv", "--report"):
+            result = evaluate(tmp_path / "a.h5", tmp_path / "b.h5", option, tmp_path / "no" / "such")
+            assert result.exit_code == 2
+            assert f"{option} {tmp_path / 'no' / 'such'} cannot be written" in result.stderr
 
     def test_what_is_missing(self, tmp_path: Path) -> None:
         a = write_file(tmp_path / "a.h5", predictions=(np.zeros((1, 4, 4, 4)), {}))

@@ -15,7 +15,10 @@ from pytorch3dunet.datasets.utils import get_test_loaders
 from pytorch3dunet.predict import get_predictor
 
 from p3d_regression import ConfigError
+from p3d_regression.checks.registry import rules
+from p3d_regression.checks.run import check_file
 from p3d_regression.prediction.files import Output, partial_path
+from support.checks import Silent
 from support.disk import small_disk
 from support.environments import ROOT
 from support.lab import write_config
@@ -184,6 +187,8 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_file(
             out.unlink()
         else:
             assert not out.exists() or out.read_bytes() == whole
+        report = check_file(str(path), [], rules(), with_data=True, progress=Silent())
+        assert "P3D628" not in {finding.rule.code for finding in report.findings}
     assert killed > 2
     forked.check(code.format(delay=0))
     assert out.read_bytes() == whole

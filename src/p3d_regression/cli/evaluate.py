@@ -1,7 +1,9 @@
 """``p3d-regression evaluate``: scores of predicted volumes."""
 
 import csv
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-
-from p3d_regression.prediction.spec import GEOMETRY as _GEOMETRY
 
 if TYPE_CHECKING:
     from p3d_regression.evaluation.pairs import Pair
@@ -61,6 +61,7 @@ def evaluate(
             from p3d_regression.evaluation.report import check_installed, write
 
             check_installed()
+        _check_writable(csv_file, report, maps)
         found = evaluated(
             prediction,
             truth_file,
@@ -84,6 +85,17 @@ def evaluate(
         sys.exit(2)
     click.echo(json.dumps(found.plain, indent=2)) if as_json else _print(found)
     sys.exit(0 if found.is_better else 1)
+
+
+def _check_writable(csv_file: Path | None, report: Path | None, maps: Path | None) -> None:
+    """Refuse outputs that cannot be written, before the volumes are read."""
+    from p3d_regression.errors import EvaluationError
+
+    if maps is not None:
+        maps.mkdir(parents=True, exist_ok=True)
+    for option, path in {"--csv": csv_file, "--report": report}.items():
+        if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK | os.X_OK)):
+            raise EvaluationError(f"{option} {path} cannot be written; name a file in a directory that exists.")
 
 
 def _asked(
@@ -178,15 +190,18 @@ def _number(value: float | None) -> str:
 def _write_csv(found: "Evaluation", path: Path) -> None:
     """A row for each volume and channel, and for all voxels."""
     from p3d_regression.evaluation.words import NAMES, of_channel
+    from p3d_regression.prediction.files import write_whole
 
     plain = found.plain
     names = (*NAMES, *found.more)
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
+    with io.StringIO(newline="") as text:
+        rows = csv.writer(text)
         rows.writerow(["volume", "channel", *names])
         for title, scores in [*((v["name"], v) for v in plain["volumes"]), ("all voxels", plain["pooled"])]:
             for channel in range(len(found.pooled)):
                 rows.writerow([title, channel, *(of_channel(scores.get(name), channel) for name in names)])
+        content = text.getvalue().encode()
+    write_whole(path, lambda beside: beside.write_bytes(content))
 
 
 def _write_maps(found: "Evaluation", directory: Path) -> None:
@@ -194,24 +209,23 @@ def _write_maps(found: "Evaluation", directory: Path) -> None:
     import h5py
 
     from p3d_regression.evaluation.volume import slabs
+    from p3d_regression.prediction.files import write_whole
+    from p3d_regression.prediction.spec import GEOMETRY
 
-    directory.mkdir(parents=True, exist_ok=True)
     for result in found.results:
         pair = result.pair
-        path = directory / f"{pair.name}_error.h5"
-        beside = path.with_name(f".{path.name}.partial")
-        try:
-            with h5py.File(beside, "w") as file:
+
+        def create(path: Path, pair: "Pair" = pair) -> None:
+            with h5py.File(path, "w") as file:
                 shape = (len(pair.means), *pair.truth.spatial)
                 out = file.create_dataset("error", shape, "float32", chunks=True, compression="gzip")
                 for slab in slabs(pair):
                     planes = slice(slab.first, slab.first + slab.truth.shape[1])
                     out[:, planes] = slab.prediction[pair.means].astype("float32") - slab.truth
-                geometry = {k: v for k, v in pair.prediction.attributes.items() if k in _GEOMETRY}
+                geometry = {k: v for k, v in pair.prediction.attributes.items() if k in GEOMETRY}
                 out.attrs.update({"axes": "czyx", "description": "prediction minus truth", **geometry})
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+
+        write_whole(directory / f"{pair.name}_error.h5", create)
 
 
 def _store(found: "Evaluation") -> None:

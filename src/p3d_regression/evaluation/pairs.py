@@ -1,6 +1,7 @@
 """What is compared: predictions, truth, raw volumes and masks, and whether they fit each other."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
@@ -179,7 +180,8 @@ def pairs_of_config(config: Mapping[str, Any], truths: Sequence[str], masks: Seq
             more = " It was interrupted" if partial_path(path).is_dir() else " Run predict3dunet first"
             raise EvaluationError(f"{path}, the prediction of {source}, does not exist.{more}.")
         predicted = Source.open(path, str(predictor.get("output_dataset", "predictions")))
-        yield _pair(predicted, source_of(truth, own), source_of(mask, "mask") if mask else None).check()
+        raw = _if_there(source, str(loaders.get("raw_internal_path", "raw")))
+        yield _pair(predicted, source_of(truth, own), source_of(mask, "mask") if mask else None, raw).check()
 
 
 def _for_each(inputs: Sequence[Path], given: Sequence[str], option: str) -> list[str]:
@@ -193,10 +195,17 @@ def _for_each(inputs: Sequence[Path], given: Sequence[str], option: str) -> list
     return list(given)
 
 
-def _pair(prediction: Source, truth: Source, mask: Source | None) -> Pair:
-    held, spread, raw = prediction.attributes, None, None
-    if isinstance(path := held.get("raw"), str) and Path(path).exists():
-        raw = Source.open(path, str(held.get("raw_internal_path", "raw")))
+def _if_there(path: Path, key: str) -> Source | None:
+    """A raw volume, which an evaluation can do without."""
+    with suppress(EvaluationError):
+        return Source.open(path, key)
+    return None
+
+
+def _pair(prediction: Source, truth: Source, mask: Source | None, raw: Source | None = None) -> Pair:
+    held, spread = prediction.attributes, None
+    if raw is None and isinstance(path := held.get("raw"), str):
+        raw = _if_there(Path(path), str(held.get("raw_internal_path", "raw")))
     with h5py.File(prediction.path, "r") as file:
         if "spread" in file and prediction.key != "spread":
             spread = Source.open(prediction.path, "spread")

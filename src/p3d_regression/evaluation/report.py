@@ -14,6 +14,7 @@ from p3d_regression.errors import EvaluationError
 from p3d_regression.evaluation import pictures
 from p3d_regression.evaluation.run import Evaluation
 from p3d_regression.evaluation.words import NAMES, of_channel, remarks
+from p3d_regression.prediction.files import write_whole
 from p3d_regression.text import as_json
 
 #: Volumes with pictures of their own.
@@ -45,12 +46,8 @@ def write(found: Evaluation, path: Path) -> None:
         found: what it shows.
         path: of it.
     """
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        beside.write_text(_page(found), encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    page = _page(found)
+    write_whole(path, lambda beside: beside.write_text(page, encoding="utf-8"))
 
 
 def _page(found: Evaluation) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -46,7 +47,7 @@ def of_prediction(
         "patch_shape": [part.stop - part.start for part in dataset.raw_slices[0][-3:]],
         "stride_shape": _strides(dataset),
         "halo_shape": list(dataset.halo_shape),
-        "raw": str(dataset.file_path),
+        "raw": str(Path(dataset.file_path).absolute()),
         "raw_internal_path": str(dataset.raw_internal_path),
     }
     if chosen is not None:

@@ -1,6 +1,7 @@
 """Several networks, or several orientations of a patch, as one: mean, spread, and the variance that follows."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,9 +44,14 @@ def members_of(config: Mapping[str, Any], paths: Sequence[str]) -> list[Member]:
         ConfigError: one cannot be read, or they do not predict the same from the same.
     """
     own = config.get("model_path")
-    given = [Path(path) for path in paths] or [Path(path) for path in [own] if isinstance(path, str)]
+    if not paths:
+        # it is loaded already, and rules have checked it
+        with suppress(ConfigError):
+            return [_member(config, Path(own), 0)] if isinstance(own, str) else []
+        return []
+    given = [Path(path) for path in paths]
     members = [_member(config, path, index) for index, path in enumerate(given)]
-    if paths and isinstance(own, str) and Path(own).is_file() and not any(path.samefile(own) for path in given):
+    if isinstance(own, str) and Path(own).is_file() and not any(path.samefile(own) for path in given):
         message = f"{own} is not a member of the ensemble, so that it would not be used."
         raise ConfigError("model_path", message, write("model_path", str(paths[0])))
     for index, member in enumerate(members):

@@ -109,10 +109,12 @@ class Output:
                     count += 1
                 return count
             if directory.exists():
+                if count := len(list(directory.glob("[0-9]*.h5"))):
+                    say(f"{self.path}: starts over; {count} finished layers of an interrupted prediction are deleted")
                 shutil.rmtree(directory)
             directory.mkdir()
             text = json.dumps(as_attributes(self.settings))
-            _named(directory / _SETTINGS, lambda path: path.write_text(text, encoding="utf-8"))
+            write_whole(directory / _SETTINGS, lambda path: path.write_text(text, encoding="utf-8"))
             return 0
 
     def _is_whole(self, layer: int) -> bool:
@@ -157,7 +159,7 @@ class Output:
             file.flush()
             content = file.id.get_file_image()
         with writing(self.path):
-            _named(self._layer(number), lambda path: path.write_bytes(content))
+            write_whole(self._layer(number), lambda path: path.write_bytes(content))
 
     def complete(self, attributes: Mapping[str, Mapping[str, Any]]) -> None:
         """Put the layers together, and give the file its name.
@@ -183,7 +185,7 @@ class Output:
                             _copy_chunks(layer[name], file[name], number * PLANES)
 
         with writing(self.path):
-            _named(self.path, create)
+            write_whole(self.path, create)
         shutil.rmtree(partial_path(self.path), ignore_errors=True)
 
 
@@ -195,8 +197,13 @@ def _copy_chunks(source: Any, target: Any, first: int) -> None:
         target.id.write_direct_chunk((c, z + first, y, x), content, mask)
 
 
-def _named(path: Path, create: Callable[[Path], object]) -> None:
-    """Create a file, which gets its name when it is complete; if anything fails, nothing is left."""
+def write_whole(path: Path, create: Callable[[Path], object]) -> None:
+    """Create a file, which gets its name when it is complete; if anything fails, nothing is left.
+
+    Args:
+        path: of it.
+        create: writes the file at the path that it is given.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         create(beside)
