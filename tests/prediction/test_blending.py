@@ -134,6 +134,19 @@ class TestFiles:
         assert list((tmp_path / "out").iterdir()) == [old]
         assert old.read_bytes() == b"precious"
 
+    def test_values_that_are_not_finite_are_said(
+        self, volume: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with h5py.File(volume, "a") as file:
+            file["raw"][2, 3, 4] = np.nan
+        loader = loader_of(volume, [8, 16, 16], [4, 8, 8], [0, 0, 0])
+        StandardPredictor(net(1), str(tmp_path), 1, TorchDevice.CPU, blend="mean")(loader)
+        (line,) = [record.getMessage() for record in caplog.records if "NaN" in record.getMessage()]
+        with h5py.File(tmp_path / "volume_predictions.h5") as file:
+            count = np.count_nonzero(~np.isfinite(file["predictions"][()]))
+        assert f"{count} values are NaN or infinite" in line
+        assert count > 0
+
     def test_a_directory_that_cannot_be_written_is_said(self, volume: Path, tmp_path: Path) -> None:
         loader = loader_of(volume, [8, 16, 16], [4, 8, 8], [0, 0, 0])
         with pytest.raises(ConfigError, match=r"^loaders\.output_dir"):
@@ -149,7 +162,11 @@ class TestFiles:
     def test_what_cannot_be_blended_is_said_before(self, volume: Path, tmp_path: Path) -> None:
         model = torch.nn.Identity()
         loader = loader_of(volume, [8, 16, 16], [4, 8, 8], [0, 0, 0])
-        for option, value in {"save_segmentation": True, "performance_metric": "dice"}.items():
+        for option, value in {
+            "save_segmentation": True,
+            "performance_metric": "dice",
+            "output_dataset": "spread",
+        }.items():
             predictor = StandardPredictor(model, str(tmp_path), 1, TorchDevice.CPU, blend="mean", **{option: value})
             with pytest.raises(ConfigError, match=rf"^predictor\.{option}"):
                 predictor(loader)

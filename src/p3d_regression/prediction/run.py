@@ -17,12 +17,9 @@ from p3d_regression.prediction.orientations import orientations_of
 from p3d_regression.prediction.progress import Progress
 from p3d_regression.prediction.reading import read_as_needed
 from p3d_regression.prediction.settings import settings_of
-from p3d_regression.prediction.spec import BLEND, Options, obstacle
+from p3d_regression.prediction.spec import BLEND, SPREAD, Options, obstacle
 from p3d_regression.upstream import introspection
-from p3d_regression.upstream.log import say
-
-#: The dataset of the standard deviations among the members of an ensemble and the orientations.
-SPREAD = "spread"
+from p3d_regression.upstream.log import console, say
 
 #: What a predictor and a dataset must have, so that patches can be blended.
 _ATTRIBUTES = ("model", "output_dir", "out_channels", "device", "output_dataset", "prediction_channel")
@@ -55,6 +52,7 @@ class Prediction:
         self.is_2d = [is_model_2d(network) for network in self.networks]
         self.contract = self.members[0].contract if self.members else None
         self.progress = Progress(config)
+        self._not_finite = 0
 
     def predict(self, loader: Any) -> None:
         """Predict the volume of a loader. The file appears under its name when it is complete.
@@ -95,7 +93,7 @@ class Prediction:
         # all patches of a batch, as they were computed before: numbers of another batch differ in their last bit
         batch = loader.batch_size or 1
         first = first_needed(places, finished) // batch * batch if finished < output.layers else len(places)
-        start, forward = time.perf_counter(), 0.0
+        start, forward, self._not_finite = time.perf_counter(), 0.0, 0
         try:
             with output.writer() as write:
 
@@ -115,6 +113,10 @@ class Prediction:
         except BaseException:
             say_kept(output)
             raise
+        if self._not_finite:
+            console().warning(
+                f"{output.path}: {self._not_finite} values are NaN or infinite; is the raw volume finite?"
+            )
         spent = time.perf_counter() - start
         say(
             f"{output.path}: {len(places) - first} patches blended ({self.options.blend}) in {spent:.1f} s, "
@@ -150,6 +152,7 @@ class Prediction:
     def _values(self, total: Array, weight: Array, names: list[str]) -> dict[str, Array]:
         """The blended planes of each dataset."""
         total /= weight
+        self._not_finite += int(np.count_nonzero(~np.isfinite(total)))
         parts = np.split(total, len(names))
         return {name: np.sqrt(part) if name == SPREAD else part for name, part in zip(names, parts, strict=True)}
 

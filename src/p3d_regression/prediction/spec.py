@@ -21,6 +21,9 @@ ENSEMBLE = f"{SECTION}.ensemble"
 #: The keys of the section that are this project's.
 KEYS = tuple(place.removeprefix(f"{SECTION}.") for place in (BLEND, COMPRESSION, RESUME, TTA, ENSEMBLE))
 
+#: The dataset of the standard deviations among the members of an ensemble and the orientations.
+SPREAD = "spread"
+
 Blend = Literal["gaussian", "mean"]
 Compression = Literal["gzip", "lzf"]
 
@@ -124,6 +127,9 @@ def obstacle(section: Mapping[str, Any]) -> ConfigError | None:
     if section.get("performance_metric") in SEGMENTATION_METRICS:
         message = "dice and mean_iou compare class numbers, which blending does not make."
         return ConfigError("predictor.performance_metric", message, write("predictor.performance_metric", None))
+    if section.get("output_dataset") == SPREAD:
+        message = f"{SPREAD} is the dataset of the standard deviations."
+        return ConfigError("predictor.output_dataset", message, write("predictor.output_dataset", "predictions"))
     return None
 
 

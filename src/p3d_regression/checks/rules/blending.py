@@ -9,7 +9,7 @@ from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import delete, write
 from p3d_regression.prediction import ensemble, files, orientations, settings
-from p3d_regression.prediction.spec import BLEND, SECTION, TTA, Options, options_of
+from p3d_regression.prediction.spec import BLEND, SECTION, SPREAD, TTA, Options, obstacle, options_of
 from p3d_regression.upstream import introspection
 
 family = Family()
@@ -40,6 +40,8 @@ def blend_not_understood(view: View) -> Iterator[Found]:
     name = view.get("predictor.name", "StandardPredictor")
     if options is None:
         return
+    if view.get("predictor.output_dataset") == SPREAD and (clash := obstacle(view.section(SECTION))):
+        yield clash.found
     if name not in _PREDICTORS and introspection.predictor_class(name) is not None:
         message = f"{name} does not blend patches; {' and '.join(_PREDICTORS)} do"
         yield Found(BLEND, message, write("predictor.name", _PREDICTORS[0]))
