@@ -75,18 +75,20 @@ def _run(name: str, truths: tuple[str, ...], masks: tuple[str, ...], border: int
 def _print(runs: "list[Run]", differences: "list[Difference]") -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from p3d_regression.evaluation.comparison import SCORES
     from p3d_regression.evaluation.words import of_channel
 
     console = Console()
-    table = Table()
-    for column in ("", "channel", *SCORES):
-        table.add_column(column, justify="right" if column else "left")
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for column in ("", *SCORES):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for run in runs:
         for channel in range(run.channels):
             values = [of_channel(run.plain["pooled"][score], channel) for score in SCORES]
-            table.add_row(run.name, str(channel), *("-" if value is None else f"{value:.4g}" for value in values))
+            row = Text(f"{run.name} [{channel}]" if run.channels > 1 else run.name)
+            table.add_row(row, *("-" if value is None else f"{value:.4g}" for value in values))
     console.print(table)
     for part in differences:
         console.print(str(part), highlight=False, markup=False, soft_wrap=True)

@@ -167,18 +167,20 @@ def _print(found: "Evaluation") -> None:
     verdict = found.verdict[0].upper() + found.verdict[1:] + "."
     console.print(Text(verdict, style="" if found.is_better else "bold red"), soft_wrap=True)
     plain = found.plain
-    table = Table()
-    names = NAMES
-    for column in ("", "channel", *names):
-        table.add_column(column, justify="left" if not column else "right")
+    # fits into 80 columns
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for column in ("", *NAMES):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     rows = [(volume["name"], volume) for volume in plain["volumes"]] + [("all voxels", plain["pooled"])]
+    channels = range(len(found.pooled))
     for title, scores in rows if len(rows) > 2 else rows[-1:]:
-        for channel in range(len(found.pooled)):
-            table.add_row(title, str(channel), *(_number(of_channel(scores[name], channel)) for name in names))
-    for guess in found.guesses:
-        for channel, rmse in enumerate(guess.rmse):
-            table.add_row(guess.name, str(channel), _number(rmse), *[""] * (len(names) - 1))
+        for channel in channels:
+            row = Text(f"{title} [{channel}]" if len(channels) > 1 else title)
+            table.add_row(row, *(_number(of_channel(scores[name], channel)) for name in NAMES))
     console.print(table)
+    for guess in found.guesses:
+        rmse = ", ".join(_number(value) for value in guess.rmse)
+        console.print(f"without a network, RMSE of the {guess.name}: {rmse}", highlight=False, soft_wrap=True)
     for line in remarks(plain):
         console.print(line, highlight=False, soft_wrap=True)
 

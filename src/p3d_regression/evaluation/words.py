@@ -22,9 +22,10 @@ def remarks(plain: Mapping[str, Any]) -> Iterator[str]:
         plain: see :attr:`~p3d_regression.evaluation.run.Evaluation.plain`.
     """
     slopes = plain["pooled"]["slope"]
-    for channel, slope in enumerate(slopes if isinstance(slopes, list) else [slopes]):
+    several = isinstance(slopes, list)
+    for channel, slope in enumerate(slopes if several else [slopes]):
         if slope is not None and slope < _SLOPE:
-            yield f"channel {channel}: the slope of prediction against truth is {slope:.2f}: extremes are squashed"
+            yield f"{_start(channel, several)}the slope of prediction against truth is {slope:.2f}: extremes are squashed"
     for volume in plain["volumes"]:
         if volume["seam"] is not None and volume["seam"] > _STEP:
             times = f"{volume['seam']:.2f} times as much as elsewhere"
@@ -32,13 +33,17 @@ def remarks(plain: Mapping[str, Any]) -> Iterator[str]:
     held = plain.get("calibration")
     for channel, told in enumerate(held if isinstance(held, list) else [held]):
         if told is not None:
-            yield f"channel {channel}: share of the truth inside the predicted interval, {_shares(told)}"
+            yield f"{_start(channel, several)}share of the truth inside the predicted interval, {_shares(told)}"
             if "calibrated" in told:
-                yield f"channel {channel}: the same after calibration, {_shares(told['calibrated'])}"
+                yield f"{_start(channel, several)}the same after calibration, {_shares(told['calibrated'])}"
     for name, scores in plain["over_volumes"].items():
         if isinstance(scores["interval"], list) and not isinstance(scores["mean"], list):
             low, high = scores["interval"]
             yield f"{name}: mean over volumes {scores['mean']:.4g}, 95 % interval {low:.4g} to {high:.4g}"
+
+
+def _start(channel: int, several: bool) -> str:
+    return f"channel {channel}: " if several else ""
 
 
 def _shares(told: Mapping[str, Any]) -> str:
