@@ -25,7 +25,8 @@ def remarks(plain: Mapping[str, Any]) -> Iterator[str]:
     several = isinstance(slopes, list)
     for channel, slope in enumerate(slopes if several else [slopes]):
         if slope is not None and slope < _SLOPE:
-            yield f"{_start(channel, several)}the slope of prediction against truth is {slope:.2f}: extremes are squashed"
+            start = _start(channel, several)
+            yield f"{start}the slope of prediction against truth is {slope:.2f}: extremes are squashed"
     for volume in plain["volumes"]:
         if volume["seam"] is not None and volume["seam"] > _STEP:
             times = f"{volume['seam']:.2f} times as much as elsewhere"
