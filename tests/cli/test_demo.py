@@ -35,7 +35,7 @@ def test_learns_values_that_upstream_could_not_say(plugin: Environment, out: Pat
     assert mse < label.var() / 3
     assert prediction.min() < -2
     assert prediction.max() > 20
-    (row,) = [line for line in result.stdout.splitlines() if line.startswith("│ final_activation: none ")]
+    (row,) = [line for line in result.stdout.splitlines() if line.startswith("final_activation: none ")]
     assert f"{math.sqrt(mse):.2f}" in row
     assert f"{1 - mse / label.var():.2f}" in row
     assert f"{label.std():.2f}" in result.stdout

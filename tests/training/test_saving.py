@@ -25,7 +25,7 @@ def active() -> None:
 
 
 def save(directory: Path, number: int, *, best: bool = True, size: int = 64) -> None:
-    with saving.safely():
+    with saving.safely({}):
         utils.save_checkpoint({"number": number, "weights": torch.zeros(size)}, best, checkpoint_dir=str(directory))
 
 
@@ -90,7 +90,7 @@ elif moment == "middle":
     torch.save = lambda state, path: (open(path, "wb").write(b"half"), stall())
 elif moment == "copy":
     utils.shutil.copyfile = lambda a, b: (open(b, "wb").write(b"half"), stall())
-with saving.safely():
+with saving.safely({}):
     utils.save_checkpoint({"number": 2, "weights": torch.zeros(64)}, True, directory)
 """
 

@@ -38,16 +38,14 @@ def table(evaluations: "Mapping[str, Evaluation]") -> "Table":
     """One row for each prediction, and one for each guess without a network."""
     from rich.table import Table
 
-    from p3d_regression.evaluation.words import NAMES
-
-    result = Table(title="Signed distance to white matter in mm, test hemisphere")
-    result.add_column("", no_wrap=True)
-    for name in NAMES:
-        result.add_column(name, justify="right")
+    names = ("RMSE", "MAE", "R2", "Pearson", "SSIM", "slope")
+    # fits into 80 columns
+    result = Table(title="Signed distance to white matter in mm, test hemisphere", box=None, padding=(0, 1, 0, 0))
+    for name in ("", *names):
+        result.add_column(name, justify="right" if name else "left", no_wrap=True)
     for title, found in evaluations.items():
         scores = found.plain["pooled"]
-        result.add_row(title, *("-" if scores[name] is None else f"{scores[name]:.2f}" for name in NAMES))
-    result.add_section()
+        result.add_row(title, *("-" if scores[name] is None else f"{scores[name]:.2f}" for name in names))
     for guess in next(iter(evaluations.values())).guesses:
         result.add_row(guess.name, f"{guess.rmse[0]:.2f}")
     return result

@@ -81,8 +81,9 @@ class _Scale:
     @property
     def values(self) -> dict[str, Any]:
         if self.low < 0 < self.high:
-            most = max(-self.low, self.high)
-            return {"cmap": "PuOr_r", "vmin": -most, "vmax": most}
+            from matplotlib.colors import TwoSlopeNorm
+
+            return {"cmap": "PuOr_r", "norm": TwoSlopeNorm(0, self.low, self.high)}
         return {"cmap": "viridis", "vmin": self.low, "vmax": self.high}
 
 

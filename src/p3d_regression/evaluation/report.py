@@ -65,7 +65,9 @@ def _page(found: Evaluation) -> str:
 def _context(found: Evaluation) -> dict[str, Any]:
     plain, channels = found.plain, len(found.pooled)
     held = found.results[0].pair.prediction.attributes
-    unit = str(held.get("units", "units of the labels"))
+    of_truth = found.results[0].pair.truth.attributes
+    names = [part.get(key) for part in (held, of_truth) for key in ("units", "unit")]
+    unit = str(next((name for name in names if name), "units of the labels"))
     worst = max(found.results, key=lambda result: result.channels[0].pairs.error(0.0, 1.0))
     return {
         "title": "Evaluation of "

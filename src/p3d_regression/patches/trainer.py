@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from p3d_regression._patching import AnyFunction, Patch, replace_function
 from p3d_regression.model import memory as checkpoint_memory
-from p3d_regression.model.contract import Contract, contract_of
+from p3d_regression.model.contract import Contract, contract_of, mapping
 from p3d_regression.model.unet import is_attached, note_contract
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _patch_create_trainer(module: ModuleType) -> Patch:
 
 def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> Any:
     """Create a trainer that uses this project."""
-    from p3d_regression.training import monitor
+    from p3d_regression.training import monitor, resuming
     from p3d_regression.training.baselines import guesses_of
     from p3d_regression.training.direction import with_direction
     from p3d_regression.training.saving import claim
@@ -58,8 +58,11 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
     # before pytorch-3dunet empties the sections
     contract = contract_of(complete)
     guesses = guesses_of(complete, plan)
+    # pytorch-3dunet takes resume out of the section
+    resumed = {"trainer": dict(mapping(complete.get("trainer")))}
     trainer = original(complete)
     _keep(contract, trainer)
+    resuming.restore(trainer, resumed)
     # after all that may be wrong: a failing start leaves nothing behind
     if isinstance(directory := getattr(trainer, "checkpoint_dir", None), str) and directory:
         claim(directory)

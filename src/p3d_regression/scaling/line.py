@@ -80,7 +80,6 @@ def _line(found: RawAndLabels, stored: Pairs) -> tuple[float, float]:
         return same
     voxels, (offset, unit) = found.voxels, _file_units(stored)
     mean, slope = offset + unit * voxels.x, voxels.slope / unit
-    # noise may take dark voxels below 0
     # noise is small in the mean of a patch, and makes no line too flat there
     pairs = found.patches if found.patches.explained > _EXACT else voxels
     # noise may take dark voxels below 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from p3d_regression.errors import NonFiniteLossError, UnsupportedUpstreamError
 from p3d_regression.model import last_layer
-from p3d_regression.training import augmentation, batches, diagnosis, images, saving, scaling
+from p3d_regression.training import augmentation, batches, diagnosis, images, resuming, saving, scaling
 from p3d_regression.training.plan import Plan
 from p3d_regression.upstream import builders
 from p3d_regression.upstream.log import console, say
@@ -139,7 +139,7 @@ class _Monitor:
             self.score.end()
 
     def _save_checkpoint(self, original: Callable[..., Any], *args: Any) -> Any:
-        with saving.safely():
+        with saving.safely(resuming.kept(self.trainer)):
             return original(*args)
 
     def _validate(self, original: Callable[[], Any]) -> Any:

@@ -1,12 +1,12 @@
 """Checkpoints of a training that cannot be spoiled: written beside the last good ones, which they replace as a whole.
 
-The content is what pytorch-3dunet's own function writes.
+The content is what pytorch-3dunet's own function writes, and what it would forget.
 """
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -20,20 +20,25 @@ _PARTIAL = ".saving-"
 
 _LOCK = ".p3d-regression.lock"
 
-_safe = ContextVar("safe", default=False)
+#: What is added to the content of a checkpoint while it is saved as a whole; None while it is not.
+_more: ContextVar[Mapping[str, Any] | None] = ContextVar("more", default=None)
 
 #: Directories that trainings of this process write, with the file that is locked.
 _locked: dict[Path, BinaryIO] = {}
 
 
 @contextmanager
-def safely() -> Iterator[None]:
-    """While this lasts, pytorch-3dunet's function saves a checkpoint as a whole or not at all."""
-    token = _safe.set(True)
+def safely(more: Mapping[str, Any]) -> Iterator[None]:
+    """While this lasts, pytorch-3dunet's function saves a checkpoint as a whole or not at all.
+
+    Args:
+        more: is added to its content, under keys that pytorch-3dunet does not know.
+    """
+    token = _more.set(more)
     try:
         yield
     finally:
-        _safe.reset(token)
+        _more.reset(token)
 
 
 def save(original: Callable[..., Any], state: Any, is_best: bool, checkpoint_dir: str) -> Any:
@@ -42,7 +47,7 @@ def save(original: Callable[..., Any], state: Any, is_best: bool, checkpoint_dir
     Raises:
         CheckpointSaveError: it cannot be written; those that are there stay as they are.
     """
-    if not _safe.get():
+    if (more := _more.get()) is None:
         return original(state, is_best, checkpoint_dir)
     directory = Path(checkpoint_dir)
     try:
@@ -51,7 +56,7 @@ def save(original: Callable[..., Any], state: Any, is_best: bool, checkpoint_dir
             shutil.rmtree(left, ignore_errors=True)  # of a training that was killed while it saved
         partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=directory))
         try:
-            result = original(state, is_best, str(partial))
+            result = original({**state, **more}, is_best, str(partial))
             for path in sorted(partial.iterdir()):
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
