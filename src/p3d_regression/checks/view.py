@@ -16,8 +16,8 @@ from p3d_regression.keys import PLUGIN_KEYS
 from p3d_regression.losses import registry as losses
 from p3d_regression.model.contract import Adopted
 from p3d_regression.model.last_layer import LastLayer, last_layer
-from p3d_regression.prediction.spec import KEYS as PREDICTOR_KEYS
 from p3d_regression.prediction.spec import SECTION as PREDICTOR
+from p3d_regression.prediction.spec import options_of
 from p3d_regression.scaling.spec import KEY as SCALING
 from p3d_regression.scaling.spec import Spec, check_company, spec_of
 from p3d_regression.training.plan import Plan, plan_of
@@ -156,8 +156,15 @@ class View(OfCheckpoint):
     @property
     def uses_plugin(self) -> bool:
         """Whether the config uses a key, a loss or a metric of this project, or a checkpoint brings one."""
-        asked = self.mode == "predict" and not set(PREDICTOR_KEYS).isdisjoint(self.section(PREDICTOR))
-        return self._model_is_ours or asked or self.plan.is_ours or self.plan_error is not None
+        return self._model_is_ours or self.blends or self.plan.is_ours or self.plan_error is not None
+
+    @property
+    def blends(self) -> bool:
+        """Whether this project predicts, and blends patches."""
+        try:
+            return self.mode == "predict" and options_of(self.section(PREDICTOR)) is not None
+        except ConfigError:
+            return True  # it is meant to; a rule says what is wrong
 
     @property
     def _model_is_ours(self) -> bool:

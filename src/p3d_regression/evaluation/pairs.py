@@ -42,9 +42,9 @@ class Source:
         try:
             with h5py.File(path, "r") as file:
                 found = file.get(key)
-                names: list[str] = []
-                file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
                 if not isinstance(found, h5py.Dataset):
+                    names: list[str] = []
+                    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
                     held = ", ".join(names) or "none"
                     raise EvaluationError(f"{path} has no dataset {key}; it has {held}. Write {path}:DATASET.")
                 if found.ndim not in (3, 4) or found.dtype.kind not in "fiu":

@@ -83,7 +83,7 @@ def seams(view: View) -> Iterator[Found]:
     """
     patch, stride = view.get(f"{_SLICES}.patch_shape"), view.get(f"{_SLICES}.stride_shape")
     phase = view.phases.get("test")
-    if not (is_shape(patch) and is_shape(stride)) or phase is None or not view.is_regression or blends(view):
+    if not (is_shape(patch) and is_shape(stride)) or phase is None or not view.is_regression or view.blends:
         return
     if introspection.averages_overlap() or any(s > p for s, p in zip(stride, patch, strict=True)):
         return
@@ -165,11 +165,3 @@ def _options(view: View) -> Options | None:
         return options_of(view.section(SECTION))
     except ConfigError:
         return None  # a rule reports it
-
-
-def blends(view: View) -> bool:
-    """Whether the prediction blends its patches."""
-    try:
-        return options_of(view.section(SECTION)) is not None
-    except ConfigError:
-        return True  # it is meant to; a rule says what is wrong

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from p3d_regression.checks.data import is_shape
 from p3d_regression.checks.rule import BOTH, PREDICT, Family
-from p3d_regression.checks.rules.blending import blends
 from p3d_regression.checks.rules.prediction import GIVEN
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
@@ -137,7 +136,7 @@ def overlap_lost(view: View) -> Iterator[Found]:
     """
     place = "loaders.test.slice_builder"
     patch, stride = view.get(f"{place}.patch_shape"), view.get(f"{place}.stride_shape")
-    if not (is_shape(patch) and is_shape(stride)) or introspection.averages_overlap() or blends(view):
+    if not (is_shape(patch) and is_shape(stride)) or introspection.averages_overlap() or view.blends:
         return
     times = 1.0
     for p, s in zip(patch, stride, strict=True):
@@ -173,7 +172,7 @@ def lazy_readers_fail(view: View) -> Iterator[Found]:
     halo, workers = view.get("loaders.test.slice_builder.halo_shape"), view.get("loaders.num_workers", 1)
     if view.get("loaders.dataset") != "LazyHDF5Dataset" or not isinstance(workers, int) or workers < 2:
         return
-    if blends(view):
+    if view.blends:
         return  # nothing is written then
     if isinstance(halo, list) and any(halo):
         message = f"is {workers}, but LazyHDF5Dataset writes to the input file, which one process at a time can"

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from p3d_regression.checks.rule import PREDICT, Family
-from p3d_regression.checks.rules.blending import blends
 from p3d_regression.checks.rules.names import nearest, renamed, unknown
 from p3d_regression.checks.rules.unknown_keys import MOVED, moved
 from p3d_regression.checks.view import View
@@ -113,7 +112,7 @@ def input_file_written(view: View) -> Iterator[Found]:
         loaders:
           dataset: StandardHDF5Dataset
     """
-    writes = introspection.lazy_prediction_writes() and not blends(view)
+    writes = introspection.lazy_prediction_writes() and not view.blends
     if view.get("loaders.dataset") == "LazyHDF5Dataset" and writes:
         message = "predict3dunet would write a dataset raw_padded into each input file"
         fix = write("loaders.dataset", "StandardHDF5Dataset", note="or predict from a copy of the files")
@@ -136,7 +135,7 @@ def stale_padding(view: View) -> Iterator[Found]:
           dataset: StandardHDF5Dataset
           raw_internal_path: padded_before
     """
-    writes = introspection.lazy_prediction_writes() and not blends(view)
+    writes = introspection.lazy_prediction_writes() and not view.blends
     if view.get("loaders.dataset") != "LazyHDF5Dataset" or not writes:
         return
     halo = view.get("loaders.test.slice_builder.halo_shape", [0, 0, 0])
