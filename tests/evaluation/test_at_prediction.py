@@ -95,3 +95,17 @@ def test_pytorch_3dunets_own_are_left_alone(config: dict[str, Any]) -> None:
     predictor = get_predictor(torch.nn.Identity(), {**config, "device": "cpu"})
     assert predictor.performance_metric == "dice"
     assert get_test_loaders
+
+
+def test_a_prediction_of_another_config_is_said(config: dict[str, Any], tmp_path: Path, forked: Preforked) -> None:
+    config["predictor"] = {"name": "StandardPredictor", "blend": "gaussian"}
+    config["loaders"]["label_internal_path"] = "truth"
+    path = write_config(tmp_path / "predict.yml", config)
+    assert forked.run("predict3dunet", "--config", path).returncode == 0
+    assert "Warning" not in forked.run("p3d-regression", "evaluate", path).stderr
+    config["loaders"]["test"]["slice_builder"]["halo_shape"] = [0, 4, 4]
+    printed = forked.run("p3d-regression", "evaluate", write_config(path, config)).stderr
+    assert (
+        "a_predictions.h5 was predicted with loaders.test.slice_builder.halo_shape: [0, 0, 0], not [0, 4, 4]" in printed
+    )
+    assert "run predict3dunet again" in printed

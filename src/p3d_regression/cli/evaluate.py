@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,8 @@ def _asked(
     """The config, if one is named, and what is compared."""
     from p3d_regression.checks.run import read
     from p3d_regression.errors import EvaluationError
-    from p3d_regression.evaluation.pairs import pair_of_files, pairs_of_config
+    from p3d_regression.evaluation.pairs import pair_of_files, pairs_of_config, stale
+    from p3d_regression.model.contract import adopt
 
     if truth is not None:
         if truths or len(masks) > 1:
@@ -113,7 +114,16 @@ def _asked(
     if Path(prediction.rpartition(":")[0] or prediction).suffix.lower() not in (".yml", ".yaml"):
         raise EvaluationError(f"{prediction}: name a prediction config (.yml), or a prediction and its truth.")
     config = read(prediction)
-    return config, list(pairs_of_config(config, truths, masks))
+    pairs = list(pairs_of_config(config, truths, masks))
+    with suppress(Exception):
+        # as predict3dunet does; without its checkpoint a prediction can be scored all the same
+        adopt(config, "predict")
+    for pair in pairs:
+        if what := stale(config, pair):
+            click.echo(
+                f"Warning: {pair.prediction.path} {what}; run predict3dunet again to score this config", err=True
+            )
+    return config, pairs
 
 
 def evaluated(

@@ -12,6 +12,7 @@ import h5py
 from p3d_regression.errors import EvaluationError
 from p3d_regression.model.contract import mapping
 from p3d_regression.prediction.files import output_path, partial_path
+from p3d_regression.prediction.settings import difference, settings_of
 from p3d_regression.upstream import datasets
 
 
@@ -182,6 +183,21 @@ def pairs_of_config(config: Mapping[str, Any], truths: Sequence[str], masks: Seq
         predicted = Source.open(path, str(predictor.get("output_dataset", "predictions")))
         raw = _if_there(source, str(loaders.get("raw_internal_path", "raw")))
         yield _pair(predicted, source_of(truth, own), source_of(mask, "mask") if mask else None, raw).check()
+
+
+def stale(config: Mapping[str, Any], pair: Pair) -> str | None:
+    """How a prediction was made in another way than its config says now, in words; None if it was not, or is not known.
+
+    Args:
+        config: of the prediction, completed from its checkpoint.
+        pair: of the prediction, which names its raw volume.
+    """
+    held = pair.prediction.attributes
+    paths = mapping(config.get("predictor")).get("ensemble") or [config.get("model_path")]
+    if "config" not in held or pair.raw is None or not all(isinstance(p, str) and Path(p).is_file() for p in paths):
+        return None
+    settings = settings_of(config, pair.raw.path, [Path(path) for path in paths])
+    return difference({name: part for name, part in settings.items() if name != "versions"}, held)
 
 
 def _for_each(inputs: Sequence[Path], given: Sequence[str], option: str) -> list[str]:

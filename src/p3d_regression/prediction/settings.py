@@ -87,15 +87,24 @@ def check_same(settings: Settings, attributes: Mapping[str, Any], where: Path) -
     Raises:
         ConfigError: it has others, or none.
     """
-    own = as_attributes(settings)
-    for name, text in own.items():
+    if what := difference(settings, attributes):
+        raise ConfigError(RESUME, f"is true, but {where} {what}.", write(RESUME, False))
+
+
+def difference(settings: Settings, attributes: Mapping[str, Any]) -> str | None:
+    """How a prediction was made in another way, in words; None if it was not.
+
+    Args:
+        settings: those that it is compared with.
+        attributes: of the prediction, see :func:`as_attributes`.
+    """
+    for name, text in as_attributes(settings).items():
         held = attributes.get(name)
-        if held != text and not (name == "checkpoints" and held is not None and _hashes(held) == _hashes(text)):
-            what = (
-                "was not written by p3d-regression" if held is None else f"was predicted with {_what(name, held, text)}"
-            )
-            message = f"is true, but {where} {what}."
-            raise ConfigError(RESUME, message, write(RESUME, False))
+        if held is None:
+            return "was not written by p3d-regression"
+        if held != text and not (name == "checkpoints" and _hashes(held) == _hashes(text)):
+            return f"was predicted with {_what(name, held, text)}"
+    return None
 
 
 def _hashes(text: str) -> list[str]:
