@@ -111,7 +111,7 @@ def _asked(
         if truths or len(masks) > 1:
             raise click.UsageError("two files are compared: leave --truth out, and give --mask once.")
         return None, [pair_of_files(prediction, truth, masks[0] if masks else None)]
-    if Path(prediction.rpartition(":")[0] or prediction).suffix.lower() not in (".yml", ".yaml"):
+    if Path(prediction).suffix.lower() not in (".yml", ".yaml"):
         raise EvaluationError(f"{prediction}: name a prediction config (.yml), or a prediction and its truth.")
     config = read(prediction)
     pairs = list(pairs_of_config(config, truths, masks))

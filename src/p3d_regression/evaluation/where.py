@@ -90,6 +90,8 @@ class Where:
             with np.errstate(invalid="ignore"):
                 step = self._steps[axis] / self._pairs[axis]
             if chosen.any() and not chosen.all():
-                at.append(np.nanmean(step[chosen]))
-                other.append(np.nanmean(step[~chosen]))
+                pair = [part[np.isfinite(part)] for part in (step[chosen], step[~chosen])]
+                if all(part.size for part in pair):
+                    at.append(pair[0].mean())
+                    other.append(pair[1].mean())
         return float(np.mean(at) / np.mean(other)) if at and np.mean(other) > 0 else None
