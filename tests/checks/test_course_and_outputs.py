@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from p3d_regression.checks.at_start import RejectedConfigError, check_at_start
+from p3d_regression.checks.at_start import check_at_start
 from p3d_regression.checks.registry import rules
 from p3d_regression.checks.run import check_file
 from support.checks import Silent, merged
@@ -157,12 +157,6 @@ class TestOutputs:
         if names[1] == "b/volume.h5":
             fixed = finding["P3D620"].fix.applied_to(config)
             assert found(fixed, tmp_path / "q.yml", "P3D620") == {}
-
-    def test_nothing_is_predicted_before(self, data: Path, tmp_path: Path) -> None:
-        config = self.predicting(data, tmp_path, "a/volume.h5", "b/volume.h5")
-        config["model_path"] = str(tmp_path / "not_looked_at.pytorch")
-        with pytest.raises(RejectedConfigError, match="P3D620"):
-            check_at_start(config, "predict")
 
     def test_directories_are_looked_into(self, data: Path, tmp_path: Path) -> None:
         config = self.predicting(data, tmp_path, "a/volume.h5", "b/volume.h5")

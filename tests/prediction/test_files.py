@@ -253,6 +253,14 @@ class TestContent:
             assert file["predictions"].attrs["axes"] == "czyx"
 
 
+def test_two_inputs_with_one_output_stop_before_the_first(config: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    write_volume(tmp_path / "other" / "volume.h5", (45, 24, 24))
+    config["loaders"]["test"]["file_paths"].append(str(tmp_path / "other" / "volume.h5"))
+    with pytest.raises(ConfigError, match=r"^loaders\.test\.file_paths: .* have one output, .*volume_predictions\.h5"):
+        predict(config, Interrupting(0))
+
+
 def test_a_full_disk_is_one_line(config: dict[str, Any], tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", "64k") as directory:
         config["loaders"]["output_dir"] = str(directory)

@@ -10,6 +10,7 @@ import numpy as np
 
 from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
 from p3d_regression.fix import advise
+from p3d_regression.model.contract import mapping
 from p3d_regression.prediction import attributes, ensemble
 from p3d_regression.prediction.blending import Array, Place, Window, first_needed, uncovered
 from p3d_regression.prediction.files import Output, check_resumable, output_path, partial_path, say_kept
@@ -18,7 +19,7 @@ from p3d_regression.prediction.progress import Progress
 from p3d_regression.prediction.reading import read_as_needed
 from p3d_regression.prediction.settings import settings_of
 from p3d_regression.prediction.spec import BLEND, SPREAD, Options, obstacle
-from p3d_regression.upstream import introspection
+from p3d_regression.upstream import datasets, introspection
 from p3d_regression.upstream.log import console, say
 
 #: What a predictor and a dataset must have, so that patches can be blended.
@@ -44,6 +45,7 @@ class Prediction:
         if found := obstacle(vars(predictor)):
             raise found
         self.predictor, self.config, self.options = predictor, config, options
+        _check_outputs(config)
         self.members = ensemble.members_of(config, options.ensemble)
         own = predictor.model
         networks = list(ensemble.networks_of(self.members, config, own)) if options.ensemble else [own]
@@ -160,6 +162,19 @@ class Prediction:
         common = attributes.of_prediction(self.predictor, dataset, self.options, self.contract, output.settings)
         for name in names:
             yield name, attributes.of_spread(common) if name == SPREAD else common
+
+
+def _check_outputs(config: Mapping[str, Any]) -> None:
+    """Refuse two inputs with one output, before the first is predicted."""
+    loaders = mapping(config.get("loaders"))
+    inputs: dict[Path, str] = {}
+    for path in datasets.files(mapping(loaders.get("test"))):
+        output = output_path(Path(path), loaders.get("output_dir"))
+        if output in inputs:
+            message = f"{inputs[output]} and {path} have one output, {output}."
+            advice = advise("rename the files, or predict them with a config of their own")
+            raise ConfigError("loaders.test.file_paths", message, advice)
+        inputs[output] = path
 
 
 def _check_has(thing: Any, names: tuple[str, ...]) -> None:

@@ -17,7 +17,7 @@ from p3d_regression.upstream import builders, introspection
 family = Family()
 
 
-@family.rule("P3D620", "error", modes=PREDICT, needs="files")
+@family.rule("P3D620", "error", modes=PREDICT, needs="files", stops=False)
 def predictions_overwritten(view: View) -> Iterator[Found]:
     """pytorch-3dunet names a prediction after the file name of its input. Two inputs of one name in different
     directories, or with different endings, have one prediction: the second one overwrites the first.
