@@ -78,7 +78,7 @@ def _print(runs: "list[Run]", differences: "list[Difference]") -> None:
     from rich.text import Text
 
     from p3d_regression.evaluation.comparison import SCORES
-    from p3d_regression.evaluation.words import of_channel
+    from p3d_regression.evaluation.words import number, of_channel
 
     console = Console()
     table = Table(box=None, padding=(0, 1, 0, 0))
@@ -88,7 +88,7 @@ def _print(runs: "list[Run]", differences: "list[Difference]") -> None:
         for channel in range(run.channels):
             values = [of_channel(run.plain["pooled"][score], channel) for score in SCORES]
             row = Text(f"{run.name} [{channel}]" if run.channels > 1 else run.name)
-            table.add_row(row, *("-" if value is None else f"{value:.4g}" for value in values))
+            table.add_row(row, *map(number, values))
     console.print(table)
     for part in differences:
         console.print(str(part), highlight=False, markup=False, soft_wrap=True)

@@ -171,7 +171,7 @@ def _print(found: "Evaluation") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from p3d_regression.evaluation.words import NAMES, of_channel, remarks
+    from p3d_regression.evaluation.words import NAMES, number, of_channel, remarks, rows
 
     console = Console()
     verdict = found.verdict[0].upper() + found.verdict[1:] + "."
@@ -181,22 +181,17 @@ def _print(found: "Evaluation") -> None:
     table = Table(box=None, padding=(0, 1, 0, 0))
     for column in ("", *NAMES):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    rows = [(volume["name"], volume) for volume in plain["volumes"]] + [("all voxels", plain["pooled"])]
     channels = range(len(found.pooled))
-    for title, scores in rows if len(rows) > 2 else rows[-1:]:
+    for title, scores in rows(plain):
         for channel in channels:
             row = Text(f"{title} [{channel}]" if len(channels) > 1 else title)
-            table.add_row(row, *(_number(of_channel(scores[name], channel)) for name in NAMES))
+            table.add_row(row, *(number(of_channel(scores[name], channel)) for name in NAMES))
     console.print(table)
     for guess in found.guesses:
-        rmse = ", ".join(_number(value) for value in guess.rmse)
+        rmse = ", ".join(number(value) for value in guess.rmse)
         console.print(f"without a network, RMSE of the {guess.name}: {rmse}", highlight=False, soft_wrap=True)
     for line in remarks(plain):
         console.print(line, highlight=False, soft_wrap=True)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
 
 
 def _write_csv(found: "Evaluation", path: Path) -> None:

@@ -13,6 +13,7 @@ from p3d_regression.errors import EvaluationError
 from p3d_regression.model.contract import mapping
 from p3d_regression.prediction.files import output_path, partial_path
 from p3d_regression.prediction.settings import difference, settings_of
+from p3d_regression.prediction.spec import SPREAD
 from p3d_regression.upstream import datasets
 
 
@@ -178,8 +179,9 @@ def pairs_of_config(config: Mapping[str, Any], truths: Sequence[str], masks: Seq
     for source, truth, mask in zip(inputs, wanted, counted, strict=True):
         path = output_path(source, loaders.get("output_dir"))
         if not path.exists():
-            more = " It was interrupted" if partial_path(path).is_dir() else " Run predict3dunet first"
-            raise EvaluationError(f"{path}, the prediction of {source}, does not exist.{more}.")
+            is_partial = partial_path(path).is_dir()
+            more = "Run predict3dunet with predictor: {resume: true}" if is_partial else "Run predict3dunet first"
+            raise EvaluationError(f"{path}, the prediction of {source}, does not exist. {more}.")
         predicted = Source.open(path, str(predictor.get("output_dataset", "predictions")))
         raw = _if_there(source, str(loaders.get("raw_internal_path", "raw")))
         yield _pair(predicted, source_of(truth, own), source_of(mask, "mask") if mask else None, raw).check()
@@ -223,6 +225,6 @@ def _pair(prediction: Source, truth: Source, mask: Source | None, raw: Source | 
     if raw is None and isinstance(path := held.get("raw"), str):
         raw = _if_there(Path(path), str(held.get("raw_internal_path", "raw")))
     with h5py.File(prediction.path, "r") as file:
-        if "spread" in file and prediction.key != "spread":
-            spread = Source.open(prediction.path, "spread")
+        if SPREAD in file and prediction.key != SPREAD:
+            spread = Source.open(prediction.path, SPREAD)
     return Pair(prediction, truth, raw, mask, spread)

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -254,8 +253,3 @@ def curves(scalars: dict[str, tuple[Sequence[int], Sequence[float]]]) -> Picture
 
 def _named(what: str, channel: int, channels: int) -> str:
     return f"{what}, channel {channel}" if channels > 1 else what
-
-
-def number(value: float | None) -> str:
-    """As in a table."""
-    return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"

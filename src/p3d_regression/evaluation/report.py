@@ -13,7 +13,7 @@ from p3d_regression._version import __version__
 from p3d_regression.errors import EvaluationError
 from p3d_regression.evaluation import pictures
 from p3d_regression.evaluation.run import Evaluation
-from p3d_regression.evaluation.words import NAMES, of_channel, remarks
+from p3d_regression.evaluation.words import NAMES, number, of_channel, remarks, rows
 from p3d_regression.prediction.files import write_whole
 from p3d_regression.text import as_json
 
@@ -84,7 +84,7 @@ def _context(found: Evaluation) -> dict[str, Any]:
             {
                 "name": result.pair.name,
                 "pictures": [pictures.slices(result, channel, unit) for channel in range(min(channels, 3))],
-                "worst": [{"corner": corner, "rmse": pictures.number(mse**0.5)} for mse, corner in result.worst],
+                "worst": [{"corner": corner, "rmse": number(mse**0.5)} for mse, corner in result.worst],
             }
             for result in found.results[:_MOST_VOLUMES]
         ],
@@ -106,14 +106,13 @@ def _kept(held: Mapping[str, Any]) -> str:
 
 
 def _rows(found: Evaluation, plain: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    titled = [*((volume["name"], volume) for volume in plain["volumes"]), ("all voxels", plain["pooled"])]
-    for title, scores in titled if len(titled) > 2 else titled[-1:]:
+    for title, scores in rows(plain):
         for channel in range(len(found.pooled)):
-            values = [pictures.number(of_channel(scores[name], channel)) for name in NAMES]
+            values = [number(of_channel(scores[name], channel)) for name in NAMES]
             yield {"title": title, "channel": channel, "values": values}
     for guess in found.guesses:
         for channel, rmse in enumerate(guess.rmse):
-            values = [pictures.number(rmse) if name == "RMSE" else "" for name in NAMES]
+            values = [number(rmse) if name == "RMSE" else "" for name in NAMES]
             yield {"title": guess.name, "channel": channel, "values": values}
 
 

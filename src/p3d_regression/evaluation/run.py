@@ -9,7 +9,7 @@ from p3d_regression._version import __version__
 from p3d_regression.errors import ConfigError, EvaluationError
 from p3d_regression.evaluation import baselines, calibration
 from p3d_regression.evaluation.pairs import Pair
-from p3d_regression.evaluation.scores import listed, merged, over_volumes
+from p3d_regression.evaluation.scores import listed, merged, over_volumes, single
 from p3d_regression.evaluation.statistics import Channel
 from p3d_regression.evaluation.volume import Result, Scope, evaluate, ranges_of
 from p3d_regression.model.contract import trained_with
@@ -43,20 +43,18 @@ class Evaluation:
     @property
     def plain(self) -> dict[str, Any]:
         """For JSON: scores by the names of ``p3d-regression metrics``, a number for one channel, a list for several."""
-        more = {name: _single(values) for name, values in self.more.items()}
+        more = {name: single(values) for name, values in self.more.items()}
         calibrated = [calibration.summary(c, f) for c, f in zip(self.pooled, self.fits, strict=True)]
         found = {
             "verdict": self.verdict,
             "is_better": self.is_better,
-            "baselines": {
-                guess.name: {"MSE": _single(guess.mse), "RMSE": _single(guess.rmse)} for guess in self.guesses
-            },
+            "baselines": {guess.name: {"MSE": single(guess.mse), "RMSE": single(guess.rmse)} for guess in self.guesses},
             "pooled": listed(self.pooled) | more,
             "over_volumes": over_volumes([result.channels for result in self.results]),
             "volumes": [_of_volume(result) for result in self.results],
             "version": __version__,
         }
-        return found | ({"calibration": _single(calibrated)} if any(calibrated) else {})
+        return found | ({"calibration": single(calibrated)} if any(calibrated) else {})
 
 
 def _of_volume(result: Result) -> dict[str, Any]:
@@ -69,10 +67,6 @@ def _of_volume(result: Result) -> dict[str, Any]:
         "seam": result.seam,
         "worst": [{"RMSE": math.sqrt(mse), "corner": list(corner)} for mse, corner in result.worst],
     }
-
-
-def _single(values: Sequence[Any]) -> Any:
-    return values[0] if len(values) == 1 else list(values)
 
 
 #: Called with the number of planes that were read; asked for once with that of all.

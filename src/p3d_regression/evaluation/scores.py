@@ -27,8 +27,7 @@ def scores_of(channel: Channel) -> dict[str, Any]:
         prediction as a function of the truth. None where a score is not defined.
     """
     pairs, n = channel.pairs, channel.pairs.count
-    squares = pairs.xx + pairs.yy - 2 * pairs.xy
-    mse = max(squares, 0.0) / n + (pairs.x - pairs.y) ** 2
+    mse = pairs.error(0.0, 1.0)
     width = channel.high - channel.low
     total, voxels = channel.similarity
     return {
@@ -87,9 +86,10 @@ def over_volumes(volumes: Sequence[Sequence[Channel]]) -> dict[str, Any]:
             continue
         means = [float(np.mean(column)) for column in columns]
         bounds = [intervals(column) for column in columns]
-        found[name] = {"mean": _single(means), "interval": _single([b and list(b) for b in bounds])}
+        found[name] = {"mean": single(means), "interval": single([b and list(b) for b in bounds])}
     return found
 
 
-def _single(values: Sequence[Any]) -> Any:
+def single(values: Sequence[Any]) -> Any:
+    """A value for one channel, a list for several."""
     return values[0] if len(values) == 1 else list(values)

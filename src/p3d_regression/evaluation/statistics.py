@@ -23,10 +23,7 @@ class Quantiles:
     counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(2**_BITS, np.int64))
 
     def add(self, values: Array) -> None:
-        bits = values.astype(np.float32).ravel().view(np.uint32)
-        # so that integers are in the order of the numbers
-        ordered = np.where(bits >> 31, ~bits, bits | np.uint32(2**31))
-        self.counts += np.bincount(ordered >> (32 - _BITS), minlength=2**_BITS)
+        self.counts += np.bincount(_indices(values), minlength=2**_BITS)
 
     def merge(self, other: "Quantiles") -> None:
         self.counts += other.counts
@@ -40,16 +37,21 @@ class Quantiles:
 
     def share_below(self, values: Array) -> list[float]:
         """Of all numbers the share that is not above each of these."""
-        bits = values.astype(np.float32).view(np.uint32)
-        ordered = np.where(bits >> 31, ~bits, bits | np.uint32(2**31)) >> (32 - _BITS)
         total = self.counts.cumsum()
-        return [float(share) for share in total[ordered] / max(total[-1], 1)]
+        return [float(share) for share in total[_indices(values)] / max(total[-1], 1)]
 
     def histogram(self, edges: Array) -> Array:
         """How many numbers are between neighbouring edges."""
         (filled,) = np.nonzero(self.counts)
         values = np.array([_value(int(index)) for index in filled])
         return np.histogram(values, edges, weights=self.counts[filled])[0]
+
+
+def _indices(values: Array) -> Array:
+    """Where numbers are counted; in their order, shape (n,)."""
+    bits = values.astype(np.float32).ravel().view(np.uint32)
+    ordered: Array = np.where(bits >> 31, ~bits, bits | np.uint32(2**31)) >> (32 - _BITS)
+    return ordered
 
 
 def _value(index: int) -> float:
@@ -102,7 +104,6 @@ class Channel:
         errors: prediction minus truth.
         low, high: of the truth.
         raw: raw values (x) and truth (y); without voxels where there is no raw volume, or it is the only channel.
-        raw_absolute: sum of the absolute differences of raw and truth.
         calibration: of predicted standard deviations; None where there are none.
         similarity: sum of the structural similarity, and of how many voxels.
     """
@@ -113,7 +114,6 @@ class Channel:
     low: float = math.inf
     high: float = -math.inf
     raw: Pairs = field(default_factory=Pairs)
-    raw_absolute: float = 0.0
     calibration: Calibration | None = None
     similarity: tuple[float, int] = (0.0, 0)
 
@@ -128,7 +128,6 @@ class Channel:
         self.low, self.high = min(self.low, float(truth.min())), max(self.high, float(truth.max()))
         if raw is not None:
             self.raw.merge(Pairs.of(raw, truth))
-            self.raw_absolute += float(np.abs(raw - truth).sum())
         if std is not None:
             self.calibration = self.calibration or Calibration()
             self.calibration.add(error, std)
@@ -139,7 +138,6 @@ class Channel:
         self.errors.merge(other.errors)
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self.raw.merge(other.raw)
-        self.raw_absolute += other.raw_absolute
         if other.calibration is not None:
             self.calibration = self.calibration or Calibration()
             self.calibration.merge(other.calibration)

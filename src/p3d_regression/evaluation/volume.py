@@ -64,7 +64,6 @@ class Result:
         seam: the mean step of the error between neighbours on both sides of a patch border, divided by that elsewhere;
             None where the patches are not known or there is one.
         sample: some voxels, shape (n, 2 * channels): predictions, then truth.
-        data_range: of the truth, per channel.
     """
 
     pair: Pair
@@ -112,13 +111,14 @@ def evaluate(pair: Pair, scope: Scope, ranges: list[float], tick: Tick, extra: A
     with_ssim = scope.ssim and scope.ignored is None and pair.mask is None and not scope.border
     windows = [_Windows(width, flat=shape[0] < 2 * RADIUS + 1) for width in ranges] if with_ssim else []
     for slab in slabs(pair):
+        slab_counts = [_counted(pair, scope, slab, index, truth) for index, truth in enumerate(slab.truth)]
         for low in range(0, slab.truth.shape[1], _PIECE):
             part = slice(low, low + _PIECE)
             errors, counted = [], []
             for index, channel in enumerate(channels):
                 out = slab.prediction[pair.means[index], part].astype(np.float64)
                 truth = slab.truth[index, part].astype(np.float64)
-                counts = _counted(pair, scope, slab, index, slab.truth[index])[part]
+                counts = slab_counts[index][part]
                 _check_finite(pair.prediction, out, counts, slab.first + low)
                 _check_finite(pair.truth, truth, counts, slab.first + low)
                 raw = None

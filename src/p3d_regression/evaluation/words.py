@@ -15,6 +15,21 @@ def of_channel(value: Any, channel: int) -> Any:
     return value[channel] if isinstance(value, list) else value
 
 
+def number(value: float | None) -> str:
+    """As in a table.
+
+    >>> number(12.34567), number(None)
+    ('12.35', '-')
+    """
+    return "-" if value is None else f"{value:.4g}"
+
+
+def rows(plain: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The scores of each volume, and those of all voxels, which are the same where there is one volume."""
+    found = [(str(volume["name"]), volume) for volume in plain["volumes"]]
+    return [*(found if len(found) > 1 else []), ("all voxels", plain["pooled"])]
+
+
 def remarks(plain: Mapping[str, Any]) -> Iterator[str]:
     """What a table does not say.
 

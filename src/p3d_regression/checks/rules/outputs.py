@@ -11,6 +11,7 @@ from p3d_regression.checks.rules.prediction import GIVEN
 from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import advise, delete, write
+from p3d_regression.prediction.files import output_path
 from p3d_regression.prediction.spec import BLEND, KEYS, is_ours
 from p3d_regression.upstream import builders, introspection
 
@@ -40,11 +41,11 @@ def predictions_overwritten(view: View) -> Iterator[Found]:
     inputs: dict[Path, list[str]] = defaultdict(list)
     for file in phase.files:
         path = Path(file.path)
-        inputs[Path(directory or path.parent) / path.stem].append(file.path)
+        inputs[output_path(path, directory)].append(file.path)
     for output, paths in inputs.items():
         if len(paths) > 1:
             apart = len({Path(path).parent for path in paths}) == len(paths)
-            message = f"{paths[0]} and {paths[1]} have one output, {output.name}_predictions.h5: the last one stays"
+            message = f"{paths[0]} and {paths[1]} have one output, {output.name}: the last one stays"
             advice = advise("rename the files, or predict them with a config of their own")
             # then each prediction is written next to its input
             key = "loaders.output_dir" if directory else "loaders.test.file_paths"
