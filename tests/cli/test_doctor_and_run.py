@@ -45,10 +45,12 @@ class TestDoctor:
             "pytorch3dunet.unet3d.predictor predictors __init__": "applied",
             "pytorch3dunet.unet3d.predictor predictors __call__": "applied",
             "pytorch3dunet.unet3d.config.load_config": "applied",
+            "pytorch3dunet.unet3d.config.copy_config": "applied",
             "pytorch3dunet.unet3d.utils.save_checkpoint": "applied",
             "pytorch3dunet.unet3d.losses.get_loss_criterion": "applied",
             "pytorch3dunet.unet3d.metrics.get_evaluation_metric": "applied",
             "pytorch3dunet.unet3d.trainer.create_trainer": "applied",
+            "pytorch3dunet.unet3d.trainer.is_model_2d": "applied",
             "pytorch3dunet.datasets.utils.get_test_loaders": "applied",
         }
 

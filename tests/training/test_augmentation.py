@@ -73,7 +73,9 @@ def test_the_same_seed_gives_the_same_draws(config: dict[str, Any]) -> None:
 
 def test_ranks_draw_apart(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     one = epochs(config, 1, varied=True)
-    monkeypatch.setenv("RANK", "1")
+    launched = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
     other = epochs(config, 1, varied=True)
     assert not noises(one[0]) & noises(other[0])
 

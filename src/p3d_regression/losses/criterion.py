@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import Fix, advise, write
+from p3d_regression.losses import share as shares
 from p3d_regression.losses.mask import Mask
 
 #: A number that every loss can be computed of, where a voxel does not count: no NaN must enter its gradient.
@@ -54,13 +55,14 @@ class VoxelMean(Criterion):
             outputs = tuple(torch.where(counts, part, _HARMLESS) for part in outputs)
             label = torch.where(counts, label, _HARMLESS)
         losses: Tensor = self.loss(outputs[0], label, *outputs[1:])
+        share = shares.current()
         if counts is None and weight is None:
-            return losses.mean()
+            return losses.mean() if share is None else _part_of_mean(losses, share)
         weights = torch.ones_like(losses) if weight is None else _for_each(losses, weight)
         if counts is not None:
             weights = weights * counts
             losses = torch.where(counts, losses, 0.0)
-        total = weights.sum()
+        total = weights.sum() if share is None else share.divisor(weights.sum())
         return (losses * weights).sum() / torch.where(total > 0, total, 1.0)
 
     def extra_repr(self) -> str:
@@ -76,8 +78,11 @@ class Whole(Criterion):
 
     def forward(self, output: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
         check_shapes(output, label)
+        share = shares.current()
+        if share is not None and not share.own:
+            return output.sum() * 0.0
         loss: Tensor = self.loss(output, label)
-        return loss
+        return loss if share is None else loss * share.factor
 
 
 class Channelwise(Criterion):
@@ -137,6 +142,11 @@ class WeightedSum(Criterion):
 
     def extra_repr(self) -> str:
         return f"factors={self.factors}"
+
+
+def _part_of_mean(losses: Tensor, share: shares.Share) -> Tensor:
+    """Where every voxel counts alike, the patches of each process say enough."""
+    return losses.mean() * share.factor if share.own else losses.sum()
 
 
 def _for_each(losses: Tensor, weight: Tensor) -> Tensor:

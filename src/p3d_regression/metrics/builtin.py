@@ -61,6 +61,11 @@ class MeanError:
         self.sum += float(self.of_error(preds - target).sum())
         self.count += target.numel()
 
+    def merge(self, other: "MeanError") -> None:
+        """Take in what another one has been shown."""
+        self.sum += other.sum
+        self.count += other.count
+
     def compute(self) -> float:
         return self.of_mean(self.sum / self.count) if self.count else math.nan
 
@@ -105,12 +110,20 @@ class R2:
     def update(self, preds: Tensor, target: Tensor) -> None:
         n = target.numel()
         variance, mean = (float(value) for value in torch.var_mean(target, correction=0))
+        self._add(n, mean, n * variance, float(((preds - target) ** 2).sum()))
+
+    def merge(self, other: "R2") -> None:
+        """Take in what another one has been shown."""
+        if other.count:
+            self._add(other.count, other.mean, other.total, other.residual)
+
+    def _add(self, n: int, mean: float, total: float, residual: float) -> None:
         # after Chan, Golub and LeVeque, see moments.py
         difference, both = mean - self.mean, self.count + n
-        self.total += n * variance + difference**2 * self.count * n / both
+        self.total += total + difference**2 * self.count * n / both
         self.mean += difference * n / both
         self.count = both
-        self.residual += float(((preds - target) ** 2).sum())
+        self.residual += residual
 
     def compute(self) -> float:
         if not self.total > 0:
@@ -159,6 +172,11 @@ class StructuralSimilarity:
         similarity /= (mean_x * mean_x + mean_y * mean_y + c1) * (variance_x + variance_y + c2)
         self.sum += float(similarity.flatten(1).mean(1).sum())
         self.count += len(target)
+
+    def merge(self, other: "StructuralSimilarity") -> None:
+        """Take in what another one has been shown."""
+        self.sum += other.sum
+        self.count += other.count
 
     def compute(self) -> float:
         return self.sum / self.count if self.count else math.nan

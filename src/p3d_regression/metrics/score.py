@@ -16,7 +16,8 @@ from p3d_regression.errors import ConfigError
 from p3d_regression.fix import advise
 from p3d_regression.losses.criterion import check_shapes
 from p3d_regression.losses.mask import Mask
-from p3d_regression.metrics import of_torchmetrics
+from p3d_regression.losses.share import Share
+from p3d_regression.metrics import merging, of_torchmetrics
 from p3d_regression.metrics.metric import Accumulating, Metric
 from p3d_regression.metrics.registry import registry
 
@@ -82,10 +83,15 @@ def _compute(metric: Configured[Metric], shape: tuple[int, ...]) -> None:
 
 @dataclass
 class Accumulated:
-    """A metric over all batches that it has been shown, per channel."""
+    """A metric over all batches that it has been shown, per channel.
+
+    Attributes:
+        gathered: from what this process has to what each process has; None if it is alone.
+    """
 
     metric: Configured[Metric]
     mask: Mask | None
+    gathered: "Callable[[Any], list[Any]] | None" = None
     _channels: list[Accumulating] = field(default_factory=list)
     _voxels: list[int] = field(default_factory=list)
     _values: list[float] | None = None
@@ -97,7 +103,7 @@ class Accumulated:
         output, label = (_exact(tensor) for tensor in (output, label))
         counts = None if counts is None else counts.to(output.device)
         while len(self._channels) < label.shape[1]:
-            self._channels.append(_on(output.device, self._build()))
+            self._channels.append(_on(output.device, self.build()))
             self._voxels.append(0)
         for channel, metric in enumerate(self._channels):
             predicted, wanted = self._prepared(output, label, counts, channel)
@@ -105,9 +111,21 @@ class Accumulated:
             if wanted.numel():
                 metric.update(predicted, wanted)
                 self._voxels[channel] += wanted.numel()
+        self.forget()
+
+    def add_part(self, output: Tensor, label: Tensor, share: Share) -> None:
+        """Take in this process's part of a batch, without the patches that fill it up."""
+        # every process computes the next value with the others, also one that is shown nothing now
+        self.forget()
+        if share.own:
+            self.add(output[: share.own], label[: share.own])
+
+    def forget(self) -> None:
+        """Compute the values anew when they are asked for."""
         self._values = None
 
-    def _build(self) -> Accumulating:
+    def build(self) -> Accumulating:
+        """The metric of one channel, which has been shown nothing."""
         with self.metric.trial():
             return self.metric.component.build(**self.metric.arguments)
 
@@ -122,7 +140,9 @@ class Accumulated:
     def values(self) -> list[float]:
         """The metric of each channel; NaN where no voxel has counted."""
         if self._values is None:
-            pairs = zip(self._channels, self._voxels, strict=True)
+            pairs = list(zip(self._channels, self._voxels, strict=True))
+            if self.gathered is not None:
+                pairs = merging.over_processes(pairs, self.gathered)
             self._values = [self._value(metric, voxels) for metric, voxels in pairs]
         return self._values
 
@@ -158,7 +178,7 @@ def _exact(tensor: Tensor) -> Tensor:
 def _on(device: torch.device, metric: Any) -> Accumulating:
     """A metric on a device and in double precision, if it is torchmetrics'."""
     if hasattr(metric, "set_dtype"):
-        metric = metric.to(device).set_dtype(torch.float64)
+        metric = merging.alone(metric.to(device).set_dtype(torch.float64))
     found: Accumulating = metric
     return found
 
@@ -173,7 +193,14 @@ class Score:
         metric: what is computed.
         mask: which voxels count.
         predicted: from the number of output channels to those that predict the labels' channels.
+
+    Attributes:
+        gathered: as in :class:`Accumulated`.
+        share: of the batch that it is shown next.
     """
+
+    gathered: "Callable[[Any], list[Any]] | None" = None
+    share: Share | None = None
 
     def __init__(
         self,
@@ -189,11 +216,19 @@ class Score:
     def __call__(self, output: Tensor, label: Tensor) -> "Running | Tensor":
         accumulated = self._stack[-1] if self._stack else self._new()
         chosen = self.predicted(output.shape[1])
-        accumulated.add(output if len(chosen) == output.shape[1] else output[:, chosen], label)
+        output = output if len(chosen) == output.shape[1] else output[:, chosen]
+        if self.share is None:
+            accumulated.add(output, label)
+        else:
+            accumulated.add_part(output, label, self.share)
         return Running(accumulated) if self._stack else torch.tensor(accumulated.value, dtype=torch.float64)
 
+    def build(self) -> Accumulating:
+        """The metric of one channel, which has been shown nothing."""
+        return self._new().build()
+
     def _new(self) -> Accumulated:
-        return Accumulated(self.metric, self.mask)
+        return Accumulated(self.metric, self.mask, self.gathered)
 
     def begin(self) -> None:
         """Forget nothing that is going on, and start anew inside it: a validation within an epoch of training."""

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 def patch(module: ModuleType) -> Iterator[Patch]:
     """Patch the module of the configs, which has just been executed."""
     yield _patch_load_config(module)
+    if hasattr(module, "copy_config"):
+        yield _patch_copy_config(module)
     if reporting := program.patch():
         yield reporting
 
@@ -42,6 +44,21 @@ def _patch_load_config(module: ModuleType) -> Patch:
         return load_config
 
     return replace_function(module, "load_config", wrap, parameters=None)
+
+
+def _patch_copy_config(module: ModuleType) -> Patch:
+    def wrap(original: AnyFunction, patch: Patch) -> AnyFunction:
+        @wraps(original)
+        def copy_config(*args: Any, **kwargs: Any) -> Any:
+            from p3d_regression.training import group
+
+            if patch.is_applied and group.is_running() and not group.is_main():
+                return None
+            return original(*args, **kwargs)
+
+        return copy_config
+
+    return replace_function(module, "copy_config", wrap, parameters=None)
 
 
 def _check(config: object) -> None:

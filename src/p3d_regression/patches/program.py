@@ -37,11 +37,18 @@ def patch() -> Patch | None:
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
         if not (patch.is_applied and isinstance(error, _OURS)):
             return original(kind, error, trace)
-        print(report(name, error), file=sys.stderr)
+        print(report(f"{name}{_which()}", error), file=sys.stderr)
 
     sys.excepthook = excepthook
     patch.undo_actions.append(lambda: setattr(sys, "excepthook", original) if sys.excepthook is excepthook else None)
     return patch
+
+
+def _which() -> str:
+    """Which of several processes this is, in words."""
+    from p3d_regression.training import group
+
+    return f" (process {group.rank()} of {group.size()})" if group.size() > 1 else ""
 
 
 def report(name: str, error: BaseException) -> str:

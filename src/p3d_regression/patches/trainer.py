@@ -4,7 +4,7 @@ A pre-trained checkpoint may get a new final activation.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 def patch(module: ModuleType) -> Iterator[Patch]:
     """Patch the module of the trainer, which has just been executed."""
     yield _patch_create_trainer(module)
+    # only newer versions squeeze planes in the trainer
+    if hasattr(module, "is_model_2d"):
+        yield _patch_is_model_2d(module)
 
 
 def _patch_create_trainer(module: ModuleType) -> Patch:
@@ -32,13 +35,21 @@ def _patch_create_trainer(module: ModuleType) -> Patch:
             from p3d_regression.checks.at_start import check_at_start
 
             check_at_start(config, "train")
+            from p3d_regression.training import distributed, group
             from p3d_regression.training.plan import following, model_is_ours, plan_of
             from p3d_regression.training.scaling import with_numbers
 
             plan = plan_of(config, model_is_ours=model_is_ours(config))
-            config = with_numbers(config, plan)
+            creating: AbstractContextManager[None] = nullcontext()
+            if plan.is_ours and group.is_launched():
+                distributed.join(config)
+                config = distributed.restarted(config)
+                creating = distributed.creating(module)
+            else:
+                distributed.warn_of_many(config)
+            config = group.once(lambda: with_numbers(config, plan))
             allow = checkpoint_memory.new_head_allowed() if _starts_from_pre_trained(config) else nullcontext()
-            with following(plan), allow:
+            with following(plan), allow, creating:
                 return _watched(original, config, plan) if plan.is_ours else original(config)
 
         return create_trainer
@@ -46,9 +57,21 @@ def _patch_create_trainer(module: ModuleType) -> Patch:
     return replace_function(module, "create_trainer", wrap, parameters=["config"])
 
 
+def _patch_is_model_2d(module: ModuleType) -> Patch:
+    def wrap(original: AnyFunction, patch: Patch) -> AnyFunction:
+        @wraps(original)
+        def is_model_2d(model: Any) -> Any:
+            # pytorch-3dunet looks into DataParallel only
+            return original(getattr(model, "module", model) if patch.is_applied else model)
+
+        return is_model_2d
+
+    return replace_function(module, "is_model_2d", wrap, parameters=["model"])
+
+
 def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> Any:
     """Create a trainer that uses this project."""
-    from p3d_regression.training import monitor, resuming
+    from p3d_regression.training import distributed, group, monitor, resuming
     from p3d_regression.training.baselines import guesses_of
     from p3d_regression.training.direction import with_direction
     from p3d_regression.training.saving import claim
@@ -57,15 +80,17 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
     complete, lines = with_direction(config, plan)
     # before pytorch-3dunet empties the sections
     contract = contract_of(complete)
-    guesses = guesses_of(complete, plan)
+    guesses = group.once(lambda: guesses_of(complete, plan))
     # pytorch-3dunet takes resume out of the section
     resumed = {"trainer": dict(mapping(complete.get("trainer")))}
     trainer = original(complete)
     _keep(contract, trainer)
     resuming.restore(trainer, resumed)
     # after all that may be wrong: a failing start leaves nothing behind
-    if isinstance(directory := getattr(trainer, "checkpoint_dir", None), str) and directory:
+    if group.is_main() and isinstance(directory := getattr(trainer, "checkpoint_dir", None), str) and directory:
         claim(directory)
+    if group.is_running():
+        distributed.share_out(trainer, complete)
     monitor.watch(trainer, plan, guesses)
     say("; ".join(filter(None, [plan.describe(), *(f"set {line}, from the metric" for line in lines)])))
     return trainer

@@ -4,11 +4,12 @@ The transforms of pytorch-3dunet draw from generators that the main process has 
 copies of these, in the state of the beginning: every epoch repeats the draws of the first.
 """
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+from p3d_regression.training import group
 
 
 def vary(loader: Any) -> None:
@@ -26,9 +27,13 @@ def _draw_anew(worker: int) -> None:
     if info is None:
         return
     # torch has seeded the worker: another number for each epoch and worker, from the seed of the training
-    rank = int(os.environ.get("RANK", "0") or 0)
-    seeds = np.random.SeedSequence([torch.initial_seed(), rank])
-    datasets = getattr(info.dataset, "datasets", [info.dataset])
+    draw_from([torch.initial_seed(), group.rank()], info.dataset)
+
+
+def draw_from(entropy: list[int], whole: Any) -> None:
+    """Give the transforms of a dataset, or of all its parts, generators with these seeds."""
+    seeds = np.random.SeedSequence(entropy)
+    datasets = getattr(whole, "datasets", [whole])
     for dataset, child in zip(datasets, seeds.spawn(len(datasets)), strict=True):
         seed = child.generate_state(4)
         for transform in _transforms(dataset):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from p3d_regression.scaling.line import in_units_of_file
 from p3d_regression.scaling.terms import Follow
+from p3d_regression.training import group
 from p3d_regression.training.plan import Plan
 from p3d_regression.training.scaling import Lines, could_follow
 from p3d_regression.upstream import datasets, samples
@@ -84,7 +85,7 @@ class Accumulating(Protocol):
 
 @dataclass
 class SquaredError:
-    """The MSE of pytorch-3dunet over a whole validation, without torchmetrics."""
+    """The MSE of pytorch-3dunet over a whole validation, without torchmetrics; of all processes together."""
 
     sum: float = 0.0
     count: int = 0
@@ -96,7 +97,9 @@ class SquaredError:
 
     @property
     def value(self) -> float:
-        return self.sum / max(self.count, 1)
+        parts = group.gathered((self.sum, self.count))
+        total, count = (float(sum(column)) for column in zip(*parts, strict=True))
+        return total / max(count, 1.0)
 
 
 @dataclass
@@ -131,6 +134,7 @@ class Baselines:
         except Exception:
             logger.debug("baselines", exc_info=True)
             self.guesses = {}
+            self._running.clear()
 
     @property
     def _names(self) -> list[str]:
@@ -149,7 +153,7 @@ class Baselines:
 
     def compare(self, found: float) -> None:
         """Say the scores of the guesses after the first validation, and after each one that is worse."""
-        if not self.values and self._running:
+        if not self.values and all(group.gathered(bool(self._running))):
             self.values = {name: accumulated.value for name, accumulated in self._running.items()}
             self._running.clear()
             listed = ", ".join(f"{name} {value:.6g}" for name, value in self.values.items())

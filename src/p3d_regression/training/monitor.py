@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from p3d_regression.errors import NonFiniteLossError, UnsupportedUpstreamError
+from p3d_regression.losses import share as shares
 from p3d_regression.model import last_layer
-from p3d_regression.training import augmentation, batches, diagnosis, images, resuming, saving, scaling
+from p3d_regression.training import augmentation, batches, diagnosis, group, images, resuming, saving, scaling
 from p3d_regression.training.plan import Plan
 from p3d_regression.upstream import builders
 from p3d_regression.upstream.log import console, say
@@ -81,6 +82,8 @@ class _Monitor:
         self.reported: set[str] = set()
         #: The sum of the losses whose values pytorch-3dunet has not asked for.
         self.unread: Tensor | None = None
+        #: Of the batch that was computed last; None if this process has all of it.
+        self.share: shares.Share | None = None
         self.recorders = {name: batches.record(loader) for name, loader in trainer.loaders.items()}
         self.gradient_factor = scaling.gradient_factor(trainer, plan)
         self.baselines = self._baselines(guesses)
@@ -94,8 +97,13 @@ class _Monitor:
             return None
         if score is None:
             return Baselines(guesses, name, SquaredError, self.plan.predicted, better)
+        gathered = group.gathered if group.is_running() else None
         return Baselines(
-            guesses, str(score.metric), lambda: Accumulated(score.metric, score.mask), score.predicted, better
+            guesses,
+            str(score.metric),
+            lambda: Accumulated(score.metric, score.mask, gathered),
+            score.predicted,
+            better,
         )
 
     @property
@@ -109,6 +117,8 @@ class _Monitor:
         if self.plan.loss is None and self.plan.compares_values:
             builders.inner_loss(self.trainer.loss_criterion).register_forward_pre_hook(_compare_shapes)
         augmentation.vary(self.trainer.loaders.get("train"))
+        if group.is_running():
+            self._share_criteria()
         self._replace("train", self._train)
         if hasattr(self.trainer, "_save_checkpoint"):
             self._replace("_save_checkpoint", self._save_checkpoint)
@@ -143,7 +153,7 @@ class _Monitor:
             return original(*args)
 
     def _validate(self, original: Callable[[], Any]) -> Any:
-        self.phase, self.output_range = "val", diagnosis.OutputRange()
+        self.phase, self.output_range, share = "val", diagnosis.OutputRange(), self.share
         self._look_at_unread("a training iteration before")
         if self.score is not None:
             self.score.begin()
@@ -158,27 +168,36 @@ class _Monitor:
             return found if self.score is not None else score
         finally:
             self.phase = "train"
+            # pytorch-3dunet may compute the score of the training's batch after this
+            self._take_share(share)
             if self.score is not None:
                 self.score.end()
 
     def _forward_pass(self, original: Callable[..., Any], raw: Any, labels: Any, *weights: Any) -> Any:
-        output, loss = original(raw, labels, *weights)
-        if self.gradient_factor is not None and loss.requires_grad:
-            loss.register_hook(self._standardised)
         recorder = self.recorders.get(self.phase)
         indices = recorder.next() if recorder else []
+        self._take_share(recorder.share(group.summed) if recorder and group.is_running() else None)
+        with shares.of_batch(self.share):
+            output, loss = original(raw, labels, *weights)
+        if self.gradient_factor is not None and loss.requires_grad:
+            loss.register_hook(self._standardised)
         if self.phase == "val":
             self.output_range.add(output)
             if self.baselines is not None:
-                self.baselines.add(raw[0] if isinstance(raw, tuple | list) else raw, labels, output)
+                own = slice(None if self.share is None else self.share.own)
+                self.baselines.add((raw[0] if isinstance(raw, tuple | list) else raw)[own], labels[own], output[own])
         plain, predicted = loss.detach(), output.detach()
         self.unread = plain if self.unread is None else self.unread + plain.float()
 
         def item() -> float:
             # pytorch-3dunet asks for the value of every loss: where it does, a GPU is waited for anyway
             value: float = plain.item()
+            values = [value] if self.share is None else group.each(value)
             if not np.isfinite(value):
                 self._stop(value, raw, labels, predicted, indices)
+            if not np.isfinite(values).all():
+                self._stop_with(values)
+            value = sum(values) / len(values)
             self.unread = None
             # pytorch-3dunet keeps the loss until the next batch is there, and this would keep the patches
             del loss.item
@@ -186,6 +205,11 @@ class _Monitor:
 
         loss.item = item
         return output, loss
+
+    def _take_share(self, share: shares.Share | None) -> None:
+        self.share = share
+        if self.score is not None:
+            self.score.share = share
 
     def _look_at_unread(self, when: str) -> None:
         """Where pytorch-3dunet reads losses by other means than ``item()``, look at them before anything is kept.
@@ -231,6 +255,54 @@ class _Monitor:
             f"{diagnosis.cause_of_no_number(raw, labels, output, masks_nan=bool(masks_nan))}\n{self._kept()}"
         )
 
+    def _stop_with(self, values: list[float]) -> None:
+        """Stop training, because another process does.
+
+        Raises:
+            NonFiniteLossError: always.
+        """
+        others = " and ".join(str(rank) for rank, value in enumerate(values) if not np.isfinite(value))
+        raise NonFiniteLossError(
+            f"the loss is NaN or infinite in process {others}, whose message names the patches; training stops before "
+            "the weights change."
+        )
+
+    def _share_criteria(self) -> None:
+        """Let loss and score be those of the batches of all processes, without the patches that fill them up."""
+        import torch
+
+        trainer, batch_size = self.trainer, self.trainer._batch_size
+        criterion, metric = trainer.loss_criterion, trainer.eval_criterion
+        knows_shares = self.plan.loss is not None
+
+        def loss_of(output: "Tensor", label: "Tensor", *more: Any) -> "Tensor":
+            share = self.share
+            if share is None:
+                result: Tensor = criterion(output, label, *more)
+                return result
+            if knows_shares:
+                result = criterion(output[: share.own], label[: share.own], *(part[: share.own] for part in more))
+                return result if share.own else result + output.sum() * 0.0
+            # of pytorch-3dunet: the mean over patches
+            if not share.own:
+                return output.sum() * 0.0
+            result = criterion(output[: share.own], label[: share.own], *(part[: share.own] for part in more))
+            return result * share.factor
+
+        def score_of(output: "Tensor", label: "Tensor") -> Any:
+            share = self.share
+            if share is None:
+                return metric(output, label)
+            own = float(metric(output[: share.own], label[: share.own])) * share.own if share.own else 0.0
+            return torch.tensor(sum(group.each(own)) / share.total, dtype=torch.float64)
+
+        trainer.loss_criterion = loss_of
+        if self.score is None:
+            trainer.eval_criterion = score_of
+        else:
+            self.score.gathered = group.gathered
+        trainer._batch_size = lambda batch: batch_size(batch) if self.share is None else self.share.total
+
     def _kept(self) -> str:
         directory = Path(self.trainer.checkpoint_dir)
         kept = [name for name in ("best_checkpoint", "last_checkpoint") if (directory / f"{name}.pytorch").is_file()]
@@ -241,7 +313,10 @@ class _Monitor:
 
     def _look_at_validation(self, score: float) -> None:
         """Say once what is wrong with everything that was seen."""
-        for channel, value in self.output_range.constants().items():
+        constants, *others = group.gathered(self.output_range.constants())
+        for channel, value in constants.items():
+            if any(other.get(channel) != value for other in others):
+                continue
             layer = last_layer.of_model(getattr(self.trainer.model, "module", self.trainer.model), channel)
             self._warn(
                 f"constant {channel}",

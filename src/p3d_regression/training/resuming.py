@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from p3d_regression.model.contract import mapping
+from p3d_regression.training import group
 from p3d_regression.upstream import checkpoints
 from p3d_regression.upstream.log import console, say
 
@@ -17,7 +18,8 @@ KEY = "p3d_regression_resume"
 
 def kept(trainer: Any) -> dict[str, Any]:
     """What is added to a checkpoint of a trainer."""
-    return {KEY: {"scheduler": _state_of(getattr(trainer, "scheduler", None)), "finished": int(trainer.num_iterations)}}
+    scheduler = _state_of(getattr(trainer, "scheduler", None))
+    return {KEY: {"scheduler": scheduler, "finished": int(trainer.num_iterations), "run": group.run_id()}}
 
 
 def _state_of(scheduler: Any) -> dict[str, Any] | None:

@@ -1,0 +1,152 @@
+"""The processes that ``torchrun`` has started for one training: which one this is, and what the others say.
+
+Without ``torchrun`` nothing here imports ``torch.distributed``.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+#: Environment variable: how many minutes a process waits for another one. If one dies, torchrun stops all at once.
+SETTING = "P3D_REGRESSION_TIMEOUT_MINUTES"
+
+_LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def is_launched() -> bool:
+    """Whether ``torchrun`` has started this process, be it alone."""
+    return all(os.environ.get(name) for name in _LAUNCHED)
+
+
+def size() -> int:
+    """How many processes there are."""
+    return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
+
+
+def rank() -> int:
+    """Which one this is, from 0."""
+    return int(os.environ["RANK"]) if is_launched() else 0
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files."""
+    return rank() == 0
+
+
+def local_rank() -> int:
+    """Which one of this machine this is, from 0."""
+    return int(os.environ["LOCAL_RANK"]) if is_launched() else 0
+
+
+def restarts() -> int:
+    """How often ``torchrun`` has started the processes anew."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
+
+
+def run_id() -> str | None:
+    """What names this run of ``torchrun``, the same after a restart; None without ``torchrun``."""
+    if not is_launched():
+        return None
+    given = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    if given != "none":
+        return given
+    # the parent is torchrun itself, which lives on
+    parent = os.getppid()
+    try:
+        started = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        started = ""
+    return f"{socket.gethostname()}:{parent}:{started}"
+
+
+def is_running() -> bool:
+    """Whether this process has met the others."""
+    distributed: Any = sys.modules.get("torch.distributed")
+    return is_launched() and bool(distributed and distributed.is_available() and distributed.is_initialized())
+
+
+def join(device: str) -> None:
+    """Meet the other processes.
+
+    Args:
+        device: "cpu", "cuda" or "mps".
+    """
+    import torch
+    from torch import distributed
+
+    if distributed.is_initialized():
+        return
+    minutes = float(os.environ.get(SETTING) or 120)
+    if device == "cuda":
+        own = torch.device("cuda", torch.cuda.current_device())
+        distributed.init_process_group("cpu:gloo,cuda:nccl", timeout=timedelta(minutes=minutes), device_id=own)
+    else:
+        distributed.init_process_group("gloo", timeout=timedelta(minutes=minutes))
+
+
+def leave() -> None:
+    """End the talk with the other processes."""
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def gathered(value: Any) -> list[Any]:
+    """What each process says, in the order of their ranks; the same in each."""
+    if not is_running():
+        return [value]
+    from torch import distributed
+
+    found: list[Any] = [None] * size()
+    distributed.all_gather_object(found, value)
+    return found
+
+
+def of_main(value: Any) -> Any:
+    """What the first process says."""
+    if not is_running():
+        return value
+    from torch import distributed
+
+    box = [value]
+    distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def once(function: Callable[[], T]) -> T:
+    """What a function returns, called in the first process of those that have met."""
+    return function() if not is_running() else cast(T, of_main(function() if is_main() else None))
+
+
+def summed(tensor: "Tensor") -> "Tensor":
+    """The sum over the processes, on the device, which is not waited for."""
+    from torch import distributed
+
+    total = tensor.detach().clone()
+    if total.device.type != "mps":
+        distributed.all_reduce(total)
+        return total
+    on_cpu = total.cpu()
+    distributed.all_reduce(on_cpu)
+    return on_cpu.to(total.device)
+
+
+def each(value: float) -> list[float]:
+    """A number of each process, in the order of their ranks."""
+    import torch
+    from torch import distributed
+
+    own = torch.tensor([value], dtype=torch.float64)
+    found = [torch.empty_like(own) for _ in range(size())]
+    distributed.all_gather(found, own)
+    return [float(number) for number in found]
