@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -18,11 +19,14 @@ from p3d_regression.errors import NonFiniteLossError
 
 def train(path: Path) -> dict[str, Any]:
     """As ``train3dunet`` does; returns losses and scores of each validation, and writes the weights beside it."""
+    from pytorch3dunet.augment import transforms
     from pytorch3dunet.unet3d.config import TorchDevice
     from pytorch3dunet.unet3d.trainer import create_trainer
 
     config = yaml.safe_load(path.read_text())
     config["device"] = TorchDevice(config["device"])
+    # as in a process of its own
+    transforms.GLOBAL_RANDOM_STATE = np.random.RandomState(47)
     random.seed(config["manual_seed"])
     torch.manual_seed(config["manual_seed"])
     trainer = create_trainer(config)

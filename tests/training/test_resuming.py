@@ -9,6 +9,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from p3d_regression.training import resuming
+from support import together
 from support.lab import training_config, write_config, write_volumes
 from support.preforked import Preforked
 
@@ -110,3 +111,36 @@ def test_what_cannot_go_on_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert new.scheduler.last_epoch == 0
     # the iteration of the checkpoint is over
     assert new.num_iterations == 2
+
+
+@pytest.mark.parametrize(("workers", "half"), [(0, 7), (1, 7), (0, 10)])
+def test_an_interrupted_training_is_one_that_was_not(tmp_path: Path, workers: int, half: int) -> None:
+    write_volumes(tmp_path)
+
+    def trained(name: str, iterations: int, **trainer: Any) -> dict[str, Any]:
+        model = {"name": "UNet3D", "final_activation": "none", "dropout_prob": 0.2}
+        config = training_config(tmp_path, model)
+        config["model"]["layer_order"] = "gcrd"
+        config["loaders"]["num_workers"] = workers
+        # 5 patches: both checkpoints are of the second epoch, one of its middle and one of its end
+        config["loaders"]["train"]["slice_builder"]["stride_shape"] = [4, 64, 8]
+        transformer = config["loaders"]["train"]["transformer"]
+        for target, part in list(transformer.items()):
+            noise = [{"name": "AdditiveGaussianNoise", "scale": [0.1, 0.3], "execution_probability": 0.7}]
+            added = [{"name": "RandomFlip"}, *(noise if target == "raw" else [])]
+            transformer[target] = [*part[:-1], *added, part[-1]]
+        config["trainer"] |= {"max_num_iterations": iterations, "validate_after_iters": half}
+        config["trainer"] |= {"checkpoint_dir": str(tmp_path / name), **trainer}
+        return together.train(write_config(tmp_path / f"{name}.yml", config))
+
+    whole = trained("whole", 13)
+    trained("half", half)
+    last = str(tmp_path / "half" / "last_checkpoint.pytorch")
+    assert trained("resumed", 13, resume=last)["weights"] == whole["weights"]
+    # without the states of the generators, other patches follow
+    held = torch.load(last, weights_only=True)
+    held["p3d_regression_resume"]["position"] = None
+    (tmp_path / "other").mkdir()
+    torch.save(held, tmp_path / "other" / "last_checkpoint.pytorch")
+    other = trained("unlike", 13, resume=str(tmp_path / "other" / "last_checkpoint.pytorch"))
+    assert other["weights"] != whole["weights"]

@@ -85,13 +85,13 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
     resumed = {"trainer": dict(mapping(complete.get("trainer")))}
     trainer = original(complete)
     _keep(contract, trainer)
-    resuming.restore(trainer, resumed)
+    position = resuming.restore(trainer, resumed)
     # after all that may be wrong: a failing start leaves nothing behind
     if group.is_main() and isinstance(directory := getattr(trainer, "checkpoint_dir", None), str) and directory:
         claim(directory)
     if group.is_running():
         distributed.share_out(trainer, complete)
-    monitor.watch(trainer, plan, guesses)
+    monitor.watch(trainer, plan, guesses, position)
     say("; ".join(filter(None, [plan.describe(), *(f"set {line}, from the metric" for line in lines)])))
     return trainer
 

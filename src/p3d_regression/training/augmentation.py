@@ -47,3 +47,8 @@ def _transforms(dataset: Any) -> Iterator[Any]:
         for transform in getattr(attribute, "transforms", ()):
             if isinstance(getattr(transform, "random_state", None), np.random.RandomState):
                 yield transform
+
+
+def transforms_of(whole: Any) -> list[Any]:
+    """The transforms of a dataset, or of all its parts, that draw random numbers."""
+    return [transform for dataset in getattr(whole, "datasets", [whole]) for transform in _transforms(dataset)]

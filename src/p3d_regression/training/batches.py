@@ -28,6 +28,11 @@ class Recorder:
         self._indices: list[int] = []
         self._taken = 0
 
+    @property
+    def taken(self) -> int:
+        """How many batches of this epoch have been used."""
+        return self._taken
+
     def __iter__(self) -> Iterator[int]:
         self._indices, self._taken = [], 0
         # loaders with workers ask for more than has been used yet

@@ -82,15 +82,24 @@ def join(device: str) -> None:
     """
     import torch
     from torch import distributed
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
 
     if distributed.is_initialized():
         return
-    minutes = float(os.environ.get(SETTING) or 120)
-    if device == "cuda":
-        own = torch.device("cuda", torch.cuda.current_device())
-        distributed.init_process_group("cpu:gloo,cuda:nccl", timeout=timedelta(minutes=minutes), device_id=own)
-    else:
-        distributed.init_process_group("gloo", timeout=timedelta(minutes=minutes))
+    timeout = timedelta(minutes=float(os.environ.get(SETTING) or 120))
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
+    # torchrun keeps its store when it starts the processes anew: they would look for those that have ended
+    store = PrefixStore(f"p3d-regression/{restarts()}", store)
+    own = torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else None
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if own else "gloo",
+        timeout=timeout,
+        store=store,
+        rank=rank,
+        world_size=size,
+        device_id=own,
+    )
 
 
 def leave() -> None:

@@ -13,7 +13,17 @@ import numpy as np
 from p3d_regression.errors import NonFiniteLossError, UnsupportedUpstreamError
 from p3d_regression.losses import share as shares
 from p3d_regression.model import last_layer
-from p3d_regression.training import augmentation, batches, diagnosis, group, images, resuming, saving, scaling
+from p3d_regression.training import (
+    augmentation,
+    batches,
+    diagnosis,
+    group,
+    images,
+    randomness,
+    resuming,
+    saving,
+    scaling,
+)
 from p3d_regression.training.plan import Plan
 from p3d_regression.upstream import builders
 from p3d_regression.upstream.log import console, say
@@ -37,13 +47,19 @@ _ATTRIBUTES = (
 )
 
 
-def watch(trainer: Any, plan: Plan, guesses: Mapping[int, "Guess"] | None = None) -> None:
+def watch(
+    trainer: Any,
+    plan: Plan,
+    guesses: Mapping[int, "Guess"] | None = None,
+    position: resuming.Position | None = None,
+) -> None:
     """Add to a trainer what a training with this plan needs.
 
     Args:
         trainer: that of pytorch-3dunet.
         plan: of the training.
         guesses: what its scores are compared with, by output channel.
+        position: in an epoch, where it goes on.
 
     Raises:
         UnsupportedUpstreamError: the trainer is built differently, and the plan needs what it lacks.
@@ -61,7 +77,7 @@ def watch(trainer: Any, plan: Plan, guesses: Mapping[int, "Guess"] | None = None
             raise UnsupportedUpstreamError(f"{message}. See `p3d-regression doctor`.")
         console().warning(f"{message}; this training is not monitored for NaN, constant output and wrong shapes")
         return
-    _Monitor(trainer, plan, guesses or {}).start()
+    _Monitor(trainer, plan, guesses or {}, position).start()
 
 
 class _Monitor:
@@ -71,10 +87,16 @@ class _Monitor:
         trainer: that of pytorch-3dunet.
         plan: what is this project's in it.
         guesses: what its scores are compared with, by output channel.
+        position: in an epoch, where it goes on.
     """
 
-    def __init__(self, trainer: Any, plan: Plan, guesses: Mapping[int, "Guess"]) -> None:
+    def __init__(
+        self, trainer: Any, plan: Plan, guesses: Mapping[int, "Guess"], position: resuming.Position | None
+    ) -> None:
         self.trainer = trainer
+        self.position = position
+        #: The states of the generators before the epoch.
+        self.epoch_start: dict[str, Any] | None = None
         self.plan = plan
         self.phase = "train"
         self.output_range = diagnosis.OutputRange()
@@ -138,7 +160,23 @@ class _Monitor:
         setattr(self.trainer, name, method)
 
     def _train(self, original: Callable[[], Any]) -> Any:
-        """One epoch."""
+        """One epoch, or the rest of one."""
+        loaders = self.trainer.loaders
+        loader, position, self.position = loaders["train"], self.position, None
+        if position is not None and position.batches == position.of:
+            randomness.restore(position.now[group.rank()], loader.dataset)
+            position = None
+        if position is None:
+            self.epoch_start = randomness.state_of(loader.dataset)
+            return self._scored(original)
+        self.epoch_start = position.start[group.rank()]
+        loaders["train"] = resuming.Rest(loader, self.recorders["train"], position)
+        try:
+            return self._scored(original)
+        finally:
+            loaders["train"] = loader
+
+    def _scored(self, original: Callable[[], Any]) -> Any:
         if self.score is None or self.score.metric.component.keeps_voxels:
             # kept for a whole epoch, they would fill the memory: each batch has a score of its own
             return original()
@@ -149,7 +187,10 @@ class _Monitor:
             self.score.end()
 
     def _save_checkpoint(self, original: Callable[..., Any], *args: Any) -> Any:
-        with saving.safely(resuming.kept(self.trainer)):
+        recorder, start, position = self.recorders["train"], self.epoch_start, None
+        if recorder is not None and start is not None:
+            position = resuming.position_of(self.trainer, recorder.taken, start)
+        with saving.safely(resuming.kept(self.trainer, position)):
             return original(*args)
 
     def _validate(self, original: Callable[[], Any]) -> Any:
