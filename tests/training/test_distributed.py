@@ -171,6 +171,21 @@ def test_pytorch_3dunet_alone_makes_a_training_of_each_process(
     assert len(lines) == 1
 
 
+def test_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined, used = [], []
+    monkeypatch.setattr(distributed.group, "join", joined.append)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="2 processes on this machine, which has 1 GPU"):
+        distributed.join({"device": "cuda"})
+    # a launcher has given it its own
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    distributed.join({"device": "cuda"})
+    assert (joined, used) == (["cuda"], [0])
+
+
 def seen(trained: Path, part: str, name: str, rank: int = 0) -> dict[str, np.ndarray]:
     found = json.loads((trained / part / f"{name}.{rank}.json").read_text())
     return {key: np.array(values) for key, values in found.items()}

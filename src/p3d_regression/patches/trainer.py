@@ -71,13 +71,14 @@ def _patch_is_model_2d(module: ModuleType) -> Patch:
 
 def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> Any:
     """Create a trainer that uses this project."""
-    from p3d_regression.training import distributed, group, monitor, resuming
+    from p3d_regression.training import distributed, group, monitor, precision, resuming
     from p3d_regression.training.baselines import guesses_of
     from p3d_regression.training.direction import with_direction
     from p3d_regression.training.saving import claim
     from p3d_regression.upstream.log import say
 
-    complete, lines = with_direction(config, plan)
+    computed_in = precision.precision_of(config)
+    complete, lines = with_direction(precision.without(config), plan)
     # before pytorch-3dunet empties the sections
     contract = contract_of(complete)
     guesses = group.once(lambda: guesses_of(complete, plan))
@@ -85,6 +86,7 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
     resumed = {"trainer": dict(mapping(complete.get("trainer")))}
     trainer = original(complete)
     _keep(contract, trainer)
+    precision.use(trainer, computed_in)
     position = resuming.restore(trainer, resumed)
     # after all that may be wrong: a failing start leaves nothing behind
     if group.is_main() and isinstance(directory := getattr(trainer, "checkpoint_dir", None), str) and directory:
@@ -93,6 +95,8 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
         distributed.share_out(trainer, complete)
     monitor.watch(trainer, plan, guesses, position)
     say("; ".join(filter(None, [plan.describe(), *(f"set {line}, from the metric" for line in lines)])))
+    if computed_in != precision.FULL:
+        say(f"layers in {computed_in}; the last layer, target scaling and the loss in float32")
     return trainer
 
 

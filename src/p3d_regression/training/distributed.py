@@ -46,11 +46,12 @@ def join(config: Mapping[str, Any]) -> None:
     if device == "cuda":
         there, wanted = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
         # a launcher may have given each process a GPU that it alone can see
-        if 1 < there < wanted:
+        sees_one = there == 1 and "CUDA_VISIBLE_DEVICES" in os.environ
+        if there < wanted and not sees_one:
             raise ConfigError(
                 "device",
-                f"torchrun has started {wanted} processes on this machine, which has {there} GPUs; each process needs "
-                "its own.",
+                f"torchrun has started {wanted} processes on this machine, which has {there} GPU(s); each process "
+                "needs its own.",
                 advise(f"start torchrun with --nproc-per-node {there}"),
             )
         torch.cuda.set_device(group.local_rank() if there > 1 else 0)

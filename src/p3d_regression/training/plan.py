@@ -17,6 +17,7 @@ from p3d_regression.fix import write
 from p3d_regression.losses import registry as losses
 from p3d_regression.metrics import registry as metrics
 from p3d_regression.model import memory as checkpoint_memory
+from p3d_regression.training.precision import KEY as PRECISION
 from p3d_regression.upstream import builders, checkpoints, introspection
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
     loss, metric = (_section(config, name) for name in ("loss", "eval_metric"))
     model = _section(config, "model")
     own_loss, own_metric = _is_own_loss(loss), _is_own_metric(metric)
-    is_ours = model_is_ours or own_loss or own_metric
+    is_ours = model_is_ours or own_loss or own_metric or PRECISION in _section(config, "trainer")
     # pytorch-3dunet empties the section
     loss_section, metric_name = copy.deepcopy(loss), str(metric.get("name"))
     if not is_ours:

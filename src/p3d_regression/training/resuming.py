@@ -61,6 +61,8 @@ def kept(trainer: Any, position: Position | None = None) -> dict[str, Any]:
         "finished": int(trainer.num_iterations),
         "run": group.run_id(),
         "position": asdict(position) if position else None,
+        # of a training in float16
+        "gradient_scaler": scaler.state_dict() if (scaler := getattr(trainer.optimizer, "scaler", None)) else None,
     }
     return {KEY: held}
 
@@ -140,6 +142,9 @@ def restore(trainer: Any, config: Mapping[str, Any]) -> Position | None:
         trainer.num_iterations += 1
         position = _restore_position(trainer, mapping(held.get("position")))
     _restore_scheduler(trainer, held)
+    scaler, state = getattr(trainer.optimizer, "scaler", None), mapping(held).get("gradient_scaler")
+    if scaler is not None and state:
+        scaler.load_state_dict(state)
     return position
 
 

@@ -7,9 +7,10 @@ from typing import Any
 from p3d_regression.checks.rule import BOTH, Family
 from p3d_regression.checks.rules.names import nearest, renamed, unknown
 from p3d_regression.checks.view import View
-from p3d_regression.errors import Found
+from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import NO_FIX, Fix, delete, write
 from p3d_regression.text import as_yaml, number_in
+from p3d_regression.training import precision
 from p3d_regression.upstream import builders, introspection
 
 family = Family()
@@ -169,6 +170,7 @@ def unknown_trainer_key(view: View) -> Iterator[Found]:
     section, known = view.section("trainer"), introspection.trainer_parameters()
     if not section or not known:
         return
+    known = [*known, precision.KEY]
     meant = {key: nearest(key, known) for key in section if key not in known}
     for key, name in meant.items():
         value = section[key]
@@ -191,6 +193,25 @@ def unknown_trainer_key(view: View) -> Iterator[Found]:
         if key in known and key not in section and key not in meant.values():
             message = "is missing, and the trainer of pytorch-3dunet needs it"
             yield Found(f"trainer.{key}", message, write(f"trainer.{key}", value, note="for example"))
+
+
+@family.rule("P3D223", "error")
+def unknown_precision(view: View) -> Iterator[Found]:
+    """`trainer.precision` is `32`, `bf16-mixed` or, on CUDA GPUs, `16-mixed`. The layers of the network are then
+    computed in half precision; the last layer, target scaling and the loss in float32.
+
+    Example:
+        trainer:
+          precision: fp16
+
+    Use instead:
+        trainer:
+          precision: bf16-mixed
+    """
+    try:
+        precision.precision_of(view.config)
+    except ConfigError as error:
+        yield error.found
 
 
 def _is_count(key: object) -> bool:
