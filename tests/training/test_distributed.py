@@ -75,9 +75,9 @@ def write_volumes(directory: Path) -> None:
 
 def config_of(directory: Path, name: str, batch_size: int, checkpoints: Path) -> dict[str, Any]:
     change = dict(CONFIGS[name])
-    config = training_config(directory, {"name": "UNet3D", **change.pop("model")}, iterations=7)
+    config = training_config(directory, {"name": "UNet3D", **change.pop("model")}, iterations=4)
     # of 5 patches in batches of 2: the last one of an epoch is not full
-    config["trainer"] |= {"validate_after_iters": 3, "log_after_iters": 3, "checkpoint_dir": str(checkpoints)}
+    config["trainer"] |= {"validate_after_iters": 2, "log_after_iters": 2, "checkpoint_dir": str(checkpoints)}
     del config["trainer"]["eval_score_higher_is_better"]  # that of the metric
     config["optimizer"] = {"name": "SGD", "learning_rate": 0.002}
     masked = "masked" if "ignore_index" in change.get("loss", {}) else "label"
@@ -126,7 +126,7 @@ def test_one_process_under_torchrun_changes_nothing(trained: Path, tmp_path: Pat
 
 def test_a_process_that_is_killed(trained: Path, tmp_path: Path) -> None:
     config = config_of(trained, "mse", 1, tmp_path / "checkpoints")
-    config["trainer"] |= {"max_num_iterations": 50, "validate_after_iters": 10}
+    config["trainer"] |= {"max_num_iterations": 24, "validate_after_iters": 6}
     environment = Environment.current()
     script = environment.script("train3dunet")
     options = ["--standalone", "--nproc-per-node", 2, "--max-restarts", 1, script]
@@ -146,8 +146,8 @@ def test_a_process_that_is_killed(trained: Path, tmp_path: Path) -> None:
         started.kill()
     log = (tmp_path / "log").read_text()
     assert f"start 2 of this training: it goes on after {last}" in log
-    assert log.count("Training iteration [10/50]") == 1
-    assert torch.load(last, weights_only=True)["num_iterations"] == 50
+    assert log.count("Training iteration [6/24]") == 1
+    assert torch.load(last, weights_only=True)["num_iterations"] == 24
     assert len([*(tmp_path / "checkpoints" / "logs").iterdir()]) == 2
 
 

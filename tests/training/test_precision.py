@@ -14,7 +14,7 @@ from support.lab import training_config, write_config, write_volumes
 
 def trained(directory: Path, name: str, monkeypatch: pytest.MonkeyPatch, **trainer: Any) -> tuple[dict[str, Any], Any]:
     model = {"name": "UNet3D", "final_activation": "none", "target_scaling": "standardize"}
-    config = training_config(directory, model, iterations=12)
+    config = training_config(directory, model, iterations=4)
     config["eval_metric"] = {"name": "R2Score"}
     del config["trainer"]["eval_score_higher_is_better"]
     config["trainer"] |= {"checkpoint_dir": str(directory / name), **trainer}

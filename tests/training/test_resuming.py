@@ -113,7 +113,7 @@ def test_what_cannot_go_on_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert new.num_iterations == 2
 
 
-@pytest.mark.parametrize(("workers", "half"), [(0, 7), (1, 7), (0, 10)])
+@pytest.mark.parametrize(("workers", "half"), [(0, 2), (1, 2), (0, 5)])
 def test_an_interrupted_training_is_one_that_was_not(tmp_path: Path, workers: int, half: int) -> None:
     write_volumes(tmp_path)
 
@@ -122,7 +122,7 @@ def test_an_interrupted_training_is_one_that_was_not(tmp_path: Path, workers: in
         config = training_config(tmp_path, model)
         config["model"]["layer_order"] = "gcrd"
         config["loaders"]["num_workers"] = workers
-        # 5 patches: both checkpoints are of the second epoch, one of its middle and one of its end
+        # 5 patches: one checkpoint is of the middle of an epoch, and one of its end
         config["loaders"]["train"]["slice_builder"]["stride_shape"] = [4, 64, 8]
         transformer = config["loaders"]["train"]["transformer"]
         for target, part in list(transformer.items()):
@@ -133,14 +133,14 @@ def test_an_interrupted_training_is_one_that_was_not(tmp_path: Path, workers: in
         config["trainer"] |= {"checkpoint_dir": str(tmp_path / name), **trainer}
         return together.train(write_config(tmp_path / f"{name}.yml", config))
 
-    whole = trained("whole", 13)
+    whole = trained("whole", 7)
     trained("half", half)
     last = str(tmp_path / "half" / "last_checkpoint.pytorch")
-    assert trained("resumed", 13, resume=last)["weights"] == whole["weights"]
+    assert trained("resumed", 7, resume=last)["weights"] == whole["weights"]
     # without the states of the generators, other patches follow
     held = torch.load(last, weights_only=True)
     held["p3d_regression_resume"]["position"] = None
     (tmp_path / "other").mkdir()
     torch.save(held, tmp_path / "other" / "last_checkpoint.pytorch")
-    other = trained("unlike", 13, resume=str(tmp_path / "other" / "last_checkpoint.pytorch"))
+    other = trained("unlike", 7, resume=str(tmp_path / "other" / "last_checkpoint.pytorch"))
     assert other["weights"] != whole["weights"]
