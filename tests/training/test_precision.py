@@ -16,6 +16,7 @@ def trained(directory: Path, name: str, monkeypatch: pytest.MonkeyPatch, **train
     model = {"name": "UNet3D", "final_activation": "none", "target_scaling": "standardize"}
     config = training_config(directory, model, iterations=4)
     config["eval_metric"] = {"name": "R2Score"}
+    config["optimizer"]["learning_rate"] = 0.001
     del config["trainer"]["eval_score_higher_is_better"]
     config["trainer"] |= {"checkpoint_dir": str(directory / name), **trainer}
     seen: list[Any] = []
