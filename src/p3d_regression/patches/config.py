@@ -78,7 +78,7 @@ def _check(config: object) -> None:
 def _complete(config: dict[str, Any]) -> None:
     """Take from the checkpoint what the config does not say; check a prediction, whose model is built next."""
     from p3d_regression.checks.at_start import check_at_start
-    from p3d_regression.model.contract import adopt
+    from p3d_regression.model.contract import adopt, mapping
 
     mode: Mode = "train" if "trainer" in config else "predict"
     try:
@@ -92,6 +92,11 @@ def _complete(config: dict[str, Any]) -> None:
     if adopted and adopted.warning:
         console().warning(adopted.warning)
     if mode == "predict":
+        from p3d_regression.prediction.spec import KEYS, SECTION
+        from p3d_regression.training.distributed import refuse_many_predictions
+
+        keys = {*mapping(config.get("model")), *mapping(config.get(SECTION))}
+        refuse_many_predictions(is_ours=bool(keys & {*PLUGIN_KEYS, *KEYS}))
         if adopted and adopted.units:
             say(adopted.units)
         check_at_start(config, mode)

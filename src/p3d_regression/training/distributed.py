@@ -9,16 +9,20 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import advise
+from p3d_regression.losses.share import Share
 from p3d_regression.metrics import merging
 from p3d_regression.model.contract import mapping
 from p3d_regression.training import augmentation, group, resuming
 from p3d_regression.upstream import checkpoints
 from p3d_regression.upstream.log import console, say
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def warn_of_many(config: Mapping[str, Any]) -> None:
@@ -32,6 +36,30 @@ def warn_of_many(config: Mapping[str, Any]) -> None:
         "overwrite each other's checkpoints. Start one process; or write a final_activation of p3d-regression, so that "
         f"they are one training, such as\n  model:\n    final_activation: {activation or 'none'}"
     )
+
+
+def refuse_many_predictions(*, is_ours: bool) -> None:
+    """Say that each process would predict all volumes.
+
+    Args:
+        is_ours: whether the prediction uses this project.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if group.size() == 1:
+        return
+    message = (
+        f"torchrun has started {group.size()} processes. Each of them would predict all volumes, and write to the same "
+        "files."
+    )
+    how = (
+        "start predict3dunet without torchrun; for many volumes, start one job for each part of them, with "
+        "--loaders.test.file_paths"
+    )
+    if is_ours:
+        raise ConfigError("", message, advise(how))
+    console().warning(f"{message} Fix: {how}.")
 
 
 def join(config: Mapping[str, Any]) -> None:
@@ -159,6 +187,52 @@ def share_out(trainer: Any, config: Mapping[str, Any]) -> None:
         f"{group.size()} processes ({torch.distributed.get_backend()}) train together, with {batch} patches each: "
         f"batches of {batch * group.size()}. The first process writes the files."
     )
+
+
+def share_criteria(trainer: Any, share_of: Callable[[], Share | None], *, knows_shares: bool) -> None:
+    """Let loss and score be those of the batches of all processes, without the patches that fill them up.
+
+    Args:
+        trainer: that has been shared out.
+        share_of: returns this process's part of the batch that is computed; None if it has all of it.
+        knows_shares: whether the loss is one of this project, which takes its mean over all processes itself.
+    """
+    import torch
+
+    from p3d_regression.metrics.score import Score
+
+    criterion, metric, batch_size = trainer.loss_criterion, trainer.eval_criterion, trainer._batch_size
+
+    def loss_of(output: "Tensor", *labels: "Tensor") -> "Tensor":
+        share = share_of()
+        if share is None:
+            result: Tensor = criterion(output, *labels)
+            return result
+        # also a process without patches takes part in the sums of all, and has a gradient: 0
+        nothing = 0.0 if share.own else output.sum() * 0.0
+        if share.own or knows_shares:
+            result = criterion(output[: share.own], *(part[: share.own] for part in labels))
+            return nothing + (result if knows_shares else result * share.factor)
+        return output.sum() * 0.0
+
+    def score_of(output: "Tensor", label: "Tensor") -> Any:
+        share = share_of()
+        if share is None:
+            return metric(output, label)
+        own = float(metric(output[: share.own], label[: share.own])) * share.own if share.own else 0.0
+        return torch.tensor(sum(group.each(own)) / share.total, dtype=torch.float64)
+
+    trainer.loss_criterion = loss_of
+    if isinstance(metric, Score):
+        metric.gathered = group.gathered
+    else:
+        trainer.eval_criterion = score_of
+
+    def size_of(batch: Any) -> int:
+        share = share_of()
+        return int(batch_size(batch)) if share is None else share.total
+
+    trainer._batch_size = size_of
 
 
 def _same_files(trainer: Any) -> None:

@@ -17,6 +17,7 @@ from p3d_regression.training import (
     augmentation,
     batches,
     diagnosis,
+    distributed,
     group,
     images,
     randomness,
@@ -140,7 +141,7 @@ class _Monitor:
             builders.inner_loss(self.trainer.loss_criterion).register_forward_pre_hook(_compare_shapes)
         augmentation.vary(self.trainer.loaders.get("train"))
         if group.is_running():
-            self._share_criteria()
+            distributed.share_criteria(self.trainer, lambda: self.share, knows_shares=self.plan.loss is not None)
         self._replace("train", self._train)
         if hasattr(self.trainer, "_save_checkpoint"):
             self._replace("_save_checkpoint", self._save_checkpoint)
@@ -307,42 +308,6 @@ class _Monitor:
             f"the loss is NaN or infinite in process {others}, whose message names the patches; training stops before "
             "the weights change."
         )
-
-    def _share_criteria(self) -> None:
-        """Let loss and score be those of the batches of all processes, without the patches that fill them up."""
-        import torch
-
-        trainer, batch_size = self.trainer, self.trainer._batch_size
-        criterion, metric = trainer.loss_criterion, trainer.eval_criterion
-        knows_shares = self.plan.loss is not None
-
-        def loss_of(output: "Tensor", label: "Tensor", *more: Any) -> "Tensor":
-            share = self.share
-            if share is None:
-                result: Tensor = criterion(output, label, *more)
-                return result
-            if knows_shares:
-                result = criterion(output[: share.own], label[: share.own], *(part[: share.own] for part in more))
-                return result if share.own else result + output.sum() * 0.0
-            # of pytorch-3dunet: the mean over patches
-            if not share.own:
-                return output.sum() * 0.0
-            result = criterion(output[: share.own], label[: share.own], *(part[: share.own] for part in more))
-            return result * share.factor
-
-        def score_of(output: "Tensor", label: "Tensor") -> Any:
-            share = self.share
-            if share is None:
-                return metric(output, label)
-            own = float(metric(output[: share.own], label[: share.own])) * share.own if share.own else 0.0
-            return torch.tensor(sum(group.each(own)) / share.total, dtype=torch.float64)
-
-        trainer.loss_criterion = loss_of
-        if self.score is None:
-            trainer.eval_criterion = score_of
-        else:
-            self.score.gathered = group.gathered
-        trainer._batch_size = lambda batch: batch_size(batch) if self.share is None else self.share.total
 
     def _kept(self) -> str:
         directory = Path(self.trainer.checkpoint_dir)
