@@ -169,7 +169,7 @@ def test_pytorch_3dunet_alone_makes_a_training_of_each_process(
     # each would predict all volumes
     distributed.refuse_many_predictions(is_ours=False)
     assert "write to the same files" in lines[1]
-    with pytest.raises(ConfigError, match="4 processes[.] Each of them would predict all volumes"):
+    with pytest.raises(ConfigError, match="Each of them would predict all volumes"):
         distributed.refuse_many_predictions(is_ours=True)
     monkeypatch.setenv("WORLD_SIZE", "1")
     distributed.warn_of_many({})
