@@ -165,10 +165,10 @@ class _Monitor:
         loaders = self.trainer.loaders
         loader, position, self.position = loaders["train"], self.position, None
         if position is not None and position.batches == position.of:
-            randomness.restore(position.now[group.rank()], loader.dataset)
+            randomness.restore(position.now[group.rank()], loader)
             position = None
         if position is None:
-            self.epoch_start = randomness.state_of(loader.dataset)
+            self.epoch_start = randomness.state_of(loader)
             return self._scored(original)
         self.epoch_start = position.start[group.rank()]
         loaders["train"] = resuming.Rest(loader, self.recorders["train"], position)

@@ -49,7 +49,7 @@ def position_of(trainer: Any, batches: int, start: dict[str, Any]) -> Position:
         start: the states of the generators of this process before the epoch.
     """
     loader = trainer.loaders["train"]
-    now = randomness.state_of(loader.dataset)
+    now = randomness.state_of(loader)
     pairs = group.gathered((start, now))
     return Position(batches, len(loader), group.size(), [start for start, _ in pairs], [now for _, now in pairs])
 
@@ -84,14 +84,14 @@ class Rest:
         self._position = position
 
     def __iter__(self) -> Iterator[Any]:
-        own, dataset = group.rank(), self._loader.dataset
-        randomness.restore(self._position.start[own], dataset)
+        own = group.rank()
+        randomness.restore(self._position.start[own], self._loader)
         batches = iter(self._loader)
         for _ in range(self._position.batches):
             next(batches)
             if self._recorder is not None:
                 self._recorder.next()
-        randomness.restore(self._position.now[own], dataset)
+        randomness.restore(self._position.now[own], self._loader)
         yield from batches
 
     def __len__(self) -> int:
