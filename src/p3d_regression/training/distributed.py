@@ -184,8 +184,8 @@ def share_out(trainer: Any, config: Mapping[str, Any]) -> None:
     _leave_at_end(trainer)
     batch = trainer.loaders["train"].batch_size
     say(
-        f"{group.size()} processes ({torch.distributed.get_backend()}) train together, with {batch} patches each: "
-        f"batches of {batch * group.size()}. The first process writes the files."
+        f"number of processes that train together: {group.size()} ({torch.distributed.get_backend()}), with "
+        f"loaders.batch_size {batch} in each, {batch * group.size()} in all. The first process writes the files."
     )
 
 
