@@ -111,17 +111,6 @@ class Accumulated:
             if wanted.numel():
                 metric.update(predicted, wanted)
                 self._voxels[channel] += wanted.numel()
-        self.forget()
-
-    def add_part(self, output: Tensor, label: Tensor, share: Share) -> None:
-        """Take in this process's part of a batch, without the patches that fill it up."""
-        # every process computes the next value with the others, also one that is shown nothing now
-        self.forget()
-        if share.own:
-            self.add(output[: share.own], label[: share.own])
-
-    def forget(self) -> None:
-        """Compute the values anew when they are asked for."""
         self._values = None
 
     def build(self) -> Accumulating:
@@ -217,10 +206,9 @@ class Score:
         accumulated = self._stack[-1] if self._stack else self._new()
         chosen = self.predicted(output.shape[1])
         output = output if len(chosen) == output.shape[1] else output[:, chosen]
-        if self.share is None:
-            accumulated.add(output, label)
-        else:
-            accumulated.add_part(output, label, self.share)
+        # a process without patches takes part as well: all compute the next value together
+        own = slice(None if self.share is None else self.share.own)
+        accumulated.add(output[own], label[own])
         return Running(accumulated) if self._stack else torch.tensor(accumulated.value, dtype=torch.float64)
 
     def build(self) -> Accumulating:

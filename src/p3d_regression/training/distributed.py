@@ -19,6 +19,7 @@ from p3d_regression.metrics import merging
 from p3d_regression.model.contract import mapping
 from p3d_regression.training import augmentation, group, resuming
 from p3d_regression.upstream import checkpoints
+from p3d_regression.upstream.introspection import device_name
 from p3d_regression.upstream.log import console, say
 
 if TYPE_CHECKING:
@@ -29,12 +30,11 @@ def warn_of_many(config: Mapping[str, Any]) -> None:
     """Say that pytorch-3dunet alone makes a training of each process."""
     if group.size() == 1 or not group.is_main():
         return
-    activation = mapping(config.get("model")).get("final_activation")
     console().warning(
         f"torchrun has started {group.size()} processes, and this config uses nothing of p3d-regression: "
         f"pytorch-3dunet makes {group.size()} separate trainings of it, which all write to {_directory(config)} and "
         "overwrite each other's checkpoints. Start one process; or write a final_activation of p3d-regression, so that "
-        f"they are one training, such as\n  model:\n    final_activation: {activation or 'none'}"
+        f"they are one training, such as\n  model:\n    final_activation: none"
     )
 
 
@@ -70,7 +70,7 @@ def join(config: Mapping[str, Any]) -> None:
     """
     import torch
 
-    device = device_of(config)
+    device = device_name(config.get("device"))
     if device == "cuda":
         there, wanted = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
         # a launcher may have given each process a GPU that it alone can see
@@ -89,19 +89,13 @@ def join(config: Mapping[str, Any]) -> None:
         logging.disable(logging.WARNING)
 
 
-def device_of(config: Mapping[str, Any]) -> str:
-    """Of a config that pytorch-3dunet has loaded: "cpu", "cuda" or "mps"."""
-    device = config.get("device")
-    return str(getattr(device, "value", device))
-
-
 def restarted(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The config of a training that ``torchrun`` has started anew: it goes on after its own last checkpoint."""
     if group.restarts() == 0:
         return config
     last = str(_directory(config) / "last_checkpoint.pytorch")
     if not group.of_main(group.is_main() and _is_of_this_run(last)):
-        say(f"start {group.restarts() + 1} of this training: it has written no checkpoint, and begins anew")
+        say(f"start {group.restarts() + 1} of this training: it has no checkpoint, and starts from the beginning")
         return config
     say(f"start {group.restarts() + 1} of this training: it goes on after {last}")
     trainer = {key: value for key, value in mapping(config.get("trainer")).items() if key != "pre_trained"}
@@ -176,7 +170,7 @@ def share_out(trainer: Any, config: Mapping[str, Any]) -> None:
     if not group.is_main():
         torch.manual_seed(torch.initial_seed() + group.rank())  # dropout
         augmentation.draw_from([torch.initial_seed(), group.rank()], trainer.loaders["train"].dataset)
-    device = device_of(config)
+    device = device_name(config.get("device"))
     model = _normalised(trainer.model, device)
     own = [torch.cuda.current_device()] if device == "cuda" else None
     trainer.model = DistributedDataParallel(model, device_ids=own, gradient_as_bucket_view=True)

@@ -11,6 +11,8 @@ from typing import Any
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import write
 from p3d_regression.model.contract import mapping
+from p3d_regression.model.unet import inside
+from p3d_regression.upstream.introspection import device_name
 from p3d_regression.upstream.log import console
 
 KEY = "precision"
@@ -27,7 +29,7 @@ def precision_of(config: Mapping[str, Any]) -> str:
         ConfigError: there is no such precision, or the device does not have it.
     """
     value = mapping(config.get("trainer")).get(KEY, FULL)
-    device = str(getattr(config.get("device"), "value", config.get("device")))
+    device = device_name(config.get("device"))
     name = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
     if name not in PRECISIONS:
         raise ConfigError(
@@ -58,10 +60,12 @@ def slow_reason(name: str, device: str) -> str | None:
     return None if has else f"{PLACE}: {what} has no instructions for bfloat16; {instead} is faster"
 
 
-def without(config: Mapping[str, Any]) -> dict[str, Any]:
+def without(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The config without the key, which pytorch-3dunet does not take."""
-    trainer = {key: value for key, value in mapping(config.get("trainer")).items() if key != KEY}
-    return {**config, "trainer": trainer}
+    trainer = config.get("trainer")
+    if not (isinstance(trainer, Mapping) and KEY in trainer):
+        return config
+    return {**config, "trainer": {key: value for key, value in trainer.items() if key != KEY}}
 
 
 def use(trainer: Any, name: str) -> None:
@@ -75,11 +79,10 @@ def use(trainer: Any, name: str) -> None:
         return
     import torch
 
-    device = str(getattr(trainer.device, "value", trainer.device))
+    device = device_name(trainer.device)
     if reason := slow_reason(name, device):
         console().warning(reason)
-    unet = getattr(trainer.model, "module", trainer.model)
-    for module in (unet.final_conv, trainer.loss_criterion):
+    for module in (inside(trainer.model).final_conv, trainer.loss_criterion):
         module.forward = _in_float32(module.forward, device)
     forward_pass = trainer._forward_pass
     scaler = torch.amp.GradScaler(device) if name == FP16 else None

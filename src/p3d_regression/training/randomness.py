@@ -23,7 +23,8 @@ def state_of(loader: Any) -> dict[str, Any]:
         "python": [version, torch.tensor(words), gauss],
         "transforms": [_plain(transform.random_state.get_state()) for transform in _transforms(loader)],
     }
-    if torch.cuda.is_available():
+    # asking for the state would start CUDA in a training on another device
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         found["cuda"] = torch.cuda.get_rng_state()
     return found
 

@@ -152,8 +152,8 @@ def _restore_position(trainer: Any, held: Mapping[str, Any]) -> Position | None:
     if not held:
         return None
     position, loader = Position(**held), trainer.loaders["train"]
-    length = -(-len(loader.dataset) // group.size()) if group.size() > 1 else len(loader.dataset)
-    batches = -(-length // loader.batch_size)
+    patches = -(-len(loader.dataset) // group.size())
+    batches = -(-patches // loader.batch_size)
     if (position.of, position.processes) != (batches, group.size()):
         say(
             f"the checkpoint is of a training with {position.of} batches in an epoch and {position.processes} "
@@ -182,5 +182,5 @@ def _restore_scheduler(trainer: Any, held: object) -> None:
         say(f"learning rate scheduler: {own} begins, in place of the {state.get('name')} of the checkpoint")
     else:
         scheduler.load_state_dict({**scheduler.state_dict(), **mapping(state.get("state"))})
-        rates = ", ".join(f"{group['lr']:.4g}" for group in trainer.optimizer.param_groups)
+        rates = ", ".join(f"{part['lr']:.4g}" for part in trainer.optimizer.param_groups)
         say(f"learning rate scheduler: {own} goes on after step {scheduler.last_epoch}, learning rate {rates}")

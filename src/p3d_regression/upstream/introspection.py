@@ -260,6 +260,15 @@ def arguments_of_ancestry(cls: type) -> list[str]:
     return list(dict.fromkeys(named))
 
 
+def device_name(device: object) -> str:
+    """The name of a device as a config writes it; pytorch-3dunet puts a member of its enumeration in its place.
+
+    >>> device_name("cuda")
+    'cuda'
+    """
+    return str(getattr(device, "value", device))
+
+
 def devices() -> list[str]:
     """What the key ``device`` may be; empty where upstream does not say."""
     known = getattr(import_module("pytorch3dunet.unet3d.config"), "TorchDevice", None)

@@ -238,7 +238,7 @@ def device_unknown(view: View) -> Iterator[Found]:
         device: cpu
     """
     device, known = view.config.get("device"), introspection.devices()
-    if device is not None and known and str(getattr(device, "value", device)) not in known:
+    if device is not None and known and introspection.device_name(device) not in known:
         message = f"{as_yaml(device)} is not a device of pytorch-3dunet; allowed: {', '.join(known)}"
         yield Found("device", message, delete("device"))
 
@@ -256,8 +256,7 @@ def device_missing(view: View) -> Iterator[Found]:
     """
     import torch
 
-    device = view.config.get("device")
-    device = str(getattr(device, "value", device))
+    device = introspection.device_name(view.config.get("device"))
     is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device, True)
     if device in introspection.devices() and not is_there:
         message = f"is {device}, which this machine does not have; without the key the best device is used"
