@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
 
 AnyFunction = Callable[..., Any]
+T = TypeVar("T")
 
 #: Attribute of a replacement that holds its patch.
 _MARK = "__p3d_regression_patch__"
@@ -63,7 +64,7 @@ def original_of(function: Any) -> Any:
     return function.__wrapped__ if patch_of(function) else function
 
 
-def mark(replacement: AnyFunction, patch: Patch) -> AnyFunction:
+def mark(replacement: T, patch: Patch) -> T:
     """Let :func:`patch_of` know a replacement."""
     setattr(replacement, _MARK, patch)
     return replacement

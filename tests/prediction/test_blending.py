@@ -12,8 +12,8 @@ from pytorch3dunet.unet3d.predictor import LazyPredictor, StandardPredictor
 
 from p3d_regression import ConfigError
 from p3d_regression.prediction.blending import PLANES, Window, importance_map, uncovered
-from p3d_regression.prediction.reading import mirrored
 from p3d_regression.prediction.spec import Options, options_of
+from p3d_regression.volumes.padding import mirrored
 from support.volumes import loader_of, net
 
 

@@ -4,9 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import h5py
 import numpy as np
 
 from p3d_regression.checks.data import FileLayout, Phase, Stored, is_shape
@@ -19,6 +18,8 @@ from p3d_regression.labels.scan import Statistics, Volume, VolumeError, moments_
 from p3d_regression.prediction.attributes import spacing_of
 from p3d_regression.training.scaling import Lines, could_follow
 from p3d_regression.upstream import datasets, samples
+from p3d_regression.upstream.stored import stored_volume
+from p3d_regression.volumes.opening import find, names, opened
 
 
 class Progress(Protocol):
@@ -59,7 +60,9 @@ def _layout(view: View, name: str) -> Phase:
     section = view.section(f"loaders.{name}")
     if phase.is_hdf5 and isinstance(section.get("file_paths"), list):
         try:
-            phase.files = [_file_layout(path, phase.raw_path, phase.label_path) for path in datasets.files(section)]
+            phase.files = [
+                _file_layout(path, phase.raw_path, phase.label_path) for path in datasets.files(loaders, name)
+            ]
         except (OSError, ValueError) as error:
             phase.failure = _first_line(error)  # of a text that is not a path
     return phase
@@ -71,8 +74,8 @@ def _file_layout(path: str, raw: str, label: str | None) -> FileLayout:
         if not Path(path).exists():
             layout.error = "this file or directory does not exist"
             return layout
-        with h5py.File(path, "r") as file:
-            file.visititems(lambda name, item: layout.datasets.append(name) if isinstance(item, h5py.Dataset) else None)
+        with opened(path) as file:
+            layout.datasets = names(file)
             layout.raw, layout.label, layout.padded = (_stored(file, key) for key in (raw, label, "raw_padded"))
             if layout.raw and layout.padded:
                 layout.padded_is_other = _is_other(file[raw], file["raw_padded"])
@@ -81,7 +84,7 @@ def _file_layout(path: str, raw: str, label: str | None) -> FileLayout:
     return layout
 
 
-def _is_other(raw: h5py.Dataset, padded: h5py.Dataset) -> bool:
+def _is_other(raw: Any, padded: Any) -> bool:
     """Whether a padded volume is not that of a raw one, as far as a few planes tell."""
     margins = [(p - n) // 2 for n, p in zip(raw.shape[-3:], padded.shape[-3:], strict=False)]
     if raw.ndim != padded.ndim or raw.ndim not in (3, 4) or min(margins) < 0:
@@ -95,9 +98,9 @@ def _is_other(raw: h5py.Dataset, padded: h5py.Dataset) -> bool:
     )
 
 
-def _stored(file: h5py.File, key: str | None) -> Stored | None:
-    found = file.get(key) if key else None
-    if not isinstance(found, h5py.Dataset) or not found.shape:
+def _stored(file: Any, key: str | None) -> Stored | None:
+    found = find(file, key)
+    if found is None or not found.shape:
         return None
     return Stored(found.shape, found.dtype, spacing_of(found.attrs))
 
@@ -186,7 +189,7 @@ def _label_volumes(view: View, name: str, phase: Phase) -> list[Volume]:
         volumes = datasets.label_volumes(view.section("loaders"), name)
         return list(_validated(view, volumes)) if name == "val" else volumes
     there = [file.path for file in phase.files if file.label and len(file.label.shape) in (3, 4)]
-    return [datasets.stored_volume(path, phase.label_path) for path in there]
+    return [stored_volume(path, phase.label_path) for path in there]
 
 
 def _validated(view: View, volumes: Sequence[Volume]) -> Iterator[Volume]:
@@ -255,7 +258,7 @@ def _read_raw(layout: FileLayout, key: str, progress: Progress) -> None:
     assert layout.raw is not None
     if layout.raw.dtype.kind not in "fiu" or len(layout.raw.shape) not in (3, 4):
         return
-    volume = datasets.stored_volume(layout.path, key)
+    volume = stored_volume(layout.path, key)
     progress.start(f"raw volume {Path(layout.path).name}", volume.voxels())
     layout.raw_moments = moments_of(volume, progress.advance)
 

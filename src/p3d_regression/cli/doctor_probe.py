@@ -34,6 +34,7 @@ def main() -> None:
             "unet3d.metrics",
             "unet3d.trainer",
             "unet3d.predictor",
+            "datasets.hdf5",
             "datasets.utils",
         ):
             _, error = _import(f"pytorch3dunet.{module}")

@@ -237,9 +237,9 @@ def _write_maps(found: "Evaluation", directory: Path) -> None:
 
 def _store(found: "Evaluation") -> None:
     """Keep what makes the standard deviations fit with the predictions."""
-    import h5py
+    from p3d_regression.volumes.opening import set_attribute
 
     fits = [None if fitted is None else fitted.plain for fitted in found.fits]
     for result in found.results:
-        with h5py.File(result.pair.prediction.path, "r+") as file:
-            file[result.pair.prediction.key].attrs["calibration"] = json.dumps(fits)
+        prediction = result.pair.prediction
+        set_attribute(prediction.path, prediction.key, "calibration", json.dumps(fits))

@@ -7,19 +7,18 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-import h5py
-
 from p3d_regression.errors import EvaluationError
 from p3d_regression.model.contract import mapping
 from p3d_regression.prediction.files import output_path, partial_path
 from p3d_regression.prediction.settings import difference, settings_of
 from p3d_regression.prediction.spec import SPREAD
 from p3d_regression.upstream import datasets
+from p3d_regression.volumes.opening import find, names, opened
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset of an HDF5 file.
+    """A dataset of an HDF5 file, or an array of Zarr.
 
     Attributes:
         path: of the file.
@@ -42,12 +41,10 @@ class Source:
         """
         path = Path(path)
         try:
-            with h5py.File(path, "r") as file:
-                found = file.get(key)
-                if not isinstance(found, h5py.Dataset):
-                    names: list[str] = []
-                    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-                    held = ", ".join(names) or "none"
+            with opened(path) as file:
+                found = find(file, key)
+                if found is None:
+                    held = ", ".join(names(file)) or "none"
                     raise EvaluationError(f"{path} has no dataset {key}; it has {held}. Write {path}:DATASET.")
                 if found.ndim not in (3, 4) or found.dtype.kind not in "fiu":
                     raise EvaluationError(
@@ -170,7 +167,7 @@ def pairs_of_config(config: Mapping[str, Any], truths: Sequence[str], masks: Seq
         EvaluationError: something is missing, or does not fit.
     """
     loaders, predictor = mapping(config.get("loaders")), mapping(config.get("predictor"))
-    inputs = [Path(path) for path in datasets.files(mapping(loaders.get("test")))]
+    inputs = [Path(path) for path in datasets.files(loaders, "test")]
     if not inputs:
         raise EvaluationError("the config names no volumes in loaders.test.file_paths.")
     own = predictor.get("gt_internal_path") or loaders.get("label_internal_path") or "label"
@@ -224,7 +221,7 @@ def _pair(prediction: Source, truth: Source, mask: Source | None, raw: Source | 
     held, spread = prediction.attributes, None
     if raw is None and isinstance(path := held.get("raw"), str):
         raw = _if_there(Path(path), str(held.get("raw_internal_path", "raw")))
-    with h5py.File(prediction.path, "r") as file:
+    with opened(prediction.path) as file:
         if SPREAD in file and prediction.key != SPREAD:
             spread = Source.open(prediction.path, SPREAD)
     return Pair(prediction, truth, raw, mask, spread)

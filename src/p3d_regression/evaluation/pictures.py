@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from p3d_regression.evaluation.calibration import coverage, normal_widths
 from p3d_regression.evaluation.pairs import Pair, Source
 from p3d_regression.evaluation.statistics import Array, Channel
 from p3d_regression.evaluation.volume import Result
+from p3d_regression.volumes.opening import opened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +93,7 @@ def _scale(channel: Channel) -> _Scale:
 
 
 def _cut(source: Source, channel: int, axis: int, index: int) -> Array:
-    with h5py.File(source.path, "r") as file:
+    with opened(source.path) as file:
         place: list[Any] = [slice(None)] * 3
         place[axis] = index
         if len(source.shape) == 4:

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-import h5py
 import numpy as np
 
 from p3d_regression.errors import EvaluationError
@@ -14,6 +13,7 @@ from p3d_regression.evaluation.pairs import Pair, Source
 from p3d_regression.evaluation.similarity import RADIUS, similarity
 from p3d_regression.evaluation.statistics import Array, Channel
 from p3d_regression.evaluation.where import Where
+from p3d_regression.volumes.opening import opened
 
 #: Planes that are read at once, and those of them that are computed with at once.
 _PLANES, _PIECE = 16, 2
@@ -144,12 +144,12 @@ def slabs(pair: Pair, *, only_truth: bool = False) -> Iterator[Slab]:
     """The planes of all that is compared, some at a time."""
     with ExitStack() as stack:
 
-        def opened(source: Source | None) -> Any:
+        def dataset_of(source: Source | None) -> Any:
             if source is None or (only_truth and source not in (pair.truth, pair.mask)):
                 return None
-            return stack.enter_context(h5py.File(source.path, "r"))[source.key]
+            return stack.enter_context(opened(source.path))[source.key]
 
-        sources = [opened(s) for s in (pair.prediction, pair.truth, pair.raw, pair.spread, pair.mask)]
+        sources = [dataset_of(s) for s in (pair.prediction, pair.truth, pair.raw, pair.spread, pair.mask)]
         # whole layers of chunks, so that none is decompressed twice
         chunks = [source.chunks[-3] for source in sources if source is not None and source.chunks]
         step = max([_PLANES, *(chunk for chunk in chunks if chunk <= 4 * _PLANES)])

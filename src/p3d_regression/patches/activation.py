@@ -32,6 +32,7 @@ PATCHERS = {
     "pytorch3dunet.unet3d.losses": "p3d_regression.patches.criteria",
     "pytorch3dunet.unet3d.metrics": "p3d_regression.patches.criteria",
     "pytorch3dunet.unet3d.trainer": "p3d_regression.patches.trainer",
+    "pytorch3dunet.datasets.hdf5": "p3d_regression.patches.datasets",
     "pytorch3dunet.datasets.utils": "p3d_regression.patches.loaders",
     "pytorch3dunet.unet3d.predictor": "p3d_regression.patches.predictor",
 }

@@ -5,12 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import h5py
-
 from p3d_regression.model.contract import Contract
 from p3d_regression.prediction.ensemble import variances
 from p3d_regression.prediction.settings import Settings, as_attributes
 from p3d_regression.prediction.spec import GEOMETRY, SPACING, Options
+from p3d_regression.volumes.opening import opened
 
 
 def spacing_of(held: Mapping[str, Any]) -> list[float] | None:
@@ -35,7 +34,7 @@ def of_prediction(
         contract: of the training, if it is known.
         settings: of the prediction.
     """
-    with h5py.File(dataset.file_path, "r") as file:
+    with opened(dataset.file_path) as file:
         raw = file[dataset.raw_internal_path].attrs
         found = {name: raw[name] for name in GEOMETRY if name in raw}
     names = channel_names(contract, predictor.out_channels)

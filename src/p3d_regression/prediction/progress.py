@@ -5,10 +5,9 @@ from contextlib import suppress
 from math import prod
 from typing import Any
 
-import h5py
-
 from p3d_regression.model.contract import mapping
 from p3d_regression.upstream import datasets
+from p3d_regression.volumes.opening import opened
 
 
 class Progress:
@@ -51,8 +50,8 @@ def _patches(loaders: Mapping[str, Any]) -> int:
     phase = mapping(loaders.get("test"))
     slices, key = mapping(phase.get("slice_builder")), loaders.get("raw_internal_path", "raw")
     found = 0
-    for path in datasets.files(phase):
-        with h5py.File(path, "r") as file:
+    for path in datasets.files(loaders, "test"):
+        with opened(path) as file:
             sizes = zip(file[key].shape[-3:], slices["patch_shape"], slices["stride_shape"], strict=True)
             found += prod(datasets.patches_along(n, patch, stride) for n, patch, stride in sizes)
     return found

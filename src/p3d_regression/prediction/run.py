@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
@@ -21,6 +20,7 @@ from p3d_regression.prediction.settings import settings_of
 from p3d_regression.prediction.spec import BLEND, SPREAD, Options, obstacle
 from p3d_regression.upstream import datasets, introspection
 from p3d_regression.upstream.log import console, say
+from p3d_regression.volumes.opening import opened
 
 #: What a predictor and a dataset must have, so that patches can be blended.
 _ATTRIBUTES = ("model", "output_dir", "out_channels", "device", "output_dataset", "prediction_channel")
@@ -128,7 +128,7 @@ class Prediction:
     def _combined(self, dataset: Any, places: list[Place]) -> ensemble.Combined:
         place = places[0]
         patch = [part.stop - part.start + 2 * halo for part, halo in zip(place, dataset.halo_shape, strict=True)]
-        with h5py.File(dataset.file_path, "r") as file:
+        with opened(dataset.file_path) as file:
             spacing = attributes.spacing_of(file[dataset.raw_internal_path].attrs)
         orientations = orientations_of(self.options.tta, patch, spacing)
         return ensemble.Combined(self.networks, orientations, ensemble.variances(self.contract), self.is_2d)
@@ -168,7 +168,7 @@ def _check_outputs(config: Mapping[str, Any]) -> None:
     """Refuse two inputs with one output, before the first is predicted."""
     loaders = mapping(config.get("loaders"))
     inputs: dict[Path, str] = {}
-    for path in datasets.files(mapping(loaders.get("test"))):
+    for path in datasets.files(loaders, "test"):
         output = output_path(Path(path), loaders.get("output_dir"))
         if output in inputs:
             message = f"{inputs[output]} and {path} have one output, {output}."

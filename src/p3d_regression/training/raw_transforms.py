@@ -9,6 +9,7 @@ from p3d_regression.labels.moments import Moments
 from p3d_regression.labels.scan import moments_of
 from p3d_regression.scaling.terms import single
 from p3d_regression.upstream import datasets, transforms
+from p3d_regression.upstream.stored import stored_volume
 
 
 def check_raw_transforms(config: Mapping[str, Any]) -> None:
@@ -22,8 +23,8 @@ def check_raw_transforms(config: Mapping[str, Any]) -> None:
         return
     loaders = config["loaders"]
     moments = Moments()
-    for path in datasets.files(loaders["train"]) if datasets.is_hdf5(loaders) else ():
-        moments.merge(moments_of(datasets.stored_volume(path, loaders.get("raw_internal_path", "raw")), lambda n: None))
+    for path in datasets.files(loaders, "train") if datasets.is_hdf5(loaders) else ():
+        moments.merge(moments_of(stored_volume(path, loaders.get("raw_internal_path", "raw")), lambda n: None))
     key, step = steps[0]
     of = "each volume" if loaders.get("global_normalization") and step["name"] == "Standardize" else "each patch"
     message = f"{step['name']} scales by the statistics of {of}: the level that the output is to follow is lost."

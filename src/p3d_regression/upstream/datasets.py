@@ -5,25 +5,36 @@ rule warns of it.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from importlib import import_module
 from typing import Any
 
-import h5py
 import numpy as np
 
 from p3d_regression.labels.moments import Array
-from p3d_regression.labels.scan import Opened, Volume, VolumeError, moments_of
+from p3d_regression.labels.scan import Volume, VolumeError
 from p3d_regression.upstream import introspection, transforms
+from p3d_regression.upstream.stored import opener, percentiles, statistics_of_raw
+from p3d_regression.volumes import zarr_store
+from p3d_regression.volumes.opening import opened
 
-#: Of HDF5's decompressed chunks, in bytes, for patches that overlap: a layer of them through a large volume.
-_CACHE = 2**27
+#: The module of :class:`ZarrDataset`, which imports pytorch-3dunet.
+ZARR = "p3d_regression.upstream.zarr_dataset"
 
 
-def files(phase_config: Mapping[str, Any]) -> list[str]:
-    """The HDF5 files of a phase, as upstream finds them: directories are searched."""
-    paths = [str(path) for path in phase_config.get("file_paths") or []]
+def files(loaders: Mapping[str, Any], phase: str) -> list[str]:
+    """The files of a phase, as upstream finds them: directories are searched. Of Zarr the directories of the arrays.
+
+    Args:
+        loaders: the section of the config.
+        phase: ``train``, ``val`` or ``test``.
+    """
+    section = loaders.get(phase)
+    given = section.get("file_paths") if isinstance(section, Mapping) else None
+    paths = [str(path) for path in given or []]
+    if is_zarr(loaders):
+        return zarr_store.paths(paths, str(loaders.get("raw_internal_path", "raw")))
     module = import_module("pytorch3dunet.datasets.hdf5")
     # a function since 1.5 or so, a method before
     traverse = getattr(module, "traverse_h5_paths", None) or module.AbstractHDF5Dataset.traverse_h5_paths
@@ -36,6 +47,11 @@ def is_hdf5(loaders: Mapping[str, Any]) -> bool:
     base = import_module("pytorch3dunet.datasets.hdf5").AbstractHDF5Dataset
     cls = _dataset_class(loaders)
     return cls is not None and issubclass(cls, base)
+
+
+def is_zarr(loaders: Mapping[str, Any]) -> bool:
+    """Whether the dataset class of a ``loaders`` section is this project's own for Zarr."""
+    return str(getattr(_dataset_class(loaders), "__module__", "")) == ZARR
 
 
 def _dataset_class(loaders: Mapping[str, Any]) -> Any:
@@ -51,7 +67,7 @@ def can_stream(loaders: Mapping[str, Any]) -> bool:
     own = ("__getitem__", "get_label_patch", "is_lazy")
     methods = [getattr(cls, name, None) for name in own]
     return is_hdf5(loaders) and all(
-        str(getattr(method, "__module__", "")).startswith("pytorch3dunet.datasets.") for method in methods
+        str(getattr(method, "__module__", "")).startswith(("pytorch3dunet.datasets.", ZARR)) for method in methods
     )
 
 
@@ -78,31 +94,6 @@ def patches_along(size: int, patch: int, stride: int) -> int:
     return sum(1 for _ in builder._gen_indices(size, patch, stride))
 
 
-def stored_volume(path: str, key: str) -> Volume:
-    """A dataset of shape (D, H, W) or (C, D, H, W) as it is stored."""
-    with h5py.File(path, "r") as file:
-        dataset = file[key]
-        return Volume(
-            path=path,
-            patches=[tuple(slice(0, n) for n in dataset.shape)],
-            opened=_opener(path, key),
-            transform=lambda values: values,
-            shape=dataset.shape,
-            chunks=dataset.chunks,
-            voxelwise=True,
-        )
-
-
-def _opener(path: str, key: str) -> Opened:
-    @contextmanager
-    def opened() -> Iterator[Callable[[Any], Array]]:
-        with h5py.File(path, "r", rdcc_nbytes=_CACHE, rdcc_nslots=40009) as file:
-            dataset = file[key]
-            yield lambda part: np.asarray(dataset[part])
-
-    return opened
-
-
 def label_volumes(loaders: Mapping[str, Any], phase: str) -> list[Volume]:
     """The labels of each file of a phase.
 
@@ -124,7 +115,7 @@ def label_volumes(loaders: Mapping[str, Any], phase: str) -> list[Volume]:
 def units_of_labels(loaders: Mapping[str, Any]) -> str | None:
     """The unit of the labels of a training, if the first file gives one in an attribute ``units`` or ``unit``."""
     # a config next to a checkpoint may name files that have gone
-    with suppress(Exception), h5py.File(files(loaders["train"])[0], "r") as file:
+    with suppress(Exception), opened(files(loaders, "train")[0]) as file:
         held = file[loaders.get("label_internal_path", "label")].attrs
         found = next((held[name] for name in ("units", "unit") if name in held), None)
         return found if isinstance(found, str) and found else None
@@ -138,7 +129,7 @@ def create(config: dict[str, Any], phase: str, *, streams: bool) -> list[Any]:
         cls = type(cls.__name__, (cls,), {"is_lazy": lambda self: True})
     with introspection.quiet(), same_random_numbers():
         datasets = list(cls.create_datasets(config, phase))
-    if is_hdf5(config) and len(datasets) != (expected := len(files(config[phase]))):
+    if is_hdf5(config) and len(datasets) != (expected := len(files(config, phase))):
         # as versions before 1.7 do, with an error in the log
         raise RuntimeError(
             f"pytorch-3dunet skips {expected - len(datasets)} of {expected} files: it cannot read or cut them"
@@ -160,12 +151,12 @@ def same_random_numbers() -> Iterator[None]:
 
 def _of_hdf5(dataset: Any, by_raw: bool) -> Volume:
     transform = _with_statistics_of_raw(dataset) if by_raw else dataset.label_transform
-    with h5py.File(dataset.file_path, "r") as file:
+    with opened(dataset.file_path) as file:
         source = file[dataset.label_internal_path]
         return Volume(
             path=str(dataset.file_path),
             patches=dataset.label_slices,
-            opened=_opener(dataset.file_path, dataset.label_internal_path),
+            opened=opener(dataset.file_path, dataset.label_internal_path),
             transform=lambda labels: np.asarray(transform(labels)),
             shape=source.shape,
             chunks=source.chunks,
@@ -202,27 +193,9 @@ def _deterministic(config: dict[str, Any], phase: str, *, streams: bool) -> dict
 def _with_statistics_of_raw(dataset: Any) -> Any:
     """The label transform as upstream makes it with ``global_normalization``: with statistics of the raw volume."""
     module = import_module("pytorch3dunet.augment.transforms")
-    wanted = transforms.arguments_of(dataset.transformer.phase_config["label"])
-    statistics: dict[str, Any] = dict.fromkeys(("pmin", "pmax", "mean", "std"))
-    path, key = dataset.file_path, dataset.raw_internal_path
-    if wanted & {"mean", "std"}:
-        moments = moments_of(stored_volume(path, key), lambda voxels: None)
-        with h5py.File(path, "r") as file:
-            # numpy's mean has this type, and a label transform computes in it
-            number = np.mean(np.zeros(1, file[key].dtype)).dtype.type
-        is_number = moments.finite == moments.count
-        statistics |= {"mean": number(moments.mean if is_number else np.nan)}
-        statistics |= {"std": number(moments.std if is_number else np.nan)}
-    if wanted & {"pmin", "pmax"}:
-        statistics |= _percentiles(dataset)
-    return module.Transformer(dataset.transformer.phase_config, statistics).label_transform()
-
-
-def _percentiles(dataset: Any) -> dict[str, Any]:
-    """As upstream takes them of the raw volume; they cannot be had from a part of it."""
-    with h5py.File(dataset.file_path, "r") as file:
-        raw = file[dataset.raw_internal_path][()]
-    return {"pmin": np.percentile(raw, 1), "pmax": np.percentile(raw, 99.6)}
+    config = dataset.transformer.phase_config
+    statistics = statistics_of_raw(dataset.file_path, dataset.raw_internal_path, config["label"])
+    return module.Transformer(config, statistics).label_transform()
 
 
 def casts_to_integer(step: Mapping[str, Any]) -> bool:
@@ -274,7 +247,7 @@ def broken_transforms(loaders: Mapping[str, Any], phase: str) -> list[tuple[str,
     # of the patch alone: a mean breaks nothing, whatever it is
     statistics = module.calculate_stats(patches["raw"], not by_raw)
     if by_raw and transforms.arguments_of([step for kind in kinds for step in steps[kind]]) & {"pmin", "pmax"}:
-        statistics |= _percentiles(dataset)
+        statistics |= percentiles(dataset.file_path, dataset.raw_internal_path)
     return [
         found for kind in kinds for found in transforms.failures_of(phase, kind, steps[kind], statistics, patches[kind])
     ]
@@ -282,7 +255,7 @@ def broken_transforms(loaders: Mapping[str, Any], phase: str) -> list[tuple[str,
 
 def _first_patch(path: str, key: str, patch: Any) -> Array:
     try:
-        with h5py.File(path, "r") as file:
+        with opened(path) as file:
             return np.asarray(file[key][patch])
     except Exception as error:
         raise VolumeError(f"{path}: {type(error).__name__}: {error}") from error

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from p3d_regression.labels.moments import Array
 from p3d_regression.upstream import datasets, introspection, transforms
+from p3d_regression.volumes.opening import opened
 
 
 class Shown(NamedTuple):
@@ -89,7 +89,7 @@ class InputVolume:
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> Array:
         """Values of the file, shape (D, H, W) or (C, D, H, W)."""
-        with h5py.File(self.path, "r") as file:
+        with opened(self.path) as file:
             place = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))
             return np.asarray(file[self.key][(..., *place)])
 
@@ -105,5 +105,5 @@ def input_volume(loaders: Mapping[str, Any]) -> InputVolume:
     """
     dataset = datasets.create(copy.deepcopy(dict(loaders)), "test", streams=True)[0]
     path, key = str(dataset.file_path), str(dataset.raw_internal_path)
-    with h5py.File(path, "r") as file:
+    with opened(path) as file:
         return InputVolume(path, key, file[key].shape[-3:], dataset.raw_transform)

@@ -1,0 +1,1 @@
+"""Volumes as they are stored: HDF5 files and Zarr arrays, read in parts."""

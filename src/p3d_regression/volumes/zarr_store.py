@@ -1,0 +1,257 @@
+"""Zarr arrays as volumes of axes (Z, Y, X) or (C, Z, Y, X), in whatever order they are stored.
+
+Axes, resolution levels and the size of voxels come from the metadata of OME-Zarr (0.4 in Zarr v2, 0.5 in Zarr v3:
+https://ngff.openmicroscopy.org), else from the names of dimensions, else from their number.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from p3d_regression.errors import ConfigError
+from p3d_regression.fix import advise
+
+#: Metadata files of an array or a group.
+_METADATA = ("zarr.json", ".zarray", ".zgroup")
+
+#: All axes, in the order of a volume.
+_ALL = "tczyx"
+
+#: Axes of an array whose metadata do not name them, by their number.
+_AXES = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}
+
+
+def package() -> Any:
+    """The package zarr.
+
+    Raises:
+        ConfigError: it is missing, or too old.
+    """
+    try:
+        import zarr
+    except ImportError as error:
+        install = advise('install it with: pip install "p3d-regression[zarr]"')
+        raise ConfigError("", "Zarr volumes need the package zarr, version 3.", install) from error
+    if int(zarr.__version__.partition(".")[0]) < 3:
+        advice = advise('pip install "zarr>=3"')
+        raise ConfigError("", f"Zarr volumes need zarr 3; {zarr.__version__} is installed.", advice)
+    return zarr
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a directory is an array or a group of Zarr."""
+    return any((path / name).is_file() for name in _METADATA)
+
+
+def paths(given: Sequence[str], key: str) -> list[str]:
+    """The paths of volumes, where a directory may hold several of them.
+
+    Args:
+        given: paths of a config.
+        key: what is read from each volume: a directory that has it is a volume itself.
+    """
+    found = []
+    for path in given:
+        directory = Path(path)
+        is_volume = not directory.is_dir() or is_zarr(directory) or (directory / str(key).strip("/")).exists()
+        inside = [] if is_volume else [str(child) for child in sorted(directory.iterdir()) if is_zarr(child)]
+        found += inside or [path]
+    return found
+
+
+class Store:
+    """A directory with Zarr arrays: a group, or a plain directory of several.
+
+    Args:
+        path: of the directory.
+
+    Raises:
+        ConfigError: the package zarr is missing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._zarr, self._root = package(), Path(path)
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __contains__(self, key: object) -> bool:
+        return self.get(key) is not None
+
+    def get(self, key: object) -> "ZarrVolume | None":
+        """A volume by its name; None if there is none."""
+        try:
+            return self[key]
+        except KeyError:
+            return None
+
+    def __getitem__(self, key: object) -> "ZarrVolume":
+        """A volume by its name.
+
+        Args:
+            key: path of an array; or of an OME-Zarr image, whose finest resolution level is taken.
+
+        Raises:
+            KeyError: there is none.
+            ValueError: it has axes that are no volume.
+        """
+        name = str(key).strip("/")
+        node = self._node(name)
+        if node is None:
+            raise KeyError(f"{self._root} has no array {name!r}")
+        if hasattr(node, "ndim"):
+            return ZarrVolume(node, *self._described(name))
+        for image in _images(node.attrs):
+            level = image["datasets"][0]
+            return ZarrVolume(node[level["path"]], image, level)
+        raise KeyError(f"{name!r} in {self._root} is a group without an image; its arrays are: {self.names()}")
+
+    def _node(self, name: str) -> Any:
+        if not is_zarr(self._root / name):
+            return None
+        return self._zarr.open(store=str(self._root), path=name, mode="r")
+
+    def _described(self, name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """The OME-Zarr image that an array is a level of, and this level; empty if there is none."""
+        parts = name.split("/") if name else []
+        for end in range(len(parts) - 1, -1, -1):
+            parent = self._node("/".join(parts[:end]))
+            for image in _images(parent.attrs) if parent is not None else ():
+                for level in image["datasets"]:
+                    if str(level["path"]).strip("/") == "/".join(parts[end:]):
+                        return image, level
+        return {}, {}
+
+    def names(self) -> list[str]:
+        """The names of all arrays."""
+        return [str(path.relative_to(self._root)) for path in sorted(_arrays(self._root))]
+
+
+def _arrays(directory: Path) -> Iterator[Path]:
+    if _is_array(directory):
+        yield directory
+        return
+    for child in directory.iterdir():
+        if child.is_dir():
+            yield from _arrays(child)
+
+
+def _is_array(directory: Path) -> bool:
+    if (directory / ".zarray").is_file():
+        return True
+    with suppress(OSError, ValueError):
+        held = json.loads((directory / "zarr.json").read_text(encoding="utf-8"))
+        return bool(held.get("node_type") == "array")
+    return False
+
+
+def _images(attributes: Any) -> list[Mapping[str, Any]]:
+    """The images that a group describes."""
+    held = attributes.get("ome", attributes)
+    found = held.get("multiscales") if isinstance(held, Mapping) or hasattr(held, "get") else None
+    return [image for image in found or [] if image.get("datasets")]
+
+
+class ZarrVolume:
+    """An array as a volume: shape (Z, Y, X), or (C, Z, Y, X) with more than one channel.
+
+    Args:
+        array: of the package zarr.
+        image: what OME-Zarr says of the image that it belongs to; empty if nothing.
+        level: what that says of the resolution level.
+
+    Attributes:
+        attrs: of the array; with ``voxel_size`` and ``axis_units`` (Z, Y, X) where OME-Zarr gives them.
+
+    Raises:
+        ValueError: it has several points in time, or other axes.
+    """
+
+    def __init__(self, array: Any, image: Mapping[str, Any], level: Mapping[str, Any]) -> None:
+        self._array = array
+        self._axes = _axes_of(array, image)
+        sizes = dict(zip(self._axes, array.shape, strict=True))
+        if sizes.get("t", 1) > 1:
+            raise ValueError(f"{array.store_path} has {sizes['t']} points in time; write each as an array of its own")
+        self._order = "czyx" if sizes.get("c", 1) > 1 else "zyx"
+        self.shape = tuple(sizes.get(axis, 1) for axis in self._order)
+        stored = dict(zip(self._axes, array.shards or array.chunks, strict=True))
+        self.chunks = tuple(stored.get(axis, 1) for axis in self._order)
+        self.dtype: np.dtype[Any] = array.dtype
+        self.attrs = {**_size_of_voxels(self._axes, image, level), **dict(array.attrs)}
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, place: Any) -> npt.NDArray[Any]:
+        """A part of the volume.
+
+        Args:
+            place: slices and numbers for some or all axes, as in numpy.
+        """
+        parts = list(place) if isinstance(place, tuple) else [place]
+        if not any(part is Ellipsis for part in parts):
+            parts.append(Ellipsis)
+        gap = next(index for index, part in enumerate(parts) if part is Ellipsis)
+        parts[gap : gap + 1] = [slice(None)] * (self.ndim - len(parts) + 1)
+        numbers = [not isinstance(part, slice) for part in parts]
+        wanted = {
+            axis: slice(part, part + 1) if is_number else part
+            for axis, part, is_number in zip(self._order, parts, numbers, strict=True)
+        }
+        found = np.asarray(self._array[tuple(wanted.get(axis, slice(0, 1)) for axis in self._axes)])
+        lacking = [axis for axis in _ALL if axis not in self._axes]
+        axes = [*self._axes, *lacking]
+        found = found.reshape(found.shape + (1,) * len(lacking)).transpose([axes.index(axis) for axis in _ALL])
+        found = found[(0,) * (len(_ALL) - self.ndim)]
+        if "z" in lacking:
+            found = found[..., wanted["z"], :, :]
+        part: npt.NDArray[Any] = found[tuple(0 if is_number else slice(None) for is_number in numbers)]
+        return part
+
+
+def _axes_of(array: Any, image: Mapping[str, Any]) -> str:
+    """One letter for each axis of an array."""
+    named = [axis.get("name") if isinstance(axis, Mapping) else axis for axis in image.get("axes") or ()]
+    named = named or list(getattr(array.metadata, "dimension_names", None) or ()) or array.attrs.get(_XARRAY) or []
+    axes = "".join(str(name).lower() for name in named)
+    if len(named) == array.ndim and set(axes) <= set(_ALL) and {"y", "x"} <= set(axes) and len(axes) == array.ndim:
+        return axes
+    if named and image:
+        raise ValueError(f"{array.store_path} has the axes {', '.join(map(str, named))}, which are not t, c, z, y, x")
+    if array.ndim not in _AXES:
+        raise ValueError(f"{array.store_path} has {array.ndim} axes, and is no volume")
+    return _AXES[array.ndim]
+
+
+#: The attribute in which xarray names the dimensions of arrays in Zarr v2.
+_XARRAY = "_ARRAY_DIMENSIONS"
+
+
+def _size_of_voxels(axes: str, image: Mapping[str, Any], level: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that OME-Zarr adds: the scale of a level, times that of the image."""
+    scale = np.ones(len(axes))
+    found = False
+    for step in (*(level.get("coordinateTransformations") or ()), *(image.get("coordinateTransformations") or ())):
+        if step.get("type") == "scale" and len(step.get("scale") or ()) == len(axes):
+            scale, found = scale * np.asarray(step["scale"], float), True
+    sizes = dict(zip(axes, scale.tolist(), strict=True))
+    if not found or "z" not in sizes:
+        return {}
+    held = {axis.get("name"): axis.get("unit") for axis in image.get("axes") or () if isinstance(axis, Mapping)}
+    units = [held.get(axis) for axis in "zyx"]
+    return {"voxel_size": [sizes[axis] for axis in "zyx"]} | ({"axis_units": units} if all(units) else {})
+
+
+def set_attribute(path: str | Path, key: str, name: str, value: Any) -> None:
+    """Write an attribute of an array."""
+    package().open(store=str(path), path=key.strip("/"), mode="r+").attrs[name] = value
