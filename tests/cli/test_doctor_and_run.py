@@ -51,6 +51,7 @@ class TestDoctor:
             "pytorch3dunet.unet3d.metrics.get_evaluation_metric": "applied",
             "pytorch3dunet.unet3d.trainer.create_trainer": "applied",
             "pytorch3dunet.unet3d.trainer.is_model_2d": "applied",
+            "pytorch3dunet.datasets.hdf5.ZarrDataset": "applied",
             "pytorch3dunet.datasets.utils.get_test_loaders": "applied",
         }
 

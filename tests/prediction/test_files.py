@@ -17,7 +17,8 @@ from pytorch3dunet.predict import get_predictor
 from p3d_regression import ConfigError
 from p3d_regression.checks.registry import rules
 from p3d_regression.checks.run import check_file
-from p3d_regression.prediction.files import Output, partial_path
+from p3d_regression.prediction.files import partial_path
+from p3d_regression.prediction.hdf5_output import Hdf5Output
 from support.checks import Silent
 from support.disk import small_disk
 from support.environments import ROOT
@@ -242,12 +243,13 @@ class TestContent:
 
     def test_many_channels_and_no_multiple_of_a_chunk(self, tmp_path: Path) -> None:
         values = np.random.default_rng(0).normal(size=(3, 37, 70, 65)).astype(np.float32)
-        output = Output(tmp_path / "a.h5", {"predictions": 3}, (37, 70, 65), "gzip", {"config": {}})
-        assert output.finished(resume=False) == 0
-        with output.writer() as write:
+        output = Hdf5Output(tmp_path / "a.h5", {"predictions": 3}, (37, 70, 65), "gzip", {"config": {}})
+        output.begin([], {"predictions": {"axes": "czyx"}}, resume=False)
+        assert output.finished(0) == 0
+        with output.writer(0) as write:
             for layer in range(output.layers):
                 write(layer, lambda layer=layer: {"predictions": values[:, layer * 16 : (layer + 1) * 16]})
-        output.complete({"predictions": {"axes": "czyx"}})
+        assert output.complete()
         with h5py.File(tmp_path / "a.h5") as file:
             np.testing.assert_array_equal(file["predictions"][()], values)
             assert file["predictions"].attrs["axes"] == "czyx"

@@ -48,7 +48,7 @@ def train(path: Path) -> dict[str, Any]:
 
 
 def main(directory: Path) -> None:
-    from p3d_regression.training import group
+    from p3d_regression import group
 
     leave, group.leave = group.leave, lambda: None
     for path in sorted(directory.glob("*.yml")):

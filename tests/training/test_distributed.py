@@ -166,15 +166,9 @@ def test_pytorch_3dunet_alone_makes_a_training_of_each_process(
     monkeypatch.setattr(distributed, "console", lambda: SimpleNamespace(warning=lines.append))
     distributed.warn_of_many({"trainer": {"checkpoint_dir": "/data/run"}, "model": {"name": "UNet3D"}})
     assert "makes 4 separate trainings of it, which all write to /data/run" in lines[0]
-    # each would predict all volumes
-    distributed.refuse_many_predictions(is_ours=False)
-    assert "write to the same files" in lines[1]
-    with pytest.raises(ConfigError, match="Each of them would predict all volumes"):
-        distributed.refuse_many_predictions(is_ours=True)
     monkeypatch.setenv("WORLD_SIZE", "1")
     distributed.warn_of_many({})
-    distributed.refuse_many_predictions(is_ours=True)
-    assert len(lines) == 2
+    assert len(lines) == 1
 
 
 def test_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:

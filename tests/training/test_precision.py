@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from p3d_regression.errors import ConfigError
+from p3d_regression.model.precision import PRECISIONS, slow_reason
 from p3d_regression.training import monitor, precision
 from support import together
 from support.lab import training_config, write_config, write_volumes
@@ -22,7 +23,9 @@ def trained(directory: Path, name: str, monkeypatch: pytest.MonkeyPatch, **train
     seen: list[Any] = []
     watch = monitor.watch
     monkeypatch.setattr(monitor, "watch", lambda trainer, *rest: (seen.append(trainer), watch(trainer, *rest)))
-    found = together.train(write_config(directory / f"{name}.yml", config))
+    # oneDNN's bfloat16 gradients of some convolutions are NaN now and then (torch 2.14 on AMD EPYC with one thread)
+    with torch.backends.mkldnn.flags(enabled=False):
+        found = together.train(write_config(directory / f"{name}.yml", config))
     monkeypatch.undo()
     return found, seen[0]
 
@@ -69,14 +72,14 @@ def test_what_cannot_be_used(value: object, device: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as raised:
         precision.precision_of(config)
     fixed = raised.value.found.fix.applied_to(config)
-    assert precision.precision_of(fixed) in precision.PRECISIONS
+    assert precision.precision_of(fixed) in PRECISIONS
 
 
 def test_a_processor_without_fast_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     for feature in ("avx512_bf16", "amx_tile"):
         monkeypatch.setattr(torch.cpu, f"_is_{feature}_supported", lambda: False, raising=False)
-    assert precision.slow_reason("bf16-mixed", "cpu") == (
+    assert slow_reason("bf16-mixed", "cpu", precision.PLACE) == (
         "trainer.precision: this processor has no instructions for bfloat16; 32 is faster"
     )
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
-    assert precision.slow_reason("bf16-mixed", "cpu") is None
+    assert slow_reason("bf16-mixed", "cpu", precision.PLACE) is None

@@ -60,19 +60,21 @@ def _layout(view: View, name: str) -> Phase:
     section = view.section(f"loaders.{name}")
     if phase.is_hdf5 and isinstance(section.get("file_paths"), list):
         try:
-            phase.files = [
-                _file_layout(path, phase.raw_path, phase.label_path) for path in datasets.files(loaders, name)
-            ]
+            paths, is_zarr = datasets.files(loaders, name), datasets.is_zarr(loaders)
+            phase.files = [_file_layout(path, phase.raw_path, phase.label_path, is_zarr=is_zarr) for path in paths]
         except (OSError, ValueError) as error:
             phase.failure = _first_line(error)  # of a text that is not a path
     return phase
 
 
-def _file_layout(path: str, raw: str, label: str | None) -> FileLayout:
+def _file_layout(path: str, raw: str, label: str | None, *, is_zarr: bool) -> FileLayout:
     layout = FileLayout(path)
     try:
         if not Path(path).exists():
             layout.error = "this file or directory does not exist"
+            return layout
+        if is_zarr and not Path(path).is_dir():
+            layout.error = "this is a file, not a directory with Zarr arrays"
             return layout
         with opened(path) as file:
             layout.datasets = names(file)
@@ -266,4 +268,8 @@ def _read_raw(layout: FileLayout, key: str, progress: Progress) -> None:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else ""
-    return text if isinstance(error, AssertionError | VolumeError) and text else f"{type(error).__name__}: {text}"
+    return (
+        text
+        if isinstance(error, AssertionError | VolumeError | ConfigError) and text
+        else f"{type(error).__name__}: {text}"
+    )

@@ -12,6 +12,7 @@ from p3d_regression.evaluation.volume import Scope
 from p3d_regression.fix import write
 from p3d_regression.metrics import score
 from p3d_regression.metrics.registry import registry
+from p3d_regression.model.contract import mapping
 from p3d_regression.prediction.files import output_path
 from p3d_regression.upstream.log import say
 
@@ -59,7 +60,8 @@ class Scoring:
             EvaluationError: it cannot be compared with the truth.
         """
         source = Path(loader.dataset.file_path)
-        predicted = Source.open(output_path(source, predictor.output_dir), predictor.output_dataset)
+        path = output_path(source, predictor.output_dir, mapping(config.get("predictor")).get("output"))
+        predicted = Source.open(path, predictor.output_dataset)
         raw = Source.open(source, loader.dataset.raw_internal_path)
         pair = Pair(predicted, Source.open(source, self.key), raw).check()
         scope = Scope(ignored=ignored_label(config), ssim=False)

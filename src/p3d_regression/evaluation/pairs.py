@@ -174,7 +174,7 @@ def pairs_of_config(config: Mapping[str, Any], truths: Sequence[str], masks: Seq
     wanted = _for_each(inputs, truths or [f":{own}"], "--truth")
     counted = _for_each(inputs, masks, "--mask") if masks else [None] * len(inputs)
     for source, truth, mask in zip(inputs, wanted, counted, strict=True):
-        path = output_path(source, loaders.get("output_dir"))
+        path = output_path(source, loaders.get("output_dir"), predictor.get("output"))
         if not path.exists():
             is_partial = partial_path(path).is_dir()
             more = "Run predict3dunet with predictor: {resume: true}" if is_partial else "Run predict3dunet first"

@@ -50,7 +50,7 @@ def _patch_copy_config(module: ModuleType) -> Patch:
     def wrap(original: AnyFunction, patch: Patch) -> AnyFunction:
         @wraps(original)
         def copy_config(*args: Any, **kwargs: Any) -> Any:
-            from p3d_regression.training import group
+            from p3d_regression import group
 
             if patch.is_applied and group.is_running() and not group.is_main():
                 return None
@@ -92,11 +92,11 @@ def _complete(config: dict[str, Any]) -> None:
     if adopted and adopted.warning:
         console().warning(adopted.warning)
     if mode == "predict":
+        from p3d_regression.prediction import sharing
         from p3d_regression.prediction.spec import KEYS, SECTION
-        from p3d_regression.training.distributed import refuse_many_predictions
 
         keys = {*mapping(config.get("model")), *mapping(config.get(SECTION))}
-        refuse_many_predictions(is_ours=bool(keys & {*PLUGIN_KEYS, *KEYS}))
+        sharing.prepare(config, is_ours=bool(keys & {*PLUGIN_KEYS, *KEYS}))
         if adopted and adopted.units:
             say(adopted.units)
         check_at_start(config, mode)

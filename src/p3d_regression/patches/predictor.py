@@ -48,22 +48,24 @@ def _blending(original: AnyFunction, patch: Patch) -> AnyFunction:
     def __call__(self: Any, test_loader: Any) -> Any:  # noqa: N807
         if not patch.is_applied:
             return original(self, test_loader)
-        found = _predicted(original, self, test_loader)
         scoring = getattr(self, _SCORING, None)
+        if getattr(self, _OPTIONS, None) is None:
+            found = original(self, test_loader)
+        elif not _predict(self, test_loader):
+            return None  # other processes have not finished
+        else:
+            found = None
         return scoring.score(self, test_loader, getattr(test_loader, CONFIG, {})) if scoring else found
 
     return __call__
 
 
-def _predicted(original: AnyFunction, predictor: Any, loader: Any) -> Any:
-    """Predict a volume, in this project's way if the config asks for it."""
-    options = getattr(predictor, _OPTIONS, None)
-    if options is None:
-        return original(predictor, loader)
+def _predict(predictor: Any, loader: Any) -> bool:
+    """Predict a volume in this project's way; returns whether its file is complete."""
     from p3d_regression.prediction.run import Prediction
 
     prediction = getattr(predictor, _PREDICTION, None)
     if prediction is None:
-        prediction = Prediction(predictor, getattr(loader, CONFIG, {}), options)
+        prediction = Prediction(predictor, getattr(loader, CONFIG, {}), getattr(predictor, _OPTIONS))
         setattr(predictor, _PREDICTION, prediction)
-    return prediction.predict(loader)
+    return bool(prediction.predict(loader))

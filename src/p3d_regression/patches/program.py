@@ -46,7 +46,7 @@ def patch() -> Patch | None:
 
 def _which() -> str:
     """Which of several processes this is, in words."""
-    from p3d_regression.training import group
+    from p3d_regression import group
 
     return f" (process {group.rank()} of {group.size()})" if group.size() > 1 else ""
 

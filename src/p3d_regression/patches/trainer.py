@@ -35,7 +35,8 @@ def _patch_create_trainer(module: ModuleType) -> Patch:
             from p3d_regression.checks.at_start import check_at_start
 
             check_at_start(config, "train")
-            from p3d_regression.training import distributed, group
+            from p3d_regression import group
+            from p3d_regression.training import distributed
             from p3d_regression.training.plan import following, model_is_ours, plan_of
             from p3d_regression.training.scaling import with_numbers
 
@@ -71,7 +72,9 @@ def _patch_is_model_2d(module: ModuleType) -> Patch:
 
 def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> Any:
     """Create a trainer that uses this project."""
-    from p3d_regression.training import distributed, group, monitor, precision, resuming
+    from p3d_regression import group
+    from p3d_regression.model.precision import FULL
+    from p3d_regression.training import distributed, monitor, precision, resuming
     from p3d_regression.training.baselines import guesses_of
     from p3d_regression.training.direction import with_direction
     from p3d_regression.training.saving import claim
@@ -95,7 +98,7 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
         distributed.share_out(trainer, complete)
     monitor.watch(trainer, plan, guesses, position)
     say("; ".join(filter(None, [plan.describe(), *(f"set {line}, from the metric" for line in lines)])))
-    if computed_in != precision.FULL:
+    if computed_in != FULL:
         say(f"layers in {computed_in}; the last layer, target scaling and the loss in float32")
     return trainer
 

@@ -13,7 +13,7 @@ Array = npt.NDArray[np.float32]
 #: Width of the Gaussian, relative to a patch, and the smallest weight: as in MONAI's ``compute_importance_map``.
 _SIGMA, _LEAST = 0.125, 1e-3
 
-#: Planes that are finished and written at once.
+#: Planes that are finished and written to an HDF5 file at once.
 PLANES = 16
 
 #: Where a patch lies in the volume: slices for Z, Y and X.
@@ -27,7 +27,7 @@ def importance_map(shape: Sequence[int], blend: Blend) -> Array:
 
     Args:
         shape: (D, H, W).
-        blend: ``gaussian``, whose weights fall from the middle of the patch to its border, or ``mean``.
+        blend: ``gaussian``, whose weights fall from the middle of the patch to its border; else all are 1.
 
     Returns:
         Shape (D, H, W), above 0.
@@ -55,15 +55,16 @@ def uncovered(places: Sequence[Place], shape: Sequence[int]) -> str | None:
 
 @dataclass
 class Window:
-    """The layers of planes of a volume that are being blended.
+    """The layers of planes of a volume, or of a box in it, that are being blended.
 
     Args:
         channels: of the output.
-        places: of all patches, in the order in which they come.
-        shape: of the volume, (D, H, W).
+        places: of all patches, in the order in which they come, seen from the corner of the box; they may reach beyond.
+        shape: of the box, (D, H, W).
         blend: how overlapping patches are weighted.
-        write: called with the number of each layer of :data:`PLANES` planes that no patch reaches any more, with the
-            weighted sum of its patches, shape (C, planes, H, W), and the sum of their weights, shape (planes, H, W).
+        write: called with the number of each layer that no patch reaches any more, with the weighted sum of its
+            patches, shape (C, planes, H, W), and the sum of their weights, shape (planes, H, W).
+        planes: of a layer.
         finished: layers that were written before.
         skipped: patches that lie in these layers, and do not come.
     """
@@ -73,6 +74,7 @@ class Window:
     shape: tuple[int, ...]
     blend: Blend
     write: Callable[[int, Array, Array], None]
+    planes: int = PLANES
     finished: int = 0
     skipped: int = 0
 
@@ -86,31 +88,42 @@ class Window:
 
     def add(self, patch: Array) -> None:
         """Take in the next patch, of shape (C, D, H, W)."""
-        z, y, x = self.places[self._added]
+        place = self.places[self._added]
+        (y, from_y), (x, from_x) = (_common(part, 0, n) for part, n in zip(place[1:], self.shape[1:], strict=True))
         size = patch.shape[1:]
-        weights = self._maps.setdefault(size, importance_map(size, self.blend))
-        weighted = weights * patch
-        for layer in range(max(self._next, z.start // PLANES), -(-z.stop // PLANES)):
+        if size not in self._maps:
+            self._maps[size] = importance_map(size, self.blend)
+        weights = self._maps[size][:, from_y, from_x]
+        weighted = weights * patch[..., from_y, from_x]
+        end = min(place[0].stop, self.shape[0])
+        for layer in range(max(self._next, place[0].start // self.planes), -(-end // self.planes)):
             if layer not in self._layers:
                 self._layers[layer] = self._empty(layer)
             total, weight = self._layers[layer]
-            first = layer * PLANES
-            low, high = max(z.start, first), min(z.stop, first + PLANES)
-            into, part = slice(low - first, high - first), slice(low - z.start, high - z.start)
+            into, part = _common(place[0], layer * self.planes, len(weight))
+            if self.blend == "none":
+                total[:, into, y, x], weight[into, y, x] = weighted[:, part], 1
+                continue
             total[:, into, y, x] += weighted[:, part]
             weight[into, y, x] += weights[part]
         self._added += 1
         done = self._below[self._added]
-        while self._next * PLANES < self.shape[0] and min((self._next + 1) * PLANES, self.shape[0]) <= done:
+        while self._next * self.planes < self.shape[0] and min((self._next + 1) * self.planes, self.shape[0]) <= done:
             self.write(self._next, *self._layers.pop(self._next))
             self._next += 1
 
     def _empty(self, layer: int) -> tuple[Array, Array]:
-        planes = min(PLANES, self.shape[0] - layer * PLANES)
+        planes = min(self.planes, self.shape[0] - layer * self.planes)
         shape = (planes, *self.shape[1:])
         return np.zeros((self.channels, *shape), np.float32), np.zeros(shape, np.float32)
 
 
-def first_needed(places: Sequence[Place], finished: int) -> int:
-    """The first patch that reaches beyond so many finished layers."""
-    return next(i for i, place in enumerate(places) if place[0].stop > finished * PLANES)
+def _common(part: slice, first: int, size: int) -> tuple[slice, slice]:
+    """What a part of an axis shares with ``size`` voxels from ``first`` on, seen from there and from the part."""
+    low, high = max(part.start, first), min(part.stop, first + size)
+    return slice(low - first, high - first), slice(low - part.start, high - part.start)
+
+
+def first_needed(places: Sequence[Place], planes: int) -> int:
+    """The first patch that reaches beyond so many planes."""
+    return next(i for i, place in enumerate(places) if place[0].stop > planes)

@@ -1,11 +1,15 @@
 """The progress of a prediction: one bar over the patches of all its volumes."""
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from math import prod
+from pathlib import Path
 from typing import Any
 
+from p3d_regression import group
 from p3d_regression.model.contract import mapping
+from p3d_regression.prediction.sharing import Share
 from p3d_regression.upstream import datasets
 from p3d_regression.volumes.opening import opened
 
@@ -15,16 +19,18 @@ class Progress:
 
     Args:
         config: of the prediction; empty where it is not known.
+        share: this process among those that share the prediction: its part is expected, and the first one shows it.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], share: Share) -> None:
         from tqdm import tqdm  # type: ignore[import-untyped]
 
         self._left = 0
         # the bar is no reason to stop: what is wrong with the files is said by who reads them
         with suppress(Exception):
-            self._left = _patches(mapping(config.get("loaders")))
-        self._bar = tqdm(total=self._left, unit="patch", delay=1)
+            self._left = -(-_patches(mapping(config.get("loaders"))) // share.count)
+        shown = None if group.is_main() else Path(os.devnull).open("w")  # noqa: SIM115
+        self._bar = tqdm(total=self._left, unit="patch", delay=1, file=shown)
 
     def start(self, name: str, patches: int, first: int) -> None:
         """A volume of so many patches comes, of which the first ones are there already."""

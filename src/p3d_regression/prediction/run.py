@@ -1,24 +1,31 @@
 """The volumes of a prediction, blended: patch by patch through the networks, layer by layer into the file."""
 
+import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from p3d_regression import group
 from p3d_regression.errors import ConfigError, UnsupportedUpstreamError
 from p3d_regression.fix import advise
 from p3d_regression.model.contract import mapping
-from p3d_regression.prediction import attributes, ensemble
+from p3d_regression.model.precision import FULL, autocast, check_device, in_float32, slow_reason
+from p3d_regression.model.unet import inside as inside_wrapper
+from p3d_regression.prediction import attributes, ensemble, sharing
 from p3d_regression.prediction.blending import Array, Place, Window, first_needed, uncovered
-from p3d_regression.prediction.files import Output, check_resumable, output_path, partial_path, say_kept
+from p3d_regression.prediction.files import Output, check_resumable, output_path, partial_path
+from p3d_regression.prediction.hdf5_output import Hdf5Output
 from p3d_regression.prediction.orientations import orientations_of
 from p3d_regression.prediction.progress import Progress
 from p3d_regression.prediction.reading import read_as_needed
-from p3d_regression.prediction.settings import settings_of
-from p3d_regression.prediction.spec import BLEND, SPREAD, Options, obstacle
+from p3d_regression.prediction.settings import Settings, settings_of
+from p3d_regression.prediction.spec import BLEND, PRECISION, SPREAD, Options, obstacle
+from p3d_regression.prediction.units import ends_of, inside
 from p3d_regression.upstream import datasets, introspection
+from p3d_regression.upstream.introspection import device_name
 from p3d_regression.upstream.log import console, say
 from p3d_regression.volumes.opening import opened
 
@@ -45,7 +52,7 @@ class Prediction:
         if found := obstacle(vars(predictor)):
             raise found
         self.predictor, self.config, self.options = predictor, config, options
-        _check_outputs(config)
+        _check_outputs(config, options)
         self.members = ensemble.members_of(config, options.ensemble)
         own = predictor.model
         networks = list(ensemble.networks_of(self.members, config, own)) if options.ensemble else [own]
@@ -53,16 +60,44 @@ class Prediction:
         is_model_2d = introspection.module_of("pytorch3dunet.unet3d.model").is_model_2d
         self.is_2d = [is_model_2d(network) for network in self.networks]
         self.contract = self.members[0].contract if self.members else None
-        self.progress = Progress(config)
-        self._not_finite = 0
+        self.share = sharing.share()
+        #: whether what is there is part of this prediction
+        self.resumes = options.resume or self.share.is_job or group.restarts() > 0
+        if not self.resumes:
+            sharing.first_alone(self._clear)
+        self.progress = Progress(config, self.share)
+        self._use_precision()
 
-    def predict(self, loader: Any) -> None:
-        """Predict the volume of a loader. The file appears under its name when it is complete.
+    def _clear(self) -> None:
+        """Delete what is left of other predictions, before several processes begin."""
+        loaders = mapping(self.config.get("loaders"))
+        if self.share.count > 1:
+            for path in datasets.files(loaders, "test"):
+                output = output_path(Path(path), self.predictor.output_dir, self.options.output)
+                shutil.rmtree(partial_path(output), ignore_errors=True)
+
+    def _use_precision(self) -> None:
+        name, device = self.options.precision, device_name(self.predictor.device)
+        check_device(name, device, PRECISION)
+        if name == FULL:
+            return
+        if reason := slow_reason(name, device, PRECISION):
+            console().warning(reason)
+        for network in self.networks:
+            last = inside_wrapper(network).final_conv
+            last.forward = in_float32(last.forward, device)
+
+    def predict(self, loader: Any) -> bool:
+        """Predict the volume of a loader, or this process's share of it. The file appears when it is complete.
+
+        Returns:
+            Whether this process has completed the file, or found it complete.
 
         Raises:
-            ConfigError: patches leave gaps, the output cannot be written, or ``resume`` finds another prediction.
+            ConfigError: patches leave gaps, the output cannot be written, or what is there is another prediction.
             UnsupportedUpstreamError: pytorch-3dunet is built differently.
         """
+        group.quieten()
         dataset, predictor = loader.dataset, self.predictor
         _check_has(dataset, _OF_DATASET)
         places: list[Place] = [tuple(place[-3:]) for place in dataset.raw_slices]
@@ -76,54 +111,78 @@ class Prediction:
         channels = 1 if predictor.prediction_channel is not None else predictor.out_channels
         names = [predictor.output_dataset, *([SPREAD] if self.options.has_spread else [])]
         settings = settings_of(self.config, source, [member.path for member in self.members])
-        output = Output(
-            output_path(source, predictor.output_dir),
-            dict.fromkeys(names, channels),
-            shape,
-            self.options.compression,
-            settings,
-        )
-        if self.options.resume:
-            check_resumable(settings, output.path, predictor.output_dataset)
-            if output.path.is_file() and not partial_path(output.path).is_dir():
+        output = self._output(source, dict.fromkeys(names, channels), shape, settings)
+        if self.resumes:
+            check_resumable(settings, output.path, predictor.output_dataset, is_job=self.share.is_job)
+            if output.path.exists() and not partial_path(output.path).is_dir():
                 say(f"{output.path} is complete")
                 self.progress.skip(len(places))
-                return
+                return True
         read_as_needed(dataset)
         combined = self._combined(dataset, places)
-        finished = output.finished(resume=self.options.resume)
-        # all patches of a batch, as they were computed before: numbers of another batch differ in their last bit
-        batch = loader.batch_size or 1
-        first = first_needed(places, finished) // batch * batch if finished < output.layers else len(places)
-        start, forward, self._not_finite = time.perf_counter(), 0.0, 0
+        start, self._seconds, self._patches, self._not_finite = time.perf_counter(), 0.0, 0, 0
         try:
-            with output.writer() as write:
-
-                def leave(layer: int, total: Array, weight: Array) -> None:
-                    write(layer, lambda: self._values(total, weight, names))
-
-                window = Window(
-                    channels * len(names), places, shape, self.options.blend, leave, finished=finished, skipped=first
-                )
-                self.progress.start(source.name, len(places), first)
-                for seconds, patches in self._predicted(combined, loader, first):
-                    forward += seconds
-                    for patch in patches:
-                        window.add(patch)
-                    self.progress.advance(len(patches))
-            output.complete(dict(self._attributes(names, output, dataset)))
+            output.begin(places, dict(self._attributes(names, output, dataset)), resume=self.resumes)
+            ends = ends_of(places)
+            for number, box in output.boxes.items():
+                self._predict_box(output, number, inside(ends, box), combined, loader)
+            if is_complete := output.complete():
+                # the lines about a file come from the process that has finished it
+                group.speak()
         except BaseException:
-            say_kept(output)
+            output.say_kept()
             raise
         if self._not_finite:
             console().warning(
                 f"{output.path}: {self._not_finite} values are NaN or infinite; is the raw volume finite?"
             )
         spent = time.perf_counter() - start
+        how = "predicted" if self.options.blend == "none" else f"blended ({self.options.blend})"
         say(
-            f"{output.path}: {len(places) - first} patches blended ({self.options.blend}) in {spent:.1f} s, "
-            f"{forward / spent:.0%} of it in the network"
+            f"{output.path}: {self._patches} patches {how} in {spent:.1f} s, {self._seconds / spent:.0%} of it in the "
+            "network"
         )
+        return is_complete
+
+    def _output(self, source: Path, datasets: dict[str, int], shape: tuple[int, ...], settings: Settings) -> Output:
+        path = output_path(source, self.predictor.output_dir, self.options.output)
+        if self.options.output == "zarr":
+            from p3d_regression.prediction.zarr_output import ZarrOutput
+
+            return ZarrOutput(path, datasets, shape, self.options.compression, settings, self.share)
+        return Hdf5Output(path, datasets, shape, self.options.compression, settings)
+
+    def _predict_box(
+        self,
+        output: Output,
+        number: int,
+        patches_in_it: tuple[list[int], list[Place]],
+        combined: ensemble.Combined,
+        loader: Any,
+    ) -> None:
+        """Predict what is not finished of a part of a volume."""
+        chosen, seen = patches_in_it
+        shape = tuple(part.stop - part.start for part in output.boxes[number])
+        planes, names = output.planes, list(output.datasets)
+        finished = min(output.finished(number) * planes, shape[0])
+        # all patches of a batch, as they were computed before: numbers of another batch differ in their last bit
+        batch = loader.batch_size or 1
+        first = first_needed(seen, finished) // batch * batch if finished < shape[0] else len(seen)
+        with output.writer(number) as write:
+
+            def leave(layer: int, total: Array, weight: Array) -> None:
+                write(layer, lambda: self._values(total, weight, names))
+
+            channels = sum(output.datasets.values())
+            done = -(-finished // planes)
+            window = Window(channels, seen, shape, self.options.blend, leave, planes, finished=done, skipped=first)
+            self.progress.start(Path(loader.dataset.file_path).name, len(seen), first)
+            for seconds, patches in self._predicted(combined, loader, chosen[first:]):
+                self._seconds += seconds
+                for patch in patches:
+                    window.add(patch)
+                self._patches += len(patches)
+                self.progress.advance(len(patches))
 
     def _combined(self, dataset: Any, places: list[Place]) -> ensemble.Combined:
         place = places[0]
@@ -133,8 +192,10 @@ class Prediction:
         orientations = orientations_of(self.options.tta, patch, spacing)
         return ensemble.Combined(self.networks, orientations, ensemble.variances(self.contract), self.is_2d)
 
-    def _predicted(self, combined: ensemble.Combined, loader: Any, first: int) -> Iterator[tuple[float, Array]]:
-        """For each batch from a patch on the seconds of the networks, and its patches without halo.
+    def _predicted(
+        self, combined: ensemble.Combined, loader: Any, numbers: Sequence[int]
+    ) -> Iterator[tuple[float, Array]]:
+        """For each batch of some patches the seconds of the networks, and its patches without halo.
 
         Their shape is (N, C, D, H, W); after the channels of the prediction come those of its variance.
         """
@@ -142,8 +203,9 @@ class Prediction:
 
         inside = [slice(h, -h if h else None) for h in loader.dataset.halo_shape]
         chosen = self.predictor.prediction_channel
-        with torch.no_grad():
-            for raw, _ in _from(loader, first):
+        device = device_name(self.predictor.device)
+        with torch.no_grad(), autocast(self.options.precision, device):
+            for raw, _ in _only(loader, numbers):
                 begin = time.perf_counter()
                 found = combined(raw.to(self.predictor.device, non_blocking=True))
                 parts = [part[..., inside[0], inside[1], inside[2]] for part in found if part is not None]
@@ -164,12 +226,12 @@ class Prediction:
             yield name, attributes.of_spread(common) if name == SPREAD else common
 
 
-def _check_outputs(config: Mapping[str, Any]) -> None:
+def _check_outputs(config: Mapping[str, Any], options: Options) -> None:
     """Refuse two inputs with one output, before the first is predicted."""
     loaders = mapping(config.get("loaders"))
     inputs: dict[Path, str] = {}
     for path in datasets.files(loaders, "test"):
-        output = output_path(Path(path), loaders.get("output_dir"))
+        output = output_path(Path(path), loaders.get("output_dir"), options.output)
         if output in inputs:
             message = f"{inputs[output]} and {path} have one output, {output}."
             advice = advise("rename the files, or predict them with a config of their own")
@@ -183,11 +245,11 @@ def _check_has(thing: Any, names: tuple[str, ...]) -> None:
         raise UnsupportedUpstreamError(f"{BLEND}: this pytorch3dunet predicts in another way (no {lacking[0]}).")
 
 
-def _from(loader: Any, first: int) -> Any:
-    """The batches of a loader from a patch on."""
-    if not first:
+def _only(loader: Any, chosen: Sequence[int]) -> Any:
+    """The batches of a loader, of some patches."""
+    if len(chosen) == len(loader.dataset):
         return loader
     from torch.utils.data import DataLoader, Subset
 
-    rest = Subset(loader.dataset, range(first, len(loader.dataset)))
+    rest = Subset(loader.dataset, chosen)
     return DataLoader(rest, batch_size=loader.batch_size, num_workers=loader.num_workers, collate_fn=loader.collate_fn)

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from p3d_regression._version import __version__
-from p3d_regression.errors import ConfigError
-from p3d_regression.fix import write
-from p3d_regression.prediction.spec import RESUME
 from p3d_regression.text import as_json, as_yaml
 from p3d_regression.upstream import introspection
 
@@ -19,6 +16,7 @@ _FREE = (
     "device",
     "model_path",
     "predictor.ensemble",
+    "predictor.output",
     "predictor.resume",
     "loaders.num_workers",
     "loaders.output_dir",
@@ -74,21 +72,6 @@ def as_attributes(settings: Settings) -> dict[str, str]:
         name: text if len(text) < _MOST_BYTES else hashlib.sha256(text.encode()).hexdigest()
         for name, text in texts.items()
     }
-
-
-def check_same(settings: Settings, attributes: Mapping[str, Any], where: Path) -> None:
-    """Refuse to go on with a prediction of other settings.
-
-    Args:
-        settings: of this prediction.
-        attributes: of the other one, see :func:`as_attributes`.
-        where: it is, for the message.
-
-    Raises:
-        ConfigError: it has others, or none.
-    """
-    if what := difference(settings, attributes):
-        raise ConfigError(RESUME, f"is true, but {where} {what}.", write(RESUME, False))
 
 
 def difference(settings: Settings, attributes: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import delete, write
+from p3d_regression.model.precision import FULL, KEY, checked
 from p3d_regression.text import fold
 
 SECTION = "predictor"
@@ -17,17 +18,24 @@ COMPRESSION = f"{SECTION}.compression"
 RESUME = f"{SECTION}.resume"
 TTA = f"{SECTION}.tta"
 ENSEMBLE = f"{SECTION}.ensemble"
+OUTPUT = f"{SECTION}.output"
+PRECISION = f"{SECTION}.{KEY}"
+
+_PLACES = (BLEND, OUTPUT, COMPRESSION, RESUME, TTA, ENSEMBLE, PRECISION)
 
 #: The keys of the section that are this project's.
-KEYS = tuple(place.removeprefix(f"{SECTION}.") for place in (BLEND, COMPRESSION, RESUME, TTA, ENSEMBLE))
+KEYS = tuple(place.removeprefix(f"{SECTION}.") for place in _PLACES)
 
 #: The dataset of the standard deviations among the members of an ensemble and the orientations.
 SPREAD = "spread"
 
-Blend = Literal["gaussian", "mean"]
-Compression = Literal["gzip", "lzf"]
+#: With ``none`` the last one of overlapping patches stays, as in pytorch-3dunet.
+Blend = Literal["gaussian", "mean", "none"]
+Format = Literal["hdf5", "zarr"]
+Compression = Literal["gzip", "lzf", "zstd"]
 
 _BLENDS = ("gaussian", "mean", "none")
+_OUTPUTS = ("hdf5", "zarr")
 _COMPRESSIONS = ("gzip", "lzf", "none")
 _TTAS = ("flips", "rotations", "none")
 
@@ -62,10 +70,12 @@ class Options:
 
     Attributes:
         blend: how overlapping patches are weighted.
-        compression: of the file.
+        output: the format of the prediction.
+        compression: of the prediction; None for none.
         resume: whether an interrupted prediction goes on.
         tta: test-time augmentation.
         ensemble: paths of checkpoints.
+        precision: of the layers of the network, see :mod:`p3d_regression.model.precision`.
     """
 
     blend: Blend = "gaussian"
@@ -73,6 +83,8 @@ class Options:
     resume: bool = False
     tta: Tta | None = None
     ensemble: Sequence[str] = ()
+    output: Format = "hdf5"
+    precision: str = FULL
 
     @property
     def has_spread(self) -> bool:
@@ -86,23 +98,34 @@ def options_of(section: Mapping[Any, Any]) -> Options | None:
     Raises:
         ConfigError: a value is not understood, or two contradict each other.
 
-    >>> options_of({"name": "StandardPredictor", "blend": "none"}), options_of({"blend": "Mean"})
-    (None, Options(blend='mean', compression='gzip', resume=False, tta=None, ensemble=()))
+    >>> options_of({"name": "StandardPredictor", "blend": "none"}), options_of({"blend": "Mean"}).blend
+    (None, 'mean')
     """
     blend: Any = _one_of(BLEND, section.get("blend"), _BLENDS)
     compression: Any = _one_of(COMPRESSION, section.get("compression"), _COMPRESSIONS)
     resume, tta, ensemble = section.get("resume"), _tta(section.get("tta")), _ensemble(section.get("ensemble"))
     if resume is not None and not isinstance(resume, bool):
         raise ConfigError(RESUME, f"{reprlib.repr(resume)} is neither true nor false.", write(RESUME, True))
-    others = {COMPRESSION: compression, RESUME: resume, TTA: tta, ENSEMBLE: ensemble}
+    output: Any = _one_of(OUTPUT, section.get("output"), _OUTPUTS)
+    precision = checked(section[KEY], PRECISION) if section.get(KEY) is not None else None
+    others = {COMPRESSION: compression, RESUME: resume, TTA: tta, ENSEMBLE: ensemble, PRECISION: precision}
     used = [place for place, value in others.items() if value]
-    if blend == "none" and used:
+    if output == "zarr" and compression == "lzf":
+        raise ConfigError(COMPRESSION, "lzf is of HDF5; Zarr has zstd, its default, and gzip.", delete(COMPRESSION))
+    if blend == "none" and used and output != "zarr":
         message = f"none leaves the prediction to pytorch-3dunet, which has no {used[0].removeprefix(f'{SECTION}.')}."
         raise ConfigError(BLEND, message, write(BLEND, "gaussian"))
-    if blend in (None, "none") and not used:
+    if blend in (None, "none") and not used and output is None:
         return None
+    default: Compression = "gzip" if output != "zarr" else "zstd"
     return Options(
-        blend or "gaussian", None if compression == "none" else compression or "gzip", bool(resume), tta, ensemble
+        blend or "gaussian",
+        None if compression == "none" else compression or default,
+        bool(resume),
+        tta,
+        ensemble,
+        output or "hdf5",
+        precision or FULL,
     )
 
 

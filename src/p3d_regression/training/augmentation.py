@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from p3d_regression.training import group
+from p3d_regression import group
 
 
 def vary(loader: Any) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from p3d_regression import group
 from p3d_regression.scaling.line import in_units_of_file
 from p3d_regression.scaling.terms import Follow
-from p3d_regression.training import group
 from p3d_regression.training.plan import Plan
 from p3d_regression.training.scaling import Lines, could_follow
 from p3d_regression.upstream import datasets, samples

@@ -4,8 +4,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from p3d_regression import group
 from p3d_regression.losses.share import Share
-from p3d_regression.training import group
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -36,7 +36,7 @@ def cause_of_no_number(raw: "Tensor", labels: "Tensor", output: "Tensor", *, mas
     if not output.isfinite().all():
         return (
             "Raw and labels are finite, the model's output is not: the weights have grown too large. Lower "
-            "optimizer.learning_rate, or look for outliers in the labels."
+            "optimizer.learning_rate, or look for outliers in the labels. If trainer.precision is not 32, try 32 first."
         )
     finite = labels[labels.isfinite()]
     largest = float(finite.abs().max()) if finite.numel() else 0.0

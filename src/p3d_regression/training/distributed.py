@@ -4,20 +4,19 @@
 out the patches. Here they are put into the trainer of pytorch-3dunet, which knows nothing of them.
 """
 
-import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from p3d_regression import group
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import advise
 from p3d_regression.losses.share import Share
 from p3d_regression.metrics import merging
 from p3d_regression.model.contract import mapping
-from p3d_regression.training import augmentation, group, resuming
+from p3d_regression.training import augmentation, resuming
 from p3d_regression.upstream import checkpoints
 from p3d_regression.upstream.introspection import device_name
 from p3d_regression.upstream.log import console, say
@@ -38,55 +37,16 @@ def warn_of_many(config: Mapping[str, Any]) -> None:
     )
 
 
-def refuse_many_predictions(*, is_ours: bool) -> None:
-    """Say that each process would predict all volumes.
-
-    Args:
-        is_ours: whether the prediction uses this project.
-
-    Raises:
-        ConfigError: it does.
-    """
-    if group.size() == 1:
-        return
-    message = (
-        f"torchrun has started {group.size()} processes. Each of them would predict all volumes, and write to the same "
-        "files."
-    )
-    how = (
-        "start predict3dunet without torchrun; for many volumes, start one job for each part of them, with "
-        "--loaders.test.file_paths"
-    )
-    if is_ours:
-        raise ConfigError("", message, advise(how))
-    console().warning(f"{message} Fix: {how}.")
-
-
 def join(config: Mapping[str, Any]) -> None:
     """Meet the other processes, each with a device of its own.
 
     Raises:
         ConfigError: there are too few GPUs.
     """
-    import torch
-
     device = device_name(config.get("device"))
-    if device == "cuda":
-        there, wanted = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
-        # a launcher may have given each process a GPU that it alone can see
-        sees_one = there == 1 and "CUDA_VISIBLE_DEVICES" in os.environ
-        if there < wanted and not sees_one:
-            raise ConfigError(
-                "device",
-                f"torchrun has started {wanted} processes on this machine, which has {there} GPU(s); each process "
-                "needs its own.",
-                advise(f"start torchrun with --nproc-per-node {there}"),
-            )
-        torch.cuda.set_device(group.local_rank() if there > 1 else 0)
+    group.take_device(device)
     group.join(device)
-    if not group.is_main():
-        # the first process says it all; an error is an exception
-        logging.disable(logging.WARNING)
+    group.quieten()
 
 
 def restarted(config: Mapping[str, Any]) -> Mapping[str, Any]:

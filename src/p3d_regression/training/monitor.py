@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from p3d_regression import group
 from p3d_regression.errors import NonFiniteLossError, UnsupportedUpstreamError
 from p3d_regression.losses import share as shares
 from p3d_regression.model import last_layer
@@ -18,7 +19,6 @@ from p3d_regression.training import (
     batches,
     diagnosis,
     distributed,
-    group,
     images,
     randomness,
     resuming,

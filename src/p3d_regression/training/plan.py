@@ -17,7 +17,7 @@ from p3d_regression.fix import write
 from p3d_regression.losses import registry as losses
 from p3d_regression.metrics import registry as metrics
 from p3d_regression.model import memory as checkpoint_memory
-from p3d_regression.training.precision import KEY as PRECISION
+from p3d_regression.model.precision import KEY as PRECISION
 from p3d_regression.upstream import builders, checkpoints, introspection
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from p3d_regression import group
 from p3d_regression.model.contract import mapping
-from p3d_regression.training import group, randomness
+from p3d_regression.training import randomness
 from p3d_regression.upstream import checkpoints
 from p3d_regression.upstream.log import console, say
 

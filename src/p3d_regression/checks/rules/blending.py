@@ -8,9 +8,11 @@ from p3d_regression.checks.rule import PREDICT, Family
 from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import delete, write
+from p3d_regression.model.precision import check_device
 from p3d_regression.prediction import ensemble, files, orientations, settings
-from p3d_regression.prediction.spec import BLEND, SECTION, SPREAD, TTA, Options, obstacle, options_of
+from p3d_regression.prediction.spec import BLEND, PRECISION, SECTION, SPREAD, TTA, Options, obstacle, options_of
 from p3d_regression.upstream import introspection
+from p3d_regression.upstream.introspection import device_name
 
 family = Family()
 
@@ -22,9 +24,9 @@ _SLICES = "loaders.test.slice_builder"
 
 @family.rule("P3D625", "error", modes=PREDICT)
 def blend_not_understood(view: View) -> Iterator[Found]:
-    """`blend`, `compression`, `resume`, `tta` or `ensemble` in the section `predictor` has an unknown value, the
-    predictor is one that does not blend, or the halo is larger than the patch. The prediction stops with the same
-    message.
+    """`blend`, `output`, `compression`, `resume`, `tta`, `ensemble` or `precision` in the section `predictor` has an
+    unknown value, the predictor is one that does not blend, the device does not have the precision, or the halo is
+    larger than the patch. The prediction stops with the same message.
 
     Example:
         predictor: {name: StandardPredictor, blend: gauss}
@@ -34,6 +36,8 @@ def blend_not_understood(view: View) -> Iterator[Found]:
     """
     try:
         options = options_of(view.section(SECTION))
+        if options is not None:
+            check_device(options.precision, device_name(view.get("device")), PRECISION)
     except ConfigError as error:
         yield error.found
         return
@@ -151,9 +155,9 @@ def resumes_another(view: View) -> Iterator[Found]:
     dataset, directory = view.get("predictor.output_dataset", "predictions"), view.get("loaders.output_dir")
     for file in phase.files:
         source = Path(file.path)
-        output = files.output_path(source, directory)
+        output = files.output_path(source, directory, options.output)
         try:
-            if source.is_file():
+            if source.exists():
                 files.check_resumable(settings.settings_of(view.config, source, checkpoints), output, dataset)
         except ConfigError as error:
             yield error.found

@@ -14,6 +14,7 @@ from p3d_regression.errors import Found
 from p3d_regression.fix import Fix, advise, delete, write
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import datasets, introspection
+from p3d_regression.volumes import zarr_store
 
 family = Family()
 
@@ -160,13 +161,21 @@ def file_unreadable(view: View) -> Iterator[Found]:
             yield Found(f"loaders.{name}", f"pytorch-3dunet cannot read this: {phase.failure}", advice)
         elif phase.is_hdf5 and not phase.files and isinstance(paths, list):
             message = "it contains no HDF5 file (.h5, .hdf, .hdf5 or .hd5)"
-            yield Found(key, message, advise(f"write the paths of the HDF5 files of {name}"))
+            fix = advise(f"write the paths of the HDF5 files of {name}")
+            if paths and all(zarr_store.is_zarr(Path(str(path))) for path in paths):
+                message, fix = (
+                    "these are Zarr volumes, which ZarrDataset reads",
+                    write("loaders.dataset", "ZarrDataset"),
+                )
+            yield Found(key, message, fix)
         for file in phase.files:
             if file.error is not None:
                 other = similar(file.path)
                 do = "restore" if _exists(file.path) else "correct the path"
                 fix = advise(f"{do} {file.path}, or remove it from {key}")
-                if other and file.path in paths:
+                if datasets.is_zarr(view.section("loaders")) and _is_hdf5(file.path):
+                    fix = write("loaders.dataset", "LazyHDF5Dataset")
+                elif other and file.path in paths:
                     fix = write(f"{key}[{paths.index(file.path)}]", other)
                 yield Found(key, f"{file.path}: {file.error}{did_you_mean(other)}", fix)
 
@@ -179,6 +188,12 @@ def similar(path: str) -> str | None:
             found = nearest(Path(path).name, names, cutoff=0.7)
             return str(Path(path).with_name(found)) if found else None
     return None
+
+
+def _is_hdf5(path: str) -> bool:
+    import h5py
+
+    return bool(h5py.is_hdf5(path))
 
 
 def _exists(path: str) -> bool:

@@ -41,7 +41,7 @@ def predictions_overwritten(view: View) -> Iterator[Found]:
     inputs: dict[Path, list[str]] = defaultdict(list)
     for file in phase.files:
         path = Path(file.path)
-        inputs[output_path(path, directory)].append(file.path)
+        inputs[output_path(path, directory, view.get("predictor.output"))].append(file.path)
     for output, paths in inputs.items():
         if len(paths) > 1:
             apart = len({Path(path).parent for path in paths}) == len(paths)

@@ -9,6 +9,7 @@ from p3d_regression.checks.rules.names import nearest, renamed, unknown
 from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import NO_FIX, Fix, delete, write
+from p3d_regression.model.precision import KEY
 from p3d_regression.text import as_yaml, number_in
 from p3d_regression.training import precision
 from p3d_regression.upstream import builders, introspection
@@ -170,7 +171,7 @@ def unknown_trainer_key(view: View) -> Iterator[Found]:
     section, known = view.section("trainer"), introspection.trainer_parameters()
     if not section or not known:
         return
-    known = [*known, precision.KEY]
+    known = [*known, KEY]
     meant = {key: nearest(key, known) for key in section if key not in known}
     for key, name in meant.items():
         value = section[key]

@@ -1,8 +1,9 @@
-"""The processes that ``torchrun`` has started for one training: which one this is, and what the others say.
+"""The processes that ``torchrun`` has started for a training or a prediction: which one this is, what the others say.
 
 Without ``torchrun`` nothing here imports ``torch.distributed``.
 """
 
+import logging
 import os
 import socket
 import sys
@@ -10,6 +11,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from p3d_regression.errors import ConfigError
+from p3d_regression.fix import advise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +76,44 @@ def is_running() -> bool:
     """Whether this process has met the others."""
     distributed: Any = sys.modules.get("torch.distributed")
     return is_launched() and bool(distributed and distributed.is_available() and distributed.is_initialized())
+
+
+def take_device(device: str) -> None:
+    """Let this process compute on a GPU of its own.
+
+    Args:
+        device: "cpu", "cuda" or "mps".
+
+    Raises:
+        ConfigError: there are too few GPUs.
+    """
+    if device != "cuda":
+        return
+    import torch
+
+    there, wanted = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    # a launcher may have given each process a GPU that it alone can see
+    sees_one = there == 1 and "CUDA_VISIBLE_DEVICES" in os.environ
+    if there < wanted and not sees_one:
+        raise ConfigError(
+            "device",
+            f"torchrun has started {wanted} processes on this machine, which has {there} GPU(s); each process "
+            "needs its own.",
+            advise(f"start torchrun with --nproc-per-node {there}"),
+        )
+    torch.cuda.set_device(local_rank() if there > 1 else 0)
+
+
+def quieten() -> None:
+    """Let the first process say it all; an error is an exception."""
+    if not is_main():
+        logging.disable(logging.WARNING)
+
+
+def speak() -> None:
+    """Let this process write to the log again."""
+    if not is_main():
+        logging.disable(logging.NOTSET)
 
 
 def join(device: str) -> None:

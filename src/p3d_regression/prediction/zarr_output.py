@@ -1,0 +1,186 @@
+"""A prediction as a Zarr group, which several processes and machines may write together.
+
+They exchange nothing: boxes and settings are files beside the arrays, each process writes boxes of its own, and counts
+the layers that are finished. Whoever finishes the last one gives the group its name.
+"""
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from p3d_regression.prediction.attributes import spacing_of
+from p3d_regression.prediction.blending import Array, Place
+from p3d_regression.prediction.files import SETTINGS, Output, check_resumable, partial_path, write_whole, writing
+from p3d_regression.prediction.settings import as_attributes
+from p3d_regression.prediction.sharing import Share
+from p3d_regression.prediction.units import Layout, layout_of
+from p3d_regression.upstream.log import say
+from p3d_regression.volumes.zarr_store import package
+
+#: Voxels along an axis: of a chunk, which is compressed on its own, and of a shard, which is one file.
+_CHUNK, _SHARD, _DEPTH = 64, 512, 32
+
+#: In the directory of an unfinished prediction: the boxes; how many layers of each are finished; the arrays.
+_BOXES, _FINISHED, _ARRAYS = "boxes.json", "finished", "arrays"
+
+
+@dataclass(frozen=True)
+class ZarrOutput(Output):
+    """A Zarr group with an array for each dataset.
+
+    Attributes:
+        share: this process among those that write it.
+    """
+
+    share: Share
+
+    planes: ClassVar[int] = _DEPTH
+
+    @property
+    def _directory(self) -> Path:
+        return partial_path(self.path)
+
+    def begin(self, places: Sequence[Place], attributes: Mapping[str, Mapping[str, Any]], *, resume: bool) -> None:
+        with writing(self.path):
+            if self._directory.exists() and not resume and self.share.count == 1:
+                if count := self.kept()[0]:
+                    say(f"{self.path}: starts over; {count} finished layers of an interrupted prediction are deleted")
+                shutil.rmtree(self._directory)
+            if not self._directory.exists():
+                self._create(places, attributes)
+        check_resumable(self.settings, self.path, next(iter(self.datasets)), is_job=self.share.is_job)
+        boxes = self._layout.boxes
+        if len(boxes) > 1:
+            own = len(self.boxes)
+            say(
+                f"{self.path}: {own} of {len(boxes)} parts in this process; {self._repeated(places, boxes):.0%} of the "
+                "patches are computed again, because they reach into several parts"
+            )
+
+    def _repeated(self, places: Sequence[Place], boxes: Sequence[Place]) -> float:
+        spans = [{(place[axis].start, place[axis].stop) for place in places} for axis in range(3)]
+        found = 1.0
+        for axis, along in enumerate(spans):
+            parts = {(box[axis].start, box[axis].stop) for box in boxes}
+            found *= sum(start < high and stop > low for start, stop in along for low, high in parts) / len(along)
+        return found - 1
+
+    def _create(self, places: Sequence[Place], attributes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Create the directory as a whole, or leave that to a process that has been faster."""
+        shard = self._shape_of(_SHARD)
+        layout = layout_of(
+            places,
+            self.shape,
+            (_DEPTH, *shard[1:]),
+            channels=sum(self.datasets.values()),
+            processes=self.share.count,
+        )
+        beside = self._directory.with_name(f"{self._directory.name}.{platform.node()}.{os.getpid()}")
+        try:
+            (beside / _FINISHED).mkdir(parents=True)
+            texts = {SETTINGS: as_attributes(self.settings), _BOXES: vars(layout)}
+            for name, content in texts.items():
+                (beside / name).write_text(json.dumps(content), encoding="utf-8")
+            self._create_arrays(beside / _ARRAYS, shard, attributes)
+            with suppress(OSError):
+                beside.rename(self._directory)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _shape_of(self, most: int) -> tuple[int, ...]:
+        """Of a chunk or a shard, (Z, Y, X): a multiple of a chunk, and no larger than needed."""
+        chunks = [min(_CHUNK, n) for n in self.shape[1:]]
+        return (
+            min(_DEPTH, self.shape[0]),
+            *(min(max(most, c) // c * c, -(-n // c) * c) for c, n in zip(chunks, self.shape[1:], strict=True)),
+        )
+
+    def _create_arrays(self, path: Path, shard: tuple[int, ...], attributes: Mapping[str, Mapping[str, Any]]) -> None:
+        zarr = package()
+        compressors = {None: None, "gzip": zarr.codecs.GzipCodec()}.get(self.compression, "auto")
+        first = next(iter(self.datasets))
+        group = zarr.create_group(store=str(path), attributes=_image(self.path.stem, first, attributes[first]))
+        for name, channels in self.datasets.items():
+            group.create_array(
+                name,
+                shape=(channels, *self.shape),
+                dtype="float32",
+                chunks=(1, *self._shape_of(_CHUNK)),
+                shards=(1, *shard),
+                compressors=compressors,
+                fill_value=float("nan"),
+                dimension_names=("c", "z", "y", "x"),
+                attributes={key: _plain(value) for key, value in attributes[name].items()},
+            )
+
+    @property
+    def _layout(self) -> Layout:
+        return Layout(**json.loads((self._directory / _BOXES).read_text(encoding="utf-8")))
+
+    @property
+    def boxes(self) -> Mapping[int, Place]:
+        numbered = enumerate(self._layout.boxes)
+        return {number: box for number, box in numbered if number % self.share.count == self.share.index}
+
+    @property
+    def is_shared(self) -> bool:
+        return self.share.count > 1
+
+    def finished(self, box: int) -> int:
+        with suppress(OSError, ValueError):
+            return int((self._directory / _FINISHED / str(box)).read_text())
+        return 0
+
+    def write(self, box: int, layer: int, values: Mapping[str, Array]) -> None:
+        z, y, x = self._layout.boxes[box]
+        with writing(self.path):
+            for name, planes in values.items():
+                first = z.start + layer * self.planes
+                array = package().open_array(store=str(self._directory / _ARRAYS), path=name, mode="r+")
+                array[:, first : first + planes.shape[1], y, x] = planes
+            write_whole(self._directory / _FINISHED / str(box), lambda path: path.write_text(str(layer + 1)))
+
+    def kept(self) -> tuple[int, int]:
+        boxes = self._layout.boxes
+        layers = [-(-(z.stop - z.start) // self.planes) for z, _, _ in boxes]
+        return sum(self.finished(number) for number in range(len(boxes))), sum(layers)
+
+    def complete(self) -> bool:
+        done = self.path.with_name(f".{self.path.name}.{platform.node()}.{os.getpid()}")
+        with writing(self.path):
+            try:
+                count, layers = self.kept()
+                if count < layers:
+                    say(f"{self.path}: {count} of {layers} layers are finished; other processes have the rest")
+                    return False
+                # of two processes only one can do this
+                self._directory.rename(done)
+            except FileNotFoundError:
+                return False  # another process has been faster
+            if self.path.exists():
+                self.path.rename(done / "replaced")
+            (done / _ARRAYS).rename(self.path)
+            shutil.rmtree(done, ignore_errors=True)
+        return True
+
+
+def _image(name: str, dataset: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The group as an OME-Zarr 0.5 image, so that viewers know the axes and the size of the voxels."""
+    spacing = spacing_of(attributes) or [1.0, 1.0, 1.0]
+    axes = [{"name": "c", "type": "channel"}, *({"name": axis, "type": "space"} for axis in "zyx")]
+    scale = {"type": "scale", "scale": [1.0, *spacing]}
+    level = {"path": dataset, "coordinateTransformations": [scale]}
+    return {"ome": {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": [level]}]}}
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as JSON has it."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
