@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,10 +102,38 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (directory / part).mkdir(exist_ok=True)
             config = config_of(directory, name, size, directory / part / name)
             write_config(directory / part / f"{name}.yml", config)
-    run("2", directory / "two")
+    write_resumed(directory)
+    run_on_two_machines(directory / "two")
     (directory / "one" / "nan.yml").unlink()
     together.main(directory / "one")
     return directory
+
+
+def write_resumed(directory: Path) -> None:
+    """The training "mse" in two halves, of which the first one ends in the middle of an epoch."""
+    config = config_of(directory, "mse", 1, directory / "two" / "half")
+    config["trainer"]["max_num_iterations"] = 2
+    write_config(directory / "two" / "mse-half.yml", config)
+    config["trainer"] |= {"max_num_iterations": 4, "checkpoint_dir": str(directory / "two" / "rest")}
+    config["trainer"]["resume"] = str(directory / "two" / "half" / "last_checkpoint.pytorch")
+    write_config(directory / "two" / "mse-rest.yml", config)
+
+
+def run_on_two_machines(directory: Path) -> None:
+    """One process by each of two torchruns, which meet as on a cluster."""
+    quiet = Environment.current().having(OMP_NUM_THREADS="1", P3D_REGRESSION_TIMEOUT_MINUTES="1.2")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        endpoint = f"localhost:{free.getsockname()[1]}"
+    options = ["--nnodes", 2, "--nproc-per-node", 1, "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint]
+    command = ["torchrun", *options, "--rdzv-id", "test", Path(together.__file__), directory]
+    other = quiet.start(*command, output=directory / "other.log")
+    try:
+        done = quiet.run(*command)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+        assert other.wait(60) == 0, (directory / "other.log").read_text()
+    finally:
+        other.kill()
 
 
 def run(processes: str, directory: Path) -> None:
@@ -122,6 +151,13 @@ def test_one_process_under_torchrun_changes_nothing(trained: Path, tmp_path: Pat
         alone = seen(trained, "one", name)
         for key, values in json.loads((tmp_path / f"{name}.0.json").read_text()).items():
             assert (alone[key] == values).all(), (name, key)
+
+
+def test_a_training_of_two_processes_that_was_interrupted(trained: Path) -> None:
+    whole, rest = (np.array(seen(trained, "two", name)["weights"]) for name in ("mse", "mse-rest"))
+    half = np.array(seen(trained, "two", "mse-half")["weights"])
+    np.testing.assert_allclose(rest, whole, atol=1e-6)
+    assert np.abs(half - whole).max() > 1e-3
 
 
 def test_a_process_that_is_killed(trained: Path, tmp_path: Path) -> None:

@@ -113,14 +113,19 @@ def test_what_cannot_go_on_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert new.num_iterations == 2
 
 
-@pytest.mark.parametrize(("workers", "half"), [(0, 2), (1, 2), (0, 5)])
-def test_an_interrupted_training_is_one_that_was_not(tmp_path: Path, workers: int, half: int) -> None:
+@pytest.mark.parametrize(
+    ("workers", "half", "unit", "steps"), [(0, 2, "iteration", 8), (1, 2, "validation", 4), (0, 5, "epoch", 1)]
+)
+def test_an_interrupted_training_is_one_that_was_not(
+    tmp_path: Path, workers: int, half: int, unit: str, steps: int
+) -> None:
     write_volumes(tmp_path)
 
     def trained(name: str, iterations: int, **trainer: Any) -> dict[str, Any]:
         model = {"name": "UNet3D", "final_activation": "none", "dropout_prob": 0.2}
         config = training_config(tmp_path, model)
         config["model"]["layer_order"] = "gcrd"
+        config["lr_scheduler"] = {"name": "ExponentialLR", "gamma": 0.8, "step_per": unit}
         config["loaders"]["num_workers"] = workers
         # 5 patches: one checkpoint is of the middle of an epoch, and one of its end
         config["loaders"]["train"]["slice_builder"]["stride_shape"] = [4, 64, 8]
@@ -133,14 +138,18 @@ def test_an_interrupted_training_is_one_that_was_not(tmp_path: Path, workers: in
         config["trainer"] |= {"checkpoint_dir": str(tmp_path / name), **trainer}
         return together.train(write_config(tmp_path / f"{name}.yml", config))
 
-    whole = trained("whole", 7)
+    end = 2 * half + 3 if unit != "epoch" else 2 * half
+    whole = trained("whole", end)
+    state = torch.load(tmp_path / "whole" / "last_checkpoint.pytorch", weights_only=True)
+    rate = training_config(tmp_path, {"name": "UNet3D"})["optimizer"]["learning_rate"]
+    assert state["optimizer_state_dict"]["param_groups"][0]["lr"] == pytest.approx(rate * 0.8**steps)
     trained("half", half)
     last = str(tmp_path / "half" / "last_checkpoint.pytorch")
-    assert trained("resumed", 7, resume=last)["weights"] == whole["weights"]
+    assert trained("resumed", end, resume=last)["weights"] == whole["weights"]
     # without the states of the generators, other patches follow
     held = torch.load(last, weights_only=True)
     held["p3d_regression_resume"]["position"] = None
     (tmp_path / "other").mkdir()
     torch.save(held, tmp_path / "other" / "last_checkpoint.pytorch")
-    other = trained("unlike", 7, resume=str(tmp_path / "other" / "last_checkpoint.pytorch"))
+    other = trained("unlike", end, resume=str(tmp_path / "other" / "last_checkpoint.pytorch"))
     assert other["weights"] != whole["weights"]

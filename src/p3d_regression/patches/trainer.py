@@ -74,14 +74,15 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
     """Create a trainer that uses this project."""
     from p3d_regression import group
     from p3d_regression.model.precision import FULL
-    from p3d_regression.training import distributed, monitor, precision, resuming
+    from p3d_regression.training import distributed, monitor, precision, resuming, schedule
     from p3d_regression.training.baselines import guesses_of
     from p3d_regression.training.direction import with_direction
     from p3d_regression.training.saving import claim
     from p3d_regression.upstream.log import say
 
     computed_in = precision.precision_of(config)
-    complete, lines = with_direction(precision.without(config), plan)
+    unit = schedule.step_per(config.get("lr_scheduler"))
+    complete, lines = with_direction(schedule.without(precision.without(config)), plan)
     # before pytorch-3dunet empties the sections
     contract = contract_of(complete)
     guesses = group.once(lambda: guesses_of(complete, plan))
@@ -91,6 +92,7 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
     _keep(contract, trainer)
     precision.use(trainer, computed_in)
     position = resuming.restore(trainer, resumed)
+    schedule.use(trainer, unit, position)
     # after all that may be wrong: a failing start leaves nothing behind
     if group.is_main() and isinstance(directory := getattr(trainer, "checkpoint_dir", None), str) and directory:
         claim(directory)

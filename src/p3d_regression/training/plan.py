@@ -125,7 +125,8 @@ def plan_of(config: Mapping[str, Any], *, model_is_ours: bool) -> Plan:
     loss, metric = (_section(config, name) for name in ("loss", "eval_metric"))
     model = _section(config, "model")
     own_loss, own_metric = _is_own_loss(loss), _is_own_metric(metric)
-    is_ours = model_is_ours or own_loss or own_metric or PRECISION in _section(config, "trainer")
+    own_keys = PRECISION in _section(config, "trainer") or builders.STEP_PER in _section(config, "lr_scheduler")
+    is_ours = model_is_ours or own_loss or own_metric or own_keys
     # pytorch-3dunet empties the section
     loss_section, metric_name = copy.deepcopy(loss), str(metric.get("name"))
     if not is_ours:

@@ -107,12 +107,12 @@ class Rest:
 def _state_of(scheduler: Any) -> dict[str, Any] | None:
     """How far a scheduler is, as plain data; None if there is none, or it holds something else.
 
-    What its config says is left out: a resumed training may have other numbers.
+    What its config says is left out: a resumed training may have other numbers. So is a method that was replaced.
     """
     if not hasattr(scheduler, "state_dict"):
         return None
     given = inspect.signature(type(scheduler)).parameters.keys() - {"last_epoch"}
-    state = {key: value for key, value in scheduler.state_dict().items() if key not in given}
+    state = {key: value for key, value in scheduler.state_dict().items() if key not in given and key != "step"}
     return {"name": type(scheduler).__name__, "state": state} if _is_plain(state) else None
 
 

@@ -17,6 +17,9 @@ from p3d_regression.upstream.introspection import module_of, quiet
 _LOSSES = "pytorch3dunet.unet3d.losses"
 _UTILS = "pytorch3dunet.unet3d.utils"
 
+#: The key of this project in the section ``lr_scheduler``, see ``training.schedule``.
+STEP_PER = "step_per"
+
 
 class _Recorder(dict[Any, Any]):
     """A section of a config that notes which of its keys are looked at."""
@@ -138,6 +141,8 @@ def optimizer_names() -> list[str]:
 def scheduler(section: Mapping[Any, Any], optimizer_section: Mapping[Any, Any]) -> Built:
     """Build the scheduler of an ``lr_scheduler`` section, for the optimizer of an ``optimizer`` section."""
     from torch import optim
+
+    section = {key: value for key, value in section.items() if key != STEP_PER}
 
     made = optimizer(optimizer_section).what or _dry(optim.SGD)(_one_number().parameters(), lr=0.1)
     return _build(section, lambda recorder: module_of(_UTILS).create_lr_scheduler(recorder, made))

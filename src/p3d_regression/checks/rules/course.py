@@ -7,9 +7,10 @@ from typing import Any
 from p3d_regression.checks.data import is_shape
 from p3d_regression.checks.rule import Family
 from p3d_regression.checks.view import View
-from p3d_regression.errors import Found
+from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import NO_FIX, Fix, advise, delete, write
 from p3d_regression.text import as_yaml, number_in
+from p3d_regression.training import schedule
 from p3d_regression.upstream import builders, datasets, introspection
 
 family = Family()
@@ -54,11 +55,11 @@ def scheduler_fails(view: View) -> Iterator[Found]:
             message = f"is {as_yaml(section[key])}, which YAML reads as text; training stops at a validation"
             yield Found(f"lr_scheduler.{key}", message, write(f"lr_scheduler.{key}", value))
         return
-    steps = min(max(_validations(view) or 0, 2), _MOST_STEPS)
+    steps = min(max(_steps(view) or 0, 2), _MOST_STEPS)
     rates = builders.learning_rates(section, view.section("optimizer"), steps)
     if isinstance(rates, str):
         fix = _longer(section, steps) or write("lr_scheduler", {"name": "ReduceLROnPlateau"}, note="for example")
-        message = f"{section.get('name')} fails within the {steps} validations of this training ({rates})"
+        message = f"{section.get('name')} fails within the {steps} {_unit(view)}s of this training ({rates})"
         yield Found("lr_scheduler", f"{message}, before the checkpoint is saved", fix)
 
 
@@ -111,7 +112,7 @@ def no_checkpoint(view: View) -> Iterator[Found]:
 def scheduler_never_acts(view: View) -> Iterator[Found]:
     """pytorch-3dunet steps the scheduler once per validation, not once per iteration or epoch. Milestones in iterations
     are never reached, and the learning rate stays as it is; a scheduler that counts too fast takes it below 1e-6, where
-    the trainer stops.
+    the trainer stops. With p3d-regression `step_per: iteration` or `epoch` in `lr_scheduler` changes when it steps.
 
     Example:
         trainer:
@@ -131,33 +132,33 @@ def scheduler_never_acts(view: View) -> Iterator[Found]:
           name: MultiStepLR
           milestones: [5, 8]
     """
-    section, validations = view.section("lr_scheduler"), _validations(view)
-    if not validations or validations > _MOST_STEPS or view.get("trainer.resume") is not None:
+    section, steps, unit = view.section("lr_scheduler"), _steps(view), _unit(view)
+    if not steps or steps > _MOST_STEPS or view.get("trainer.resume") is not None:
         return
     given = {key: section[key] for key in _COUNTS if key in section}
-    interval = _number(view, "validate_after_iters") or 1
-    rates = builders.learning_rates(section, view.section("optimizer"), validations) if section else []
+    interval = _number(view, "validate_after_iters") or 1 if unit == schedule.VALIDATION else 1
+    rates = builders.learning_rates(section, view.section("optimizer"), steps) if section else []
     if isinstance(rates, str) or not rates:
         return
     if given and len(set(rates)) == 1:
         key, value = next(iter(given.items()))
         least = min(value) if isinstance(value, list) and value else value
         # a training that is only cut short is not meant, nor a scheduler that is there for nothing
-        if not isinstance(least, int | float) or least <= 3 * validations or section.get("gamma") == 1:
+        if not isinstance(least, int | float) or least <= 3 * steps or section.get("gamma") == 1:
             return
         message = (
-            f"is {as_yaml(value)}, but the scheduler steps once per validation, and this training has {validations}: "
+            f"is {as_yaml(value)}, but the scheduler steps once per {unit}, and this training has {steps}: "
             "the learning rate never changes"
         )
-        yield Found(f"lr_scheduler.{key}", message, _in_validations(key, value, interval, validations))
+        yield Found(f"lr_scheduler.{key}", message, _in_steps(key, value, interval, steps))
     elif (
         section.get("name") != "ReduceLROnPlateau"
         and rates[0] > _LEAST_RATE
         and (early := _first_below(rates)) < len(rates) - 1
     ):
         message = (
-            f"takes the learning rate below {_LEAST_RATE:g} at validation {early} of {validations}, and there the "
-            "trainer stops; the scheduler steps once per validation"
+            f"takes the learning rate below {_LEAST_RATE:g} at {unit} {early} of {steps}, and there the "
+            f"trainer stops; the scheduler steps once per {unit}"
         )
         yield Found("lr_scheduler", message, advise("let the scheduler take more steps, or the training fewer"))
 
@@ -166,14 +167,14 @@ def _first_below(rates: list[float]) -> int:
     return next((index for index, rate in enumerate(rates) if rate < _LEAST_RATE), len(rates))
 
 
-def _in_validations(key: str, value: Any, interval: float, validations: int) -> Fix:
-    """Iterations as validations, if that is what they were; else a third and two thirds of the training."""
+def _in_steps(key: str, value: Any, interval: float, steps: int) -> Fix:
+    """Iterations as steps, if that is what they were; else a third and two thirds of the training."""
     numbers = value if isinstance(value, list) else [value]
     counted = [max(1, round(n / interval)) for n in numbers if isinstance(n, int | float)]
-    if len(counted) != len(numbers) or not all(1 <= n < validations for n in counted):
-        if validations < 3:
+    if len(counted) != len(numbers) or not all(1 <= n < steps for n in counted):
+        if steps < 3:
             return delete("lr_scheduler")
-        counted = [max(1, validations * (i + 1) // (len(numbers) + 1)) for i in range(len(numbers))]
+        counted = [max(1, steps * (i + 1) // (len(numbers) + 1)) for i in range(len(numbers))]
     counted = sorted(set(counted))
     return write(f"lr_scheduler.{key}", counted if isinstance(value, list) else counted[0])
 
@@ -220,6 +221,25 @@ def _iterations(view: View) -> float | None:
 def _validations(view: View) -> int | None:
     total, interval = _iterations(view), _number(view, "validate_after_iters")
     return None if total is None or not interval or interval < 0 else int(total // interval)
+
+
+def _unit(view: View) -> str:
+    """After what the scheduler steps."""
+    try:
+        return schedule.step_per(view.get("lr_scheduler"))
+    except ConfigError:
+        return schedule.VALIDATION  # another rule reports it
+
+
+def _steps(view: View) -> int | None:
+    """How often the scheduler steps; None if it is not known."""
+    total, unit = _iterations(view), _unit(view)
+    if total is None or unit == schedule.ITERATION:
+        return None if total is None else int(total)
+    if unit == schedule.EPOCH:
+        batches = _batches(view)
+        return int(total // batches) if batches else None
+    return _validations(view)
 
 
 def _batches(view: View) -> int | None:

@@ -11,7 +11,7 @@ from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import NO_FIX, Fix, delete, write
 from p3d_regression.model.precision import KEY
 from p3d_regression.text import as_yaml, number_in
-from p3d_regression.training import precision
+from p3d_regression.training import precision, schedule
 from p3d_regression.upstream import builders, introspection
 
 family = Family()
@@ -111,7 +111,8 @@ _OPTIONS = ["learning_rate", "weight_decay", "betas", "momentum", "nesterov", "a
 
 @family.rule("P3D212", "error")
 def unknown_scheduler(view: View) -> Iterator[Found]:
-    """`torch.optim.lr_scheduler` does not have this scheduler, or the scheduler does not take these arguments.
+    """`torch.optim.lr_scheduler` does not have this scheduler, the scheduler does not take these arguments, or
+    `step_per` is not `iteration`, `epoch` or `validation`, after which it steps (pytorch-3dunet: at validations).
     pytorch-3dunet stops with a KeyError, AttributeError or TypeError, after it has opened all files.
 
     Example:
@@ -125,6 +126,11 @@ def unknown_scheduler(view: View) -> Iterator[Found]:
           step_size: 10
     """
     section = view.get("lr_scheduler")
+    try:
+        schedule.step_per(section)
+    except ConfigError as error:
+        yield error.found
+        return
     built = builders.scheduler(section, view.section("optimizer")) if isinstance(section, Mapping) else None
     if built is None or built.error is None:
         return
