@@ -109,7 +109,8 @@ def _touched(parts: Sequence[slice], spans: Sequence[tuple[int, int]]) -> Counts
 
 def ends_of(places: Sequence[Place]) -> Counts:
     """Start and stop of patches along Z, Y and X, shape (patches, 3, 2)."""
-    return np.array([[(part.start, part.stop) for part in place] for place in places])
+    numbers = (end for place in places for part in place for end in (part.start, part.stop))
+    return np.fromiter(numbers, np.int64, 6 * len(places)).reshape(-1, 3, 2)
 
 
 def inside(ends: Counts, box: Place) -> tuple[list[int], list[Place]]:
