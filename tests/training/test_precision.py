@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from p3d_regression.checks.run import check_file
 from p3d_regression.errors import ConfigError
 from p3d_regression.model.precision import PRECISIONS, slow_reason
 from p3d_regression.training import monitor, precision
 from support import together
+from support.checks import Silent
 from support.lab import training_config, write_config, write_volumes
 
 
@@ -81,5 +83,9 @@ def test_a_processor_without_fast_instructions(monkeypatch: pytest.MonkeyPatch) 
     assert slow_reason("bf16-mixed", "cpu", precision.PLACE) == (
         "trainer.precision: this processor has no instructions for bfloat16; 32 is faster"
     )
+    for section, place in (("trainer", "trainer.precision"), ("predictor", "predictor.precision")):
+        text = f"model_path: a\nloaders: {{test: {{}}}}\ndevice: cpu\n{section}: {{precision: bf16-mixed}}\n"
+        report = check_file("t.yml", [], [], with_data=False, progress=Silent(), text=text)
+        assert f"{place}: this processor has no instructions for bfloat16; 32 is faster" in report.notes
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
     assert slow_reason("bf16-mixed", "cpu", precision.PLACE) is None

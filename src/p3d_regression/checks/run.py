@@ -14,6 +14,8 @@ from p3d_regression.checks.rule import Finding, Mode, Needs, Rule
 from p3d_regression.checks.view import View
 from p3d_regression.errors import ConfigError
 from p3d_regression.model.contract import Adopted, adopt
+from p3d_regression.model.precision import KEY as PRECISION
+from p3d_regression.model.precision import slow_reason
 from p3d_regression.upstream import commands, introspection
 
 logger = logging.getLogger(__name__)
@@ -96,9 +98,17 @@ def check_file(
     except Exception as error:
         logger.debug("data", exc_info=True)
         report.failures.append(f"the data cannot be read ({type(error).__name__}: {error})")
+    report.notes += _slow_precision(report.view)
     report.findings, broken = apply(rules, report.view, depth)
     report.failures += [in_words(code, error) for code, error in broken.items()]
     return report
+
+
+def _slow_precision(view: View) -> list[str]:
+    """What this machine is not fast at; no finding, because it may not be the one that trains."""
+    device = introspection.device_name(view.get("device"))
+    places = [place for place in (f"trainer.{PRECISION}", f"predictor.{PRECISION}") if view.get(place) is not None]
+    return [reason for place in places if (reason := slow_reason(str(view.get(place)), device, place))]
 
 
 def _adopted(config: dict[str, Any], mode: Mode) -> Adopted | None:

@@ -48,15 +48,15 @@ def check_device(name: str, device: str, place: str) -> None:
 
 def slow_reason(name: str, device: str, place: str) -> str | None:
     """Why a precision is slower on a device; None if it is not, or that cannot be known."""
-    import torch
-
     if name != BF16:
         return None
+    import torch
+
     if device == "cpu":
         features = [getattr(torch.cpu, f"_is_{feature}_supported", None) for feature in ("avx512_bf16", "amx_tile")]
         known = [feature() for feature in features if feature is not None]
         has, what, instead = any(known) or not known, "this processor", FULL
-    elif device == "cuda":
+    elif device == "cuda" and torch.cuda.is_available():
         has = torch.cuda.is_bf16_supported(including_emulation=False)
         what, instead = torch.cuda.get_device_name(), FP16
     else:
