@@ -1,6 +1,7 @@
 """Predictions in Zarr: the values of one process and HDF5, from one process or several, interrupted or not."""
 
 import json
+import logging
 from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
@@ -16,13 +17,16 @@ from pytorch3dunet.datasets.utils import get_test_loaders
 from pytorch3dunet.predict import get_predictor
 from pytorch3dunet.unet3d.config import TorchDevice
 
+from p3d_regression import group
 from p3d_regression.errors import ConfigError
 from p3d_regression.evaluation.pairs import Source
 from p3d_regression.prediction import sharing
 from p3d_regression.prediction.blending import uncovered
 from p3d_regression.prediction.files import partial_path
 from p3d_regression.prediction.sharing import SETTING
+from p3d_regression.prediction.spec import options_of
 from p3d_regression.prediction.units import MOST_REPEATED, ends_of, inside, layout_of
+from p3d_regression.prediction.zarr_output import ZarrOutput
 from support.environments import Environment
 from support.lab import write_config
 from support.volumes import config_of, net, section_of, write_checkpoint, write_volume
@@ -199,6 +203,21 @@ def test_says_what_it_is(config: dict[str, Any]) -> None:
     assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == [1.0, 2.0, 0.5, 0.5]
 
 
+@pytest.mark.parametrize("compression", ["zstd", "gzip", "none"])
+def test_compression(config: dict[str, Any], whole: dict[str, np.ndarray], compression: str) -> None:
+    path = predict(config, compression=compression, output="Zarr")
+    np.testing.assert_array_equal(values(path), whole["gaussian"])
+    text = (path / "predictions" / "zarr.json").read_text()
+    assert {name for name in ("zstd", "gzip") if f'"{name}"' in text.partition('"index_codecs"')[0]} == {
+        compression
+    } - {"none"}
+
+
+def test_float32_is_no_reason_to_blend() -> None:
+    assert options_of({"precision": 32}) is None
+    assert options_of({"precision": "32", "blend": "none"}) is None
+
+
 @pytest.mark.parametrize("value", ["0/3", "4/3", "3", "a/b", "1/0"])
 def test_a_part_that_is_none(config: dict[str, Any], value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SETTING, value)
@@ -223,12 +242,131 @@ def test_precision(config: dict[str, Any], whole: dict[str, np.ndarray]) -> None
         ({"precision": "16-mixed"}, "predictor.precision: 16-mixed needs a CUDA GPU"),
         ({"precision": "half"}, "'half' is not one of 32"),
         ({"compression": "lzf"}, "lzf is of HDF5"),
+        ({"compression": "zstd", "output": "hdf5"}, "zstd is of Zarr"),
         ({"output": "tiff"}, "'tiff' is not one of hdf5, zarr"),
     ],
 )
 def test_what_cannot_be_used(config: dict[str, Any], predictor: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         predict(config, **predictor)
+
+
+class TestRaces:
+    """What processes meet that come late, or that were killed at the worst moment."""
+
+    def test_one_that_comes_late_leaves_the_prediction_as_it_is(
+        self, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for part in (1, 2):
+            jobs(monkeypatch, part, 2)
+            path = predict(config)
+        before = path.stat().st_ino
+        for variables in ({SETTING: "1/2"}, {SETTING: "", "RANK": "1", "WORLD_SIZE": "2"}):
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            if "RANK" in variables:
+                monkeypatch.setattr(sharing, "first_alone", lambda function: None)
+                monkeypatch.setattr(sharing, "share", lambda: sharing.Share(1, 2, False))
+            model = Counting()
+            predict(config, model)
+            assert model.count == 0
+            assert list(path.parent.iterdir()) == [path]
+            assert path.stat().st_ino == before
+        assert "is complete" in caplog.text
+
+    def test_another_one_is_completing_it(
+        self, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        jobs(monkeypatch, 1, 2)
+        path = predict(config)
+        claim = partial_path(path) / "completing"
+        claim.touch()
+        jobs(monkeypatch, 2, 2)
+        predict(config)
+        assert f"if none is running, delete {claim} and start again" in caplog.text
+        assert not path.exists()
+
+    @pytest.mark.parametrize("moved", [(), ("old",), ("old", "new")])
+    def test_killed_while_it_completes(
+        self,
+        config: dict[str, Any],
+        whole: dict[str, np.ndarray],
+        monkeypatch: pytest.MonkeyPatch,
+        moved: tuple[str, ...],
+    ) -> None:
+        path = predict(config, blend="mean")
+        jobs(monkeypatch, 1, 1)
+        path.rename(path.with_suffix(".kept"))
+        monkeypatch.setattr(ZarrOutput, "complete", lambda self: False)
+        predict(config)
+        monkeypatch.undo()
+        path.with_suffix(".kept").rename(path)
+        partial = partial_path(path)
+        (partial / "completing").touch()
+        if "old" in moved:
+            path.rename(partial / "replaced")
+        if "new" in moved:
+            (partial / "arrays").rename(path)
+        model = Counting()
+        np.testing.assert_array_equal(values(predict(config, model, resume=True)), whole["gaussian"])
+        assert model.count == 0
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_a_failure_at_the_end_gives_the_old_prediction_back(
+        self, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = predict(config, blend="mean")
+        old = values(path)
+        rename = Path.rename
+
+        def failing(self: Path, target: Any) -> Any:
+            if self.name == "arrays":
+                raise OSError(16, "busy")
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", failing)
+        with pytest.raises(ConfigError, match="cannot be written"):
+            predict(config)
+        monkeypatch.undo()
+        np.testing.assert_array_equal(values(path), old)
+        assert partial_path(path).is_dir()
+
+    def test_after_a_restart_older_predictions_are_made_anew(
+        self, config: dict[str, Any], whole: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = predict(config, blend="mean")
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+        monkeypatch.setattr(sharing, "share", lambda: sharing.Share(0, 2, False))
+        predict(config)
+        monkeypatch.setattr(sharing, "share", lambda: sharing.Share(1, 2, False))
+        predict(config)
+        np.testing.assert_array_equal(values(path), whole["gaussian"])
+
+    def test_each_process_says_what_is_not_finite(
+        self, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Broken(Counting):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return super().forward(x) * float("nan")
+
+        monkeypatch.setattr(group, "is_main", lambda: False)
+        jobs(monkeypatch, 1, 2)
+        predict(config, Broken())
+        assert "values are NaN or infinite" in caplog.text
+        logging.disable(logging.NOTSET)
+
+
+def test_small_volumes_are_for_one_process_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        write_volume(tmp_path / f"{name}.h5", (12, 24, 24))
+    config = config_of(tmp_path / "a.h5", PATCH, STRIDE, HALO, output_dir=str(tmp_path), batch_size=1)
+    config["loaders"]["test"]["file_paths"] = [str(tmp_path / f"{name}.h5") for name in "abc"]
+    write_checkpoint(tmp_path / "best_checkpoint.pytorch", section_of(1), 0)
+    config |= {"model": section_of(1), "model_path": str(tmp_path / "best_checkpoint.pytorch")}
+    for part, names in ((1, "ac"), (2, "abc")):
+        jobs(monkeypatch, part, 2)
+        predict({**config, "predictor": {"output": "zarr"}})
+        assert sorted(path.name[0] for path in tmp_path.glob("*.zarr")) == list(names)
 
 
 class TestTorchrun:
@@ -249,7 +387,8 @@ class TestTorchrun:
         assert result.returncode == 0, result.stderr
         assert "1 of 2 parts in this process; 5% of the patches are computed again" in result.stdout
         # by the process that has finished last, whichever it is
-        assert result.stdout.count("volume.h5: R2Score") == result.stdout.count("Average metric") == 1
+        assert result.stdout.count("volume.h5: R2Score") == 1
+        assert "Average metric" not in result.stdout
         found = values(tmp_path / "out" / "volume_predictions.zarr")
         del config["predictor"]["output"]
         config |= {"device": TorchDevice.CPU, "predictor": {"blend": "gaussian"}}

@@ -1,6 +1,7 @@
 """``lr_scheduler.step_per``: what it may be, and what rules make of it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from p3d_regression.checks.registry import rules
 from p3d_regression.checks.run import check_file
 from p3d_regression.errors import ConfigError
 from p3d_regression.training import schedule
+from p3d_regression.training.resuming import Position
 from support.checks import Silent
 from support.lab import training_config, write_config, write_volumes
 
@@ -26,6 +28,20 @@ def test_what_cannot_be_used(section: dict[str, Any], message: str) -> None:
         schedule.step_per(section)
     fixed = raised.value.found.fix.applied_to({"lr_scheduler": section})
     assert schedule.step_per(fixed["lr_scheduler"]) in schedule.UNITS
+
+
+@pytest.mark.parametrize(
+    ("batches", "is_resumed", "steps"), [(None, False, 0), (None, True, 1), (5, True, 1), (3, True, 0)]
+)
+def test_an_epoch_that_is_over_counts(batches: int | None, is_resumed: bool, steps: int) -> None:
+    found: list[int] = []
+    trainer = SimpleNamespace(scheduler=SimpleNamespace(step=lambda: found.append(1)), train=lambda: False)
+    position = None if batches is None else Position(batches, 5, 1, [], [])
+    schedule.use(trainer, "epoch", position, is_resumed=is_resumed)
+    assert len(found) == steps
+    trainer.scheduler.step()  # of a validation
+    trainer.train()
+    assert len(found) == steps + 1
 
 
 @pytest.mark.parametrize(

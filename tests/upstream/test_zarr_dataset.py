@@ -158,5 +158,9 @@ class TestErrors:
 
 def test_settings_know_a_volume_that_has_changed(data: Path) -> None:
     before = settings_of({}, data / "train.zarr", [])["raw_file"]
-    zarr.open_group(str(data / "train.zarr"), mode="r+").create_array("other", shape=(1,), dtype="u1")
+    group = zarr.open_group(str(data / "train.zarr"), mode="r+")
+    # as a prediction into the same directory does
+    group.create_array("other", shape=(1,), dtype="u1")
+    assert settings_of({}, data / "train.zarr", [])["raw_file"] == before
+    group["raw"].attrs["unit"] = "photons"
     assert settings_of({}, data / "train.zarr", [])["raw_file"] != before

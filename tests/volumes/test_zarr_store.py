@@ -79,10 +79,35 @@ def test_names_of_dimensions(tmp_path: Path, order: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "shape"),
+    [
+        (("depth", "height", "width"), (4, 5, 6)),
+        (("width", "height", "depth"), (6, 5, 4)),
+        (("z", "y", "x", "channel"), (2, 4, 5, 6)),
+        (("time", "y", "x"), None),
+        (("a", "b", "c"), None),
+        (("dim_0", "dim_1", "dim_2"), (4, 5, 6)),
+        ((None, None, None), (4, 5, 6)),
+    ],
+)
+def test_other_names_of_axes(tmp_path: Path, names: Any, shape: tuple[int, ...] | None) -> None:
+    stored = (4, 5, 6, 2)[: len(names)]
+    array = zarr.create_group(str(tmp_path / "a.zarr")).create_array(
+        "raw", shape=stored, dtype="u2", dimension_names=names
+    )
+    assert array.shape == stored
+    if shape is None:
+        with pytest.raises(ValueError, match=r"points in time|a volume has z, y, x"):
+            Store(tmp_path / "a.zarr")["raw"]
+    else:
+        assert Store(tmp_path / "a.zarr")["raw"].shape == shape
+
+
+@pytest.mark.parametrize(
     ("shape", "axes", "message"),
     [
         ((2, 1, 4, 5, 6), "tczyx", "has 2 points in time"),
-        ((2, 4, 5, 6), "pzyx", "has the axes p, z, y, x, which are not t, c, z, y, x"),
+        ((2, 4, 5, 6), "pzyx", "has the axes p, z, y, x; a volume has z, y, x and perhaps c and t"),
     ],
 )
 def test_what_is_no_volume(tmp_path: Path, shape: tuple[int, ...], axes: str, message: str) -> None:
@@ -117,6 +142,10 @@ class TestStores:
             str(directory / "many/b.zarr"),
             *paths([str(directory / "pair")], "raw"),
         ]
+
+    def test_what_lies_next_to_volumes_is_none(self, directory: Path) -> None:
+        zarr.create_group(str(directory / "many" / "a_predictions.zarr")).create_array("p", shape=(4, 5, 6), dtype="f4")
+        assert [Path(path).name for path in paths([str(directory / "many")], "raw")] == ["a.zarr", "b.zarr"]
 
     def test_attributes_can_be_added(self, directory: Path) -> None:
         set_attribute(directory / "pair", "raw.zarr", "calibration", "[1]")

@@ -14,6 +14,7 @@ from p3d_regression.metrics import score
 from p3d_regression.metrics.registry import registry
 from p3d_regression.model.contract import mapping
 from p3d_regression.prediction.files import output_path
+from p3d_regression.prediction.spec import format_of
 from p3d_regression.upstream.log import say
 
 METRIC = "predictor.performance_metric"
@@ -60,7 +61,7 @@ class Scoring:
             EvaluationError: it cannot be compared with the truth.
         """
         source = Path(loader.dataset.file_path)
-        path = output_path(source, predictor.output_dir, mapping(config.get("predictor")).get("output"))
+        path = output_path(source, predictor.output_dir, format_of(mapping(config.get("predictor"))))
         predicted = Source.open(path, predictor.output_dataset)
         raw = Source.open(source, loader.dataset.raw_internal_path)
         pair = Pair(predicted, Source.open(source, self.key), raw).check()

@@ -11,7 +11,7 @@ from p3d_regression.errors import EvaluationError
 from p3d_regression.model.contract import mapping
 from p3d_regression.prediction.files import output_path, partial_path
 from p3d_regression.prediction.settings import difference, settings_of
-from p3d_regression.prediction.spec import SPREAD
+from p3d_regression.prediction.spec import SPREAD, format_of
 from p3d_regression.upstream import datasets
 from p3d_regression.volumes.opening import find, names, opened
 
@@ -174,7 +174,7 @@ def pairs_of_config(config: Mapping[str, Any], truths: Sequence[str], masks: Seq
     wanted = _for_each(inputs, truths or [f":{own}"], "--truth")
     counted = _for_each(inputs, masks, "--mask") if masks else [None] * len(inputs)
     for source, truth, mask in zip(inputs, wanted, counted, strict=True):
-        path = output_path(source, loaders.get("output_dir"), predictor.get("output"))
+        path = output_path(source, loaders.get("output_dir"), format_of(predictor))
         if not path.exists():
             is_partial = partial_path(path).is_dir()
             more = "Run predict3dunet with predictor: {resume: true}" if is_partial else "Run predict3dunet first"

@@ -55,9 +55,18 @@ def _blending(original: AnyFunction, patch: Patch) -> AnyFunction:
             return None  # other processes have not finished
         else:
             found = None
-        return scoring.score(self, test_loader, getattr(test_loader, CONFIG, {})) if scoring else found
+        if scoring is None:
+            return found
+        scores = scoring.score(self, test_loader, getattr(test_loader, CONFIG, {}))
+        # pytorch-3dunet would take the mean over the volumes that happen to end in this process
+        return None if _is_shared(self) else scores
 
     return __call__
+
+
+def _is_shared(predictor: Any) -> bool:
+    prediction = getattr(predictor, _PREDICTION, None)
+    return prediction is not None and prediction.share.count > 1
 
 
 def _predict(predictor: Any, loader: Any) -> bool:

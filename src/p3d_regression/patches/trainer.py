@@ -92,7 +92,7 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
     _keep(contract, trainer)
     precision.use(trainer, computed_in)
     position = resuming.restore(trainer, resumed)
-    schedule.use(trainer, unit, position)
+    schedule.use(trainer, unit, position, is_resumed=bool(resumed["trainer"].get("resume")))
     # after all that may be wrong: a failing start leaves nothing behind
     if group.is_main() and isinstance(directory := getattr(trainer, "checkpoint_dir", None), str) and directory:
         claim(directory)

@@ -24,13 +24,16 @@ from p3d_regression.volumes.opening import opened
 
 SETTINGS = "settings.json"
 
+#: In the directory of finished layers: the old prediction, while a new one takes its place.
+REPLACED = "replaced"
+
 #: Layers that may wait for the disk: each is as large as a layer of the window.
 _WAITING = 1
 
 Write = Callable[[int, Callable[[], Mapping[str, Array]]], None]
 
 
-def output_path(source: Path, output_dir: str | None, output: Format | None = None) -> Path:
+def output_path(source: Path, output_dir: str | None, output: Format = "hdf5") -> Path:
     """As pytorch-3dunet names it, with the suffix of the format."""
     suffix = "zarr" if output == "zarr" else "h5"
     return (source.parent if output_dir is None else Path(output_dir)) / f"{source.stem}_predictions.{suffix}"
@@ -82,6 +85,28 @@ def held_settings(directory: Path) -> Mapping[str, Any]:
     return {}
 
 
+def is_complete(settings: Settings, path: Path, dataset: str) -> bool:
+    """Whether a prediction with these settings is there."""
+    there = path.exists() and not partial_path(path).is_dir()
+    return there and difference(settings, _attributes_in(path, dataset)) is None
+
+
+def discard(path: Path) -> None:
+    """Delete the finished layers of an interrupted prediction, if there are any.
+
+    Raises:
+        OSError: they cannot be deleted.
+    """
+    directory = partial_path(path)
+    if not directory.is_dir():
+        return
+    old = directory / REPLACED
+    if old.exists() and not path.exists():
+        old.rename(path)
+    say(f"{path}: starts over; what is finished of an interrupted prediction is deleted")
+    shutil.rmtree(directory)
+
+
 @dataclass(frozen=True)
 class Output(ABC):
     """The file of one prediction.
@@ -104,13 +129,20 @@ class Output(ABC):
     planes: ClassVar[int]
 
     @abstractmethod
-    def begin(self, places: Sequence[Place], attributes: Mapping[str, Mapping[str, Any]], *, resume: bool) -> None:
+    def recover(self) -> None:
+        """Tidy up what a process that was killed while it completed the file has left."""
+
+    @abstractmethod
+    def begin(self, places: Sequence[Place], attributes: Mapping[str, Mapping[str, Any]], *, resume: bool) -> bool:
         """Get ready to write; what is left of another prediction is deleted.
 
         Args:
             places: of the patches.
             attributes: of each dataset.
             resume: whether to go on with what is there.
+
+        Returns:
+            Whether there is something to do; not if another process has completed the file in the meantime.
 
         Raises:
             ConfigError: the file cannot be written.

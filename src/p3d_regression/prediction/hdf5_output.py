@@ -19,13 +19,13 @@ from p3d_regression.prediction.blending import PLANES, Array, Place
 from p3d_regression.prediction.files import (
     SETTINGS,
     Output,
+    discard,
     held_settings,
     partial_path,
     write_whole,
     writing,
 )
 from p3d_regression.prediction.settings import as_attributes
-from p3d_regression.upstream.log import say
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,20 @@ class Hdf5Output(Output):
         z, y, x = (slice(0, n) for n in self.shape)
         return {0: (z, y, x)}
 
-    def begin(self, places: Sequence[Place], attributes: Mapping[str, Mapping[str, Any]], *, resume: bool) -> None:
+    def recover(self) -> None:
+        pass  # it gets its name in one step
+
+    def begin(self, places: Sequence[Place], attributes: Mapping[str, Mapping[str, Any]], *, resume: bool) -> bool:
         self._attributes.update(attributes)
         directory = partial_path(self.path)
         with writing(self.path):
             if resume and held_settings(directory):
-                return
-            if directory.exists():
-                if count := self.kept()[0]:
-                    say(f"{self.path}: starts over; {count} finished layers of an interrupted prediction are deleted")
-                shutil.rmtree(directory)
+                return True
+            discard(self.path)
             directory.mkdir()
             text = json.dumps(as_attributes(self.settings))
             write_whole(directory / SETTINGS, lambda path: path.write_text(text, encoding="utf-8"))
+        return True
 
     def finished(self, box: int) -> int:
         count = 0

@@ -1,8 +1,8 @@
 """The volumes of a prediction, blended: patch by patch through the networks, layer by layer into the file."""
 
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from p3d_regression.model.precision import FULL, autocast, check_device, in_floa
 from p3d_regression.model.unet import inside as inside_wrapper
 from p3d_regression.prediction import attributes, ensemble, sharing
 from p3d_regression.prediction.blending import Array, Place, Window, first_needed, uncovered
-from p3d_regression.prediction.files import Output, check_resumable, output_path, partial_path
+from p3d_regression.prediction.files import Output, check_resumable, discard, is_complete, output_path, writing
 from p3d_regression.prediction.hdf5_output import Hdf5Output
 from p3d_regression.prediction.orientations import orientations_of
 from p3d_regression.prediction.progress import Progress
@@ -61,20 +61,20 @@ class Prediction:
         self.is_2d = [is_model_2d(network) for network in self.networks]
         self.contract = self.members[0].contract if self.members else None
         self.share = sharing.share()
-        #: whether what is there is part of this prediction
-        self.resumes = options.resume or self.share.is_job or group.restarts() > 0
-        if not self.resumes:
+        #: whether what is there has to be part of this prediction
+        self.resumes = options.resume or self.share.is_job
+        self.inputs = sorted(datasets.files(mapping(config.get("loaders")), "test"))
+        self._use_precision()
+        if self.share.count > 1 and not self.resumes and group.restarts() == 0:
             sharing.first_alone(self._clear)
         self.progress = Progress(config, self.share)
-        self._use_precision()
 
     def _clear(self) -> None:
         """Delete what is left of other predictions, before several processes begin."""
-        loaders = mapping(self.config.get("loaders"))
-        if self.share.count > 1:
-            for path in datasets.files(loaders, "test"):
-                output = output_path(Path(path), self.predictor.output_dir, self.options.output)
-                shutil.rmtree(partial_path(output), ignore_errors=True)
+        for path in self.inputs:
+            output = output_path(Path(path), self.predictor.output_dir, self.options.output)
+            with writing(output):
+                discard(output)
 
     def _use_precision(self) -> None:
         name, device = self.options.precision, device_name(self.predictor.device)
@@ -91,7 +91,7 @@ class Prediction:
         """Predict the volume of a loader, or this process's share of it. The file appears when it is complete.
 
         Returns:
-            Whether this process has completed the file, or found it complete.
+            Whether this process has completed the file, or found it complete where no other one writes it.
 
         Raises:
             ConfigError: patches leave gaps, the output cannot be written, or what is there is another prediction.
@@ -112,26 +112,29 @@ class Prediction:
         names = [predictor.output_dataset, *([SPREAD] if self.options.has_spread else [])]
         settings = settings_of(self.config, source, [member.path for member in self.members])
         output = self._output(source, dict.fromkeys(names, channels), shape, settings)
+        if not output.is_shared:
+            output.recover()
         if self.resumes:
             check_resumable(settings, output.path, predictor.output_dataset, is_job=self.share.is_job)
-            if output.path.exists() and not partial_path(output.path).is_dir():
-                say(f"{output.path} is complete")
-                self.progress.skip(len(places))
-                return True
+        # by another process of this prediction, perhaps
+        if (self.resumes or output.is_shared) and is_complete(settings, output.path, predictor.output_dataset):
+            return self._skip(output, len(places))
         read_as_needed(dataset)
         combined = self._combined(dataset, places)
         start, self._seconds, self._patches, self._not_finite = time.perf_counter(), 0.0, 0, 0
         try:
-            output.begin(places, dict(self._attributes(names, output, dataset)), resume=self.resumes)
+            if not output.begin(places, dict(self._attributes(names, output, dataset)), resume=self.resumes):
+                return self._skip(output, len(places))
             ends = ends_of(places)
             for number, box in output.boxes.items():
                 self._predict_box(output, number, inside(ends, box), combined, loader)
-            if is_complete := output.complete():
-                # the lines about a file come from the process that has finished it
-                group.speak()
+            completed = output.complete()
         except BaseException:
             output.say_kept()
             raise
+        if completed or self._not_finite:
+            # the lines about a file come from the process that has finished it
+            group.speak()
         if self._not_finite:
             console().warning(
                 f"{output.path}: {self._not_finite} values are NaN or infinite; is the raw volume finite?"
@@ -142,14 +145,22 @@ class Prediction:
             f"{output.path}: {self._patches} patches {how} in {spent:.1f} s, {self._seconds / spent:.0%} of it in the "
             "network"
         )
-        return is_complete
+        return completed
+
+    def _skip(self, output: Output, patches: int) -> bool:
+        say(f"{output.path} is complete")
+        self.progress.skip(patches)
+        return not output.is_shared
 
     def _output(self, source: Path, datasets: dict[str, int], shape: tuple[int, ...], settings: Settings) -> Output:
         path = output_path(source, self.predictor.output_dir, self.options.output)
         if self.options.output == "zarr":
             from p3d_regression.prediction.zarr_output import ZarrOutput
 
-            return ZarrOutput(path, datasets, shape, self.options.compression, settings, self.share)
+            # the first part of each volume is that of another process: volumes may have one part only
+            number = self.inputs.index(str(source)) if str(source) in self.inputs else 0
+            share = replace(self.share, index=(self.share.index - number) % self.share.count)
+            return ZarrOutput(path, datasets, shape, self.options.compression, settings, share)
         return Hdf5Output(path, datasets, shape, self.options.compression, settings)
 
     def _predict_box(

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from p3d_regression._version import __version__
+from p3d_regression.model.contract import mapping
 from p3d_regression.text import as_json, as_yaml
 from p3d_regression.upstream import introspection
+from p3d_regression.volumes.zarr_store import metadata_file
 
 #: Keys of a config that do not change the values.
 _FREE = (
@@ -44,12 +46,15 @@ def settings_of(config: Mapping[str, Any], raw: Path, checkpoints: Sequence[Path
     """
     import torch
 
+    # of Zarr the metadata of the array: its directory changes with every file that is written next to it
+    key = mapping(config.get("loaders")).get("raw_internal_path", "raw")
+    held = (metadata_file(raw, str(key)) if raw.is_dir() else raw).stat()
     upstream = getattr(introspection.module_of("pytorch3dunet"), "__version__", "unknown")
     versions = {"p3d-regression": __version__, "pytorch3dunet": upstream, "torch": torch.__version__}
     return {
         "config": as_json(_without(config)),
         "checkpoints": {str(path): _sha256(path, path.stat().st_mtime_ns) for path in checkpoints},
-        "raw_file": {"bytes": raw.stat().st_size, "modified": raw.stat().st_mtime_ns},
+        "raw_file": {"bytes": held.st_size, "modified": held.st_mtime_ns},
         "versions": {name: str(version) for name, version in versions.items()},
     }
 

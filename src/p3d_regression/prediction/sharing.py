@@ -10,7 +10,7 @@ from p3d_regression import group
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import advise, write
 from p3d_regression.model.contract import mapping
-from p3d_regression.prediction.spec import OUTPUT, SECTION
+from p3d_regression.prediction.spec import OUTPUT, SECTION, format_of
 from p3d_regression.upstream.introspection import device_name
 from p3d_regression.upstream.log import console
 
@@ -64,7 +64,7 @@ def prepare(config: Mapping[str, Any], *, is_ours: bool) -> None:
     own = share()
     if own.count == 1:
         return
-    if mapping(config.get(SECTION)).get("output") != "zarr":
+    if format_of(mapping(config.get(SECTION))) != "zarr":
         message = (
             f"{own.count} processes predict with this config. Each of them would predict all volumes, and write to the "
             "same HDF5 files. With Zarr as output they share out the volumes."

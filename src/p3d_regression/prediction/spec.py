@@ -36,7 +36,7 @@ Compression = Literal["gzip", "lzf", "zstd"]
 
 _BLENDS = ("gaussian", "mean", "none")
 _OUTPUTS = ("hdf5", "zarr")
-_COMPRESSIONS = ("gzip", "lzf", "none")
+_COMPRESSIONS = ("gzip", "lzf", "zstd", "none")
 _TTAS = ("flips", "rotations", "none")
 
 #: The axes of a volume, as ``directions`` names them.
@@ -92,6 +92,16 @@ class Options:
         return self.tta is not None or len(self.ensemble) > 1
 
 
+def format_of(section: Mapping[Any, Any]) -> Format:
+    """The format of the predictions of a ``predictor`` section; of a value that is not understood, HDF5.
+
+    >>> format_of({"output": "Zarr"}), format_of({})
+    ('zarr', 'hdf5')
+    """
+    value = section.get("output")
+    return "zarr" if isinstance(value, str) and fold(value) == "zarr" else "hdf5"
+
+
 def options_of(section: Mapping[Any, Any]) -> Options | None:
     """What a ``predictor`` section says with the keys of this project; None where pytorch-3dunet predicts in its way.
 
@@ -107,11 +117,14 @@ def options_of(section: Mapping[Any, Any]) -> Options | None:
     if resume is not None and not isinstance(resume, bool):
         raise ConfigError(RESUME, f"{reprlib.repr(resume)} is neither true nor false.", write(RESUME, True))
     output: Any = _one_of(OUTPUT, section.get("output"), _OUTPUTS)
-    precision = checked(section[KEY], PRECISION) if section.get(KEY) is not None else None
-    others = {COMPRESSION: compression, RESUME: resume, TTA: tta, ENSEMBLE: ensemble, PRECISION: precision}
+    precision = checked(section.get(KEY, FULL), PRECISION) if section.get(KEY) is not None else FULL
+    others = {COMPRESSION: compression, RESUME: resume, TTA: tta, ENSEMBLE: ensemble, PRECISION: precision != FULL}
     used = [place for place, value in others.items() if value]
-    if output == "zarr" and compression == "lzf":
-        raise ConfigError(COMPRESSION, "lzf is of HDF5; Zarr has zstd, its default, and gzip.", delete(COMPRESSION))
+    if compression == ("lzf" if output == "zarr" else "zstd"):
+        what = (
+            "lzf is of HDF5; Zarr has zstd and gzip." if output == "zarr" else "zstd is of Zarr; HDF5 has gzip and lzf."
+        )
+        raise ConfigError(COMPRESSION, what, delete(COMPRESSION))
     if blend == "none" and used and output != "zarr":
         message = f"none leaves the prediction to pytorch-3dunet, which has no {used[0].removeprefix(f'{SECTION}.')}."
         raise ConfigError(BLEND, message, write(BLEND, "gaussian"))
@@ -125,7 +138,7 @@ def options_of(section: Mapping[Any, Any]) -> Options | None:
         tta,
         ensemble,
         output or "hdf5",
-        precision or FULL,
+        precision,
     )
 
 

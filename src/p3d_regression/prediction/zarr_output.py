@@ -10,7 +10,7 @@ import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,11 +18,20 @@ import numpy as np
 
 from p3d_regression.prediction.attributes import spacing_of
 from p3d_regression.prediction.blending import Array, Place
-from p3d_regression.prediction.files import SETTINGS, Output, check_resumable, partial_path, write_whole, writing
+from p3d_regression.prediction.files import (
+    REPLACED,
+    SETTINGS,
+    Output,
+    check_resumable,
+    discard,
+    partial_path,
+    write_whole,
+    writing,
+)
 from p3d_regression.prediction.settings import as_attributes
 from p3d_regression.prediction.sharing import Share
 from p3d_regression.prediction.units import Layout, layout_of
-from p3d_regression.upstream.log import say
+from p3d_regression.upstream.log import console, say
 from p3d_regression.volumes.zarr_store import package
 
 #: Voxels along an axis: of a chunk, which is compressed on its own, and of a shard, which is one file.
@@ -30,6 +39,9 @@ _CHUNK, _SHARD, _DEPTH = 64, 512, 32
 
 #: In the directory of an unfinished prediction: the boxes; how many layers of each are finished; the arrays.
 _BOXES, _FINISHED, _ARRAYS = "boxes.json", "finished", "arrays"
+
+#: There as well, while it is completed: a file of the process that does so.
+_CLAIM = "completing"
 
 
 @dataclass(frozen=True)
@@ -44,26 +56,57 @@ class ZarrOutput(Output):
 
     planes: ClassVar[int] = _DEPTH
 
+    _held: dict[str, list[Place]] = field(default_factory=dict)
+
     @property
     def _directory(self) -> Path:
         return partial_path(self.path)
 
-    def begin(self, places: Sequence[Place], attributes: Mapping[str, Mapping[str, Any]], *, resume: bool) -> None:
-        with writing(self.path):
-            if self._directory.exists() and not resume and self.share.count == 1:
-                if count := self.kept()[0]:
-                    say(f"{self.path}: starts over; {count} finished layers of an interrupted prediction are deleted")
+    def recover(self) -> None:
+        with writing(self.path), suppress(FileNotFoundError):
+            (self._directory / _CLAIM).unlink()
+            old = self._directory / REPLACED
+            if old.exists() and not self.path.exists():
+                old.rename(self.path)
+            if not (self._directory / _ARRAYS).exists():
                 shutil.rmtree(self._directory)
+
+    def begin(self, places: Sequence[Place], attributes: Mapping[str, Mapping[str, Any]], *, resume: bool) -> bool:
+        with writing(self.path):
+            if self._directory.exists() and not resume and not self.is_shared:
+                discard(self.path)
             if not self._directory.exists():
                 self._create(places, attributes)
-        check_resumable(self.settings, self.path, next(iter(self.datasets)), is_job=self.share.is_job)
-        boxes = self._layout.boxes
+        claim = self._directory / _CLAIM
+        if claim.exists():
+            say(f"{self.path}: another process completes it; if none is running, delete {claim} and start again")
+            return False
+        try:
+            processes = self._read_layout()
+        except FileNotFoundError:
+            return False
+        if resume:
+            check_resumable(self.settings, self.path, next(iter(self.datasets)), is_job=self.share.is_job)
+        boxes = self._held["boxes"]
+        if processes != self.share.count:
+            console().warning(
+                f"{self.path} was divided among {processes} processes, and there are {self.share.count} now: none of "
+                "the old ones may still be running"
+            )
         if len(boxes) > 1:
             own = len(self.boxes)
             say(
                 f"{self.path}: {own} of {len(boxes)} parts in this process; {self._repeated(places, boxes):.0%} of the "
                 "patches are computed again, because they reach into several parts"
             )
+        return True
+
+    def _read_layout(self) -> int:
+        """Read how the volume is divided; returns among how many processes."""
+        held = json.loads((self._directory / _BOXES).read_text(encoding="utf-8"))
+        processes = int(held.pop("processes"))
+        self._held["boxes"] = Layout(**held).boxes
+        return processes
 
     def _repeated(self, places: Sequence[Place], boxes: Sequence[Place]) -> float:
         spans = [{(place[axis].start, place[axis].stop) for place in places} for axis in range(3)]
@@ -86,7 +129,7 @@ class ZarrOutput(Output):
         beside = self._directory.with_name(f"{self._directory.name}.{platform.node()}.{os.getpid()}")
         try:
             (beside / _FINISHED).mkdir(parents=True)
-            texts = {SETTINGS: as_attributes(self.settings), _BOXES: vars(layout)}
+            texts = {SETTINGS: as_attributes(self.settings), _BOXES: {**vars(layout), "processes": self.share.count}}
             for name, content in texts.items():
                 (beside / name).write_text(json.dumps(content), encoding="utf-8")
             self._create_arrays(beside / _ARRAYS, shard, attributes)
@@ -122,12 +165,8 @@ class ZarrOutput(Output):
             )
 
     @property
-    def _layout(self) -> Layout:
-        return Layout(**json.loads((self._directory / _BOXES).read_text(encoding="utf-8")))
-
-    @property
     def boxes(self) -> Mapping[int, Place]:
-        numbered = enumerate(self._layout.boxes)
+        numbered = enumerate(self._held["boxes"])
         return {number: box for number, box in numbered if number % self.share.count == self.share.index}
 
     @property
@@ -140,7 +179,7 @@ class ZarrOutput(Output):
         return 0
 
     def write(self, box: int, layer: int, values: Mapping[str, Array]) -> None:
-        z, y, x = self._layout.boxes[box]
+        z, y, x = self._held["boxes"][box]
         with writing(self.path):
             for name, planes in values.items():
                 first = z.start + layer * self.planes
@@ -149,26 +188,37 @@ class ZarrOutput(Output):
             write_whole(self._directory / _FINISHED / str(box), lambda path: path.write_text(str(layer + 1)))
 
     def kept(self) -> tuple[int, int]:
-        boxes = self._layout.boxes
+        if "boxes" not in self._held:
+            self._read_layout()
+        boxes = self._held["boxes"]
         layers = [-(-(z.stop - z.start) // self.planes) for z, _, _ in boxes]
         return sum(self.finished(number) for number in range(len(boxes))), sum(layers)
 
     def complete(self) -> bool:
-        done = self.path.with_name(f".{self.path.name}.{platform.node()}.{os.getpid()}")
+        claim, old = self._directory / _CLAIM, self._directory / REPLACED
         with writing(self.path):
+            count, layers = self.kept()
+            if count < layers:
+                # counters of other machines may come late over a network
+                say(
+                    f"{self.path}: {count} of {layers} layers are finished; other processes have the rest. If none is "
+                    "running, start any of them again"
+                )
+                return False
             try:
-                count, layers = self.kept()
-                if count < layers:
-                    say(f"{self.path}: {count} of {layers} layers are finished; other processes have the rest")
-                    return False
-                # of two processes only one can do this
-                self._directory.rename(done)
-            except FileNotFoundError:
+                claim.open("x").close()
+            except (FileExistsError, FileNotFoundError):
                 return False  # another process has been faster
-            if self.path.exists():
-                self.path.rename(done / "replaced")
-            (done / _ARRAYS).rename(self.path)
-            shutil.rmtree(done, ignore_errors=True)
+            try:
+                if self.path.exists():
+                    self.path.rename(old)
+                (self._directory / _ARRAYS).rename(self.path)
+            except OSError:
+                if old.exists() and not self.path.exists():
+                    old.rename(self.path)
+                claim.unlink()
+                raise
+            shutil.rmtree(self._directory, ignore_errors=True)
         return True
 
 
@@ -183,4 +233,7 @@ def _image(name: str, dataset: str, attributes: Mapping[str, Any]) -> dict[str, 
 
 def _plain(value: Any) -> Any:
     """An attribute as JSON has it."""
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -46,13 +46,14 @@ def without(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**config, "lr_scheduler": {key: value for key, value in section.items() if key != STEP_PER}}
 
 
-def use(trainer: Any, unit: str, position: Position | None) -> None:
+def use(trainer: Any, unit: str, position: Position | None, *, is_resumed: bool) -> None:
     """Let the scheduler of a trainer step after each iteration or epoch.
 
     Args:
         trainer: of pytorch-3dunet.
         unit: one of :data:`UNITS`.
         position: where a resumed training goes on in an epoch.
+        is_resumed: whether it is one.
     """
     scheduler = getattr(trainer, "scheduler", None)
     if scheduler is None or unit == VALIDATION:
@@ -64,8 +65,8 @@ def use(trainer: Any, unit: str, position: Position | None) -> None:
         # not after a batch whose gradients were infinite in float16: the optimizer has not stepped either
         trainer.optimizer.register_step_post_hook(lambda *_: step())
         return
-    if position is not None and position.batches == position.of:
-        # the checkpoint was written at the last batch of an epoch
+    if is_resumed and (position is None or position.batches == position.of):
+        # it goes on with the next epoch, and the one of the checkpoint is over
         step()
     train = trainer.train
 

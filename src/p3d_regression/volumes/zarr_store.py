@@ -37,15 +37,23 @@ def package() -> Any:
     except ImportError as error:
         install = advise('install it with: pip install "p3d-regression[zarr]"')
         raise ConfigError("", "Zarr volumes need the package zarr, version 3.", install) from error
-    if int(zarr.__version__.partition(".")[0]) < 3:
-        advice = advise('pip install "zarr>=3"')
-        raise ConfigError("", f"Zarr volumes need zarr 3; {zarr.__version__} is installed.", advice)
+    numbers = [int(part) for part in zarr.__version__.split(".")[:3] if part.isdigit()]
+    # before, worker processes of a DataLoader may wait for ever
+    if numbers < [3, 0, 8]:
+        advice = advise('pip install "zarr>=3.0.8"')
+        raise ConfigError("", f"Zarr volumes need zarr 3.0.8; {zarr.__version__} is installed.", advice)
     return zarr
 
 
 def is_zarr(path: Path) -> bool:
     """Whether a directory is an array or a group of Zarr."""
     return any((path / name).is_file() for name in _METADATA)
+
+
+def metadata_file(path: Path, key: str) -> Path:
+    """The file with the metadata of an array or a group; the directory, where there is none."""
+    directory = path / key.strip("/")
+    return next((directory / name for name in _METADATA if (directory / name).is_file()), path)
 
 
 def paths(given: Sequence[str], key: str) -> list[str]:
@@ -59,7 +67,9 @@ def paths(given: Sequence[str], key: str) -> list[str]:
     for path in given:
         directory = Path(path)
         is_volume = not directory.is_dir() or is_zarr(directory) or (directory / str(key).strip("/")).exists()
-        inside = [] if is_volume else [str(child) for child in sorted(directory.iterdir()) if is_zarr(child)]
+        children = [] if is_volume else [child for child in sorted(directory.iterdir()) if is_zarr(child)]
+        # predictions may lie next to them
+        inside = [str(child) for child in children if (child / str(key).strip("/")).exists()]
         found += inside or [path]
     return found
 
@@ -223,15 +233,20 @@ def _axes_of(array: Any, image: Mapping[str, Any]) -> str:
     """One letter for each axis of an array."""
     named = [axis.get("name") if isinstance(axis, Mapping) else axis for axis in image.get("axes") or ()]
     named = named or list(getattr(array.metadata, "dimension_names", None) or ()) or array.attrs.get(_XARRAY) or []
-    axes = "".join(str(name).lower() for name in named)
-    if len(named) == array.ndim and set(axes) <= set(_ALL) and {"y", "x"} <= set(axes) and len(axes) == array.ndim:
-        return axes
-    if named and image:
-        raise ValueError(f"{array.store_path} has the axes {', '.join(map(str, named))}, which are not t, c, z, y, x")
-    if array.ndim not in _AXES:
-        raise ValueError(f"{array.store_path} has {array.ndim} axes, and is no volume")
-    return _AXES[array.ndim]
+    if not named or any(name is None or str(name).startswith("dim") for name in named):
+        if array.ndim not in _AXES:
+            raise ValueError(f"{array.store_path} has {array.ndim} axes, and is no volume")
+        return _AXES[array.ndim]
+    letters = [_NAMES.get(str(name).lower(), str(name).lower()) for name in named]
+    if len(set(letters)) < array.ndim or not {"y", "x"} <= set(letters) <= set(_ALL) or len(letters) != array.ndim:
+        raise ValueError(
+            f"{array.store_path} has the axes {', '.join(map(str, named))}; a volume has z, y, x and perhaps c and t"
+        )
+    return "".join(letters)
 
+
+#: Other names of axes.
+_NAMES = {"time": "t", "channel": "c", "channels": "c", "ch": "c", "depth": "z", "height": "y", "width": "x"}
 
 #: The attribute in which xarray names the dimensions of arrays in Zarr v2.
 _XARRAY = "_ARRAY_DIMENSIONS"

@@ -12,7 +12,7 @@ from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import advise, delete, write
 from p3d_regression.prediction.files import output_path
-from p3d_regression.prediction.spec import BLEND, KEYS, is_ours
+from p3d_regression.prediction.spec import BLEND, KEYS, format_of, is_ours
 from p3d_regression.upstream import builders, introspection
 
 family = Family()
@@ -41,7 +41,7 @@ def predictions_overwritten(view: View) -> Iterator[Found]:
     inputs: dict[Path, list[str]] = defaultdict(list)
     for file in phase.files:
         path = Path(file.path)
-        inputs[output_path(path, directory, view.get("predictor.output"))].append(file.path)
+        inputs[output_path(path, directory, format_of(view.section("predictor")))].append(file.path)
     for output, paths in inputs.items():
         if len(paths) > 1:
             apart = len({Path(path).parent for path in paths}) == len(paths)
