@@ -140,7 +140,7 @@ class TestBadInput:
         config["loaders"]["output_dir"] = str(tmp_path / "predictions")
         result = forked.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", config))
         assert result.returncode != 0
-        assert "ConfigError: model.final_activation: False is a boolean" in result.stderr
+        assert "ConfigError: model.final_activation: False is a boolean" in result.stderr, result.stderr
         assert not (tmp_path / "predictions").exists()
 
 

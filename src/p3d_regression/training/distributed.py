@@ -4,6 +4,7 @@
 out the patches. Here they are put into the trainer of pytorch-3dunet, which knows nothing of them.
 """
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -251,6 +252,9 @@ def _leave_at_end(trainer: Any) -> None:
 
     def fit_and_leave() -> Any:
         result = fit()
+        # it holds connections to the other processes, which must not outlive the interpreter
+        trainer.model = trainer.model.module
+        gc.collect()
         group.leave()
         return result
 
