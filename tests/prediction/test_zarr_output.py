@@ -155,6 +155,19 @@ class TestInterrupted:
         monkeypatch.delenv(SETTING)
         np.testing.assert_array_equal(values(predict(config, resume=True)), whole["gaussian"])
 
+    def test_a_job_without_its_number_deletes_nothing(
+        self, config: dict[str, Any], whole: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        jobs(monkeypatch, 1, 2)
+        path = predict(config)
+        monkeypatch.delenv(SETTING)
+        kept = sorted(partial_path(path).rglob("*"))
+        with pytest.raises(ConfigError, match="finished layers of a prediction by 2 processes") as raised:
+            predict(config)
+        assert sorted(partial_path(path).rglob("*")) == kept
+        fixed = raised.value.found.fix.applied_to(config)
+        np.testing.assert_array_equal(values(predict(fixed)), whole["gaussian"])
+
     def test_without_resume_one_process_starts_over(self, config: dict[str, Any]) -> None:
         with pytest.raises(KeyboardInterrupt):
             predict(config, Counting(100))
@@ -284,6 +297,7 @@ class TestRaces:
         jobs(monkeypatch, 2, 2)
         predict(config)
         assert f"if none is running, delete {claim} and start again" in caplog.text
+        assert "processes 2/2 have the rest" in caplog.text
         assert not path.exists()
 
     @pytest.mark.parametrize("moved", [(), ("old",), ("old", "new")])

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -47,7 +48,10 @@ class Hdf5Output(Output):
         return {0: (z, y, x)}
 
     def recover(self) -> None:
-        pass  # it gets its name in one step
+        # what was being put together gets its name in one step, or is left under another one
+        with writing(self.path):
+            for left in self.path.parent.glob(f".{escape(self.path.name)}.*.tmp"):
+                left.unlink(missing_ok=True)
 
     def begin(self, places: Sequence[Place], attributes: Mapping[str, Mapping[str, Any]], *, resume: bool) -> bool:
         self._attributes.update(attributes)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +144,8 @@ class Prediction:
             f"{output.path}: {self._patches} patches {how} in {spent:.1f} s, {self._seconds / spent:.0%} of it in the "
             "network"
         )
+        if completed and output.is_shared:
+            say(f"{output.path} is complete")
         return completed
 
     def _skip(self, output: Output, patches: int) -> bool:
@@ -159,8 +160,7 @@ class Prediction:
 
             # the first part of each volume is that of another process: volumes may have one part only
             number = self.inputs.index(str(source)) if str(source) in self.inputs else 0
-            share = replace(self.share, index=(self.share.index - number) % self.share.count)
-            return ZarrOutput(path, datasets, shape, self.options.compression, settings, share)
+            return ZarrOutput(path, datasets, shape, self.options.compression, settings, self.share, number)
         return Hdf5Output(path, datasets, shape, self.options.compression, settings)
 
     def _predict_box(

@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from p3d_regression.errors import ConfigError
+from p3d_regression.fix import write
 from p3d_regression.prediction.attributes import spacing_of
 from p3d_regression.prediction.blending import Array, Place
 from p3d_regression.prediction.files import (
@@ -29,7 +31,8 @@ from p3d_regression.prediction.files import (
     writing,
 )
 from p3d_regression.prediction.settings import as_attributes
-from p3d_regression.prediction.sharing import Share
+from p3d_regression.prediction.sharing import SETTING, Share
+from p3d_regression.prediction.spec import RESUME
 from p3d_regression.prediction.units import Layout, layout_of
 from p3d_regression.upstream.log import console, say
 from p3d_regression.volumes.zarr_store import package
@@ -50,9 +53,11 @@ class ZarrOutput(Output):
 
     Attributes:
         share: this process among those that write it.
+        turn: which process, from 0, has the first part.
     """
 
     share: Share
+    turn: int = 0
 
     planes: ClassVar[int] = _DEPTH
 
@@ -74,6 +79,7 @@ class ZarrOutput(Output):
     def begin(self, places: Sequence[Place], attributes: Mapping[str, Mapping[str, Any]], *, resume: bool) -> bool:
         with writing(self.path):
             if self._directory.exists() and not resume and not self.is_shared:
+                self._check_alone()
                 discard(self.path)
             if not self._directory.exists():
                 self._create(places, attributes)
@@ -100,6 +106,24 @@ class ZarrOutput(Output):
                 "patches are computed again, because they reach into several parts"
             )
         return True
+
+    def _check_alone(self) -> None:
+        """Refuse to delete what several processes have done: this may be one whose variable was forgotten.
+
+        Raises:
+            ConfigError: they have finished layers.
+        """
+        try:
+            processes, count = self._read_layout(), self.kept()[0]
+        except (OSError, ValueError, TypeError, KeyError):
+            return  # it is damaged
+        if processes > 1 and count:
+            message = (
+                f"{self._directory} has {count} finished layers of a prediction by {processes} processes, and this "
+                f"start is not one of them. To begin anew, delete it; for one of the jobs, set {SETTING}; to let "
+                "this process do the rest:"
+            )
+            raise ConfigError(RESUME, message, write(RESUME, True))
 
     def _read_layout(self) -> int:
         """Read how the volume is divided; returns among how many processes."""
@@ -167,7 +191,7 @@ class ZarrOutput(Output):
     @property
     def boxes(self) -> Mapping[int, Place]:
         numbered = enumerate(self._held["boxes"])
-        return {number: box for number, box in numbered if number % self.share.count == self.share.index}
+        return {number: box for number, box in numbered if (number + self.turn) % self.share.count == self.share.index}
 
     @property
     def is_shared(self) -> bool:
@@ -194,15 +218,24 @@ class ZarrOutput(Output):
         layers = [-(-(z.stop - z.start) // self.planes) for z, _, _ in boxes]
         return sum(self.finished(number) for number in range(len(boxes))), sum(layers)
 
+    def _unfinished(self) -> list[int]:
+        """The processes that have not finished their parts, counted from 1, as jobs are."""
+        found = set()
+        for number, (z, _, _) in enumerate(self._held["boxes"]):
+            if self.finished(number) < -(-(z.stop - z.start) // self.planes):
+                found.add((number + self.turn) % self.share.count + 1)
+        return sorted(found)
+
     def complete(self) -> bool:
         claim, old = self._directory / _CLAIM, self._directory / REPLACED
         with writing(self.path):
             count, layers = self.kept()
             if count < layers:
                 # counters of other machines may come late over a network
+                parts = ", ".join(f"{part}/{self.share.count}" for part in self._unfinished())
                 say(
-                    f"{self.path}: {count} of {layers} layers are finished; other processes have the rest. If none is "
-                    "running, start any of them again"
+                    f"{self.path}: {count} of {layers} layers are finished; processes {parts} have the rest. Start "
+                    "those again that are not running"
                 )
                 return False
             try:
@@ -225,7 +258,12 @@ class ZarrOutput(Output):
 def _image(name: str, dataset: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The group as an OME-Zarr 0.5 image, so that viewers know the axes and the size of the voxels."""
     spacing = spacing_of(attributes) or [1.0, 1.0, 1.0]
-    axes = [{"name": "c", "type": "channel"}, *({"name": axis, "type": "space"} for axis in "zyx")]
+    units = [str(_plain(unit)) for unit in attributes.get("axis_units", ())]
+    named = [{"unit": unit} for unit in units] if len(units) == 3 else [{}] * 3
+    axes = [
+        {"name": "c", "type": "channel"},
+        *({"name": axis, "type": "space", **unit} for axis, unit in zip("zyx", named, strict=True)),
+    ]
     scale = {"type": "scale", "scale": [1.0, *spacing]}
     level = {"path": dataset, "coordinateTransformations": [scale]}
     return {"ome": {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": [level]}]}}
