@@ -22,7 +22,7 @@ from p3d_regression.prediction.progress import Progress
 from p3d_regression.prediction.reading import read_as_needed
 from p3d_regression.prediction.settings import Settings, settings_of
 from p3d_regression.prediction.spec import BLEND, PRECISION, SPREAD, Options, obstacle
-from p3d_regression.prediction.units import ends_of, inside
+from p3d_regression.prediction.units import Counts, ends_of, inside
 from p3d_regression.upstream import datasets, introspection
 from p3d_regression.upstream.introspection import device_name
 from p3d_regression.upstream.log import console, say
@@ -126,7 +126,7 @@ class Prediction:
                 return self._skip(output, len(places))
             ends = ends_of(places)
             for number, box in output.boxes.items():
-                self._predict_box(output, number, inside(ends, box), combined, loader)
+                self._predict_box(output, number, box, ends, combined, loader)
             completed = output.complete()
         except BaseException:
             output.say_kept()
@@ -167,13 +167,14 @@ class Prediction:
         self,
         output: Output,
         number: int,
-        patches_in_it: tuple[list[int], list[Place]],
+        box: Place,
+        ends: Counts,
         combined: ensemble.Combined,
         loader: Any,
     ) -> None:
         """Predict what is not finished of a part of a volume."""
-        chosen, seen = patches_in_it
-        shape = tuple(part.stop - part.start for part in output.boxes[number])
+        chosen, seen = inside(ends, box)
+        shape = tuple(part.stop - part.start for part in box)
         planes, names = output.planes, list(output.datasets)
         finished = min(output.finished(number) * planes, shape[0])
         # all patches of a batch, as they were computed before: numbers of another batch differ in their last bit

@@ -88,9 +88,6 @@ def _see_one_gpu() -> None:
 
 def first_alone(function: Callable[[], None]) -> None:
     """Call a function in the first process of ``torchrun``, before the others go on."""
-    if group.size() == 1:
-        function()
-        return
     group.join("cpu")
     group.once(function)
     group.leave()

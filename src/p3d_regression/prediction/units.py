@@ -66,7 +66,7 @@ def layout_of(
         Of the layouts within the limits of memory and of what is repeated, the best one. Where there is none, memory
         is kept.
     """
-    spans = [sorted({(place[axis].start, place[axis].stop) for place in places}) for axis in range(3)]
+    spans = _spans(places)
     depth = max(stop - start for start, stop in spans[0]) + step[0]
     found = []
     axes = [_divisions(*axis) for axis in zip(shape, step, spans, strict=True)]
@@ -80,6 +80,20 @@ def layout_of(
         beyond = [memory if limits[0] else 0, repeated if limits[1] else 0]
         found.append((limits, beyond, slowest, prod(pieces), pieces))
     return Layout(tuple(shape), tuple(step), min(found)[-1])
+
+
+def _spans(places: Sequence[Place]) -> list[list[tuple[int, int]]]:
+    """Start and stop of the patches of a grid along Z, Y and X, each once."""
+    return [sorted({(place[axis].start, place[axis].stop) for place in places}) for axis in range(3)]
+
+
+def repeated(places: Sequence[Place], boxes: Sequence[Place]) -> float:
+    """How many times as many patches are computed in boxes as in the volume as a whole."""
+    found = 1.0
+    for axis, spans in enumerate(_spans(places)):
+        parts = [slice(*ends) for ends in sorted({(box[axis].start, box[axis].stop) for box in boxes})]
+        found *= float(_touched(parts, spans).sum()) / len(spans)
+    return found
 
 
 def _slowest(touched: Sequence[Counts], processes: int) -> float:

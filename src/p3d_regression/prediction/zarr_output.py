@@ -33,7 +33,7 @@ from p3d_regression.prediction.files import (
 from p3d_regression.prediction.settings import as_attributes
 from p3d_regression.prediction.sharing import SETTING, Share
 from p3d_regression.prediction.spec import RESUME
-from p3d_regression.prediction.units import Layout, layout_of
+from p3d_regression.prediction.units import Layout, layout_of, repeated
 from p3d_regression.upstream.log import console, say
 from p3d_regression.volumes.zarr_store import package
 
@@ -102,7 +102,7 @@ class ZarrOutput(Output):
         if len(boxes) > 1:
             own = len(self.boxes)
             say(
-                f"{self.path}: {own} of {len(boxes)} parts in this process; {self._repeated(places, boxes):.0%} of the "
+                f"{self.path}: {own} of {len(boxes)} parts in this process; {repeated(places, boxes) - 1:.0%} of the "
                 "patches are computed again, because they reach into several parts"
             )
         return True
@@ -131,14 +131,6 @@ class ZarrOutput(Output):
         processes = int(held.pop("processes"))
         self._held["boxes"] = Layout(**held).boxes
         return processes
-
-    def _repeated(self, places: Sequence[Place], boxes: Sequence[Place]) -> float:
-        spans = [{(place[axis].start, place[axis].stop) for place in places} for axis in range(3)]
-        found = 1.0
-        for axis, along in enumerate(spans):
-            parts = {(box[axis].start, box[axis].stop) for box in boxes}
-            found *= sum(start < high and stop > low for start, stop in along for low, high in parts) / len(along)
-        return found - 1
 
     def _create(self, places: Sequence[Place], attributes: Mapping[str, Mapping[str, Any]]) -> None:
         """Create the directory as a whole, or leave that to a process that has been faster."""
