@@ -76,3 +76,7 @@ class NonFiniteLossError(RuntimeError):
 
 class UnsupportedUpstreamError(RuntimeError):
     """The installed pytorch3dunet lacks what a used configuration key needs, or has changed it."""
+
+
+class VolumesError(RuntimeError):
+    """Volumes cannot be read, paired or converted; nothing was written."""

@@ -330,3 +330,19 @@ def test_the_second_of_three_configs_is_interrupted(data: Path, monkeypatch: pyt
     assert second["phases"].keys() == {"train"}
     assert third["failures"] == ["interrupted before this config"]
     assert len(calls) == 4
+
+
+@pytest.mark.parametrize("place", ["file", "directory"])
+def test_other_formats_are_answered_with_the_line_that_converts_them(data: Path, place: str) -> None:
+    config = training_config(data, MODEL)
+    (data / "stacks").mkdir()
+    stack = data / "stacks" / "a.ome.tif"
+    stack.write_bytes(b"II*")
+    given = stack if place == "file" else data / "stacks"
+    config["loaders"]["train"]["file_paths"] = [str(given)]
+    result = check(write_config(data / "train.yml", config), "--json")
+    (report,) = json.loads(result.stdout)
+    (found,) = (found for found in report["findings"] if found["code"] == "P3D403")
+    assert "TIFF file" in found["message"] or "files of other formats" in found["message"]
+    out = "a.h5" if place == "file" else "stacks_hdf5"
+    assert f"p3d-regression convert {given} --label LABELS {out}" in found["fix"]

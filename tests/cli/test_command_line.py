@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from p3d_regression.checks import reading
 from p3d_regression.checks import run as checks_run
-from p3d_regression.cli.check import _progress_bar
 from p3d_regression.cli.main import main
+from p3d_regression.cli.progress import progress_bar
 from support.lab import prediction_config, training_config, write_config, write_volumes
 
 MODEL = {"name": "UNet3D", "final_activation": "none"}
@@ -32,7 +32,7 @@ def interrupt_unnoticed() -> None:
 class TestInterrupt:
     def test_reading_ends_at_the_next_piece(self) -> None:
         before = signal.getsignal(signal.SIGINT)
-        with _progress_bar() as progress:
+        with progress_bar() as progress:
             progress.start("labels", 10)
             progress.advance(5)
             interrupt_unnoticed()

@@ -15,10 +15,11 @@ from p3d_regression.labels.floor import SQUARED, Limit, LossLimit, VoxelLoss
 from p3d_regression.labels.levels import MOST_PATCHES, Clipping, Directions, Levels
 from p3d_regression.labels.psnr import PsnrLimit
 from p3d_regression.labels.scan import Statistics, Volume, VolumeError, moments_of, scan
-from p3d_regression.prediction.attributes import spacing_of
 from p3d_regression.training.scaling import Lines, could_follow
 from p3d_regression.upstream import datasets, samples
 from p3d_regression.upstream.stored import stored_volume
+from p3d_regression.volumes import image_file
+from p3d_regression.volumes.geometry import spacing_of
 from p3d_regression.volumes.opening import find, names, opened
 
 
@@ -75,6 +76,9 @@ def _file_layout(path: str, raw: str, label: str | None, *, is_zarr: bool) -> Fi
             return layout
         if is_zarr and not Path(path).is_dir():
             layout.error = "this is a file, not a directory with Zarr arrays"
+            return layout
+        if image := image_file.format_of(path):
+            layout.error = f"this is a {image.name} file, and pytorch-3dunet reads HDF5"
             return layout
         with opened(path) as file:
             layout.datasets = names(file)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from p3d_regression.cli.progress import progress_bar
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from p3d_regression.checks.reading import Progress
     from p3d_regression.checks.rule import Rule
     from p3d_regression.checks.run import Report
 
@@ -87,7 +87,7 @@ def _check(
 
     rules = _rules(select, ignore)
     reports: list[run.Report] = []
-    with _progress_bar() as progress, _files(configs) as files:
+    with progress_bar() as progress, _files(configs) as files:
         for config, file in zip(configs, files, strict=True):
             if any(found.interrupted for found in reports):
                 reports.append(run.Report(config, failures=["interrupted before this config"]))
@@ -105,7 +105,7 @@ def _fix(
 
     rules = _rules(select, ignore)
     reports: list[Report] = []
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         for config in configs:
             if any(found.interrupted for found in reports):
                 reports.append(Report(config, failures=["interrupted before this config"]))
@@ -172,42 +172,3 @@ def _console(*, to_stderr: bool = False) -> "Console":
         # a path may contain characters that the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     return Console(highlight=False, markup=False, stderr=to_stderr)
-
-
-@contextmanager
-def _progress_bar() -> "Iterator[Progress]":
-    """A progress bar on a terminal, and an end of the reading on SIGINT."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    interrupted = False
-
-    def interrupt(*_: object) -> None:
-        nonlocal interrupted
-        interrupted = True
-        raise KeyboardInterrupt
-
-    def insist() -> None:
-        # Python drops an exception that a signal handler raises in a destructor: end at the next piece then
-        if interrupted:
-            raise KeyboardInterrupt
-
-    class Shown:
-        def start(self, what: str, voxels: int) -> None:
-            insist()
-            # one line on the screen, also for hundreds of files
-            for task in bar.task_ids:
-                bar.remove_task(task)
-            self.task = bar.add_task(what, total=voxels or None)
-
-        def advance(self, voxels: int) -> None:
-            insist()
-            bar.advance(self.task, voxels)
-
-    console = Console(stderr=True)
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-            yield Shown()
-    finally:
-        signal.signal(signal.SIGINT, before)

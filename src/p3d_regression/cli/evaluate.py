@@ -197,7 +197,7 @@ def _print(found: "Evaluation") -> None:
 def _write_csv(found: "Evaluation", path: Path) -> None:
     """A row for each volume and channel, and for all voxels."""
     from p3d_regression.evaluation.words import NAMES, of_channel
-    from p3d_regression.prediction.files import write_whole
+    from p3d_regression.volumes.writing import write_whole
 
     plain = found.plain
     names = (*NAMES, *found.more)
@@ -216,8 +216,8 @@ def _write_maps(found: "Evaluation", directory: Path) -> None:
     import h5py
 
     from p3d_regression.evaluation.volume import slabs
-    from p3d_regression.prediction.files import write_whole
-    from p3d_regression.prediction.spec import GEOMETRY
+    from p3d_regression.volumes.geometry import GEOMETRY
+    from p3d_regression.volumes.writing import write_whole
 
     for result in found.results:
         pair = result.pair

@@ -6,6 +6,7 @@ from p3d_regression._version import __version__
 from p3d_regression.cli.check import check
 from p3d_regression.cli.compare import compare
 from p3d_regression.cli.components import activations, losses, metrics
+from p3d_regression.cli.convert import convert
 from p3d_regression.cli.demo import demo
 from p3d_regression.cli.doctor import doctor
 from p3d_regression.cli.evaluate import evaluate
@@ -27,5 +28,19 @@ def main() -> None:
     """
 
 
-for command in (doctor, check, rule, activations, losses, metrics, run, probe, evaluate, compare, export, demo):
+for command in (
+    doctor,
+    convert,
+    check,
+    rule,
+    activations,
+    losses,
+    metrics,
+    run,
+    probe,
+    evaluate,
+    compare,
+    export,
+    demo,
+):
     main.add_command(command)

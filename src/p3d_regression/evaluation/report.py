@@ -14,8 +14,8 @@ from p3d_regression.errors import EvaluationError
 from p3d_regression.evaluation import pictures
 from p3d_regression.evaluation.run import Evaluation
 from p3d_regression.evaluation.words import NAMES, number, of_channel, remarks, rows
-from p3d_regression.prediction.files import write_whole
 from p3d_regression.text import as_json
+from p3d_regression.volumes.writing import write_whole
 
 #: Volumes with pictures of their own.
 _MOST_VOLUMES = 8

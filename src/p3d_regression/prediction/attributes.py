@@ -1,25 +1,15 @@
 """What the datasets of a prediction say of themselves."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from p3d_regression.model.contract import Contract
 from p3d_regression.prediction.ensemble import variances
 from p3d_regression.prediction.settings import Settings, as_attributes
-from p3d_regression.prediction.spec import GEOMETRY, SPACING, Options
+from p3d_regression.prediction.spec import Options
+from p3d_regression.volumes.geometry import GEOMETRY
 from p3d_regression.volumes.opening import opened
-
-
-def spacing_of(held: Mapping[str, Any]) -> list[float] | None:
-    """The size of a voxel along Z, Y and X, as the attributes of a volume give it; None if they do not."""
-    for name in SPACING:
-        with suppress(KeyError, TypeError, ValueError):
-            found = [float(size) for size in held[name]]
-            if len(found) == 3:
-                return found
-    return None
 
 
 def of_prediction(

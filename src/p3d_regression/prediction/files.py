@@ -212,22 +212,6 @@ class Output(ABC):
             shutil.rmtree(partial_path(self.path), ignore_errors=True)
 
 
-def write_whole(path: Path, create: Callable[[Path], object]) -> None:
-    """Create a file, which gets its name when it is complete; if anything fails, nothing is left.
-
-    Args:
-        path: of it.
-        create: writes the file at the path that it is given.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        create(beside)
-        beside.replace(path)
-    finally:
-        with suppress(OSError):
-            beside.unlink()
-
-
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """An error of the file system is one of the output, and not of the volume that is read.

@@ -23,10 +23,10 @@ from p3d_regression.prediction.files import (
     discard,
     held_settings,
     partial_path,
-    write_whole,
     writing,
 )
 from p3d_regression.prediction.settings import as_attributes
+from p3d_regression.volumes.writing import write_whole
 
 
 @dataclass(frozen=True)

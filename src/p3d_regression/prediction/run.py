@@ -26,6 +26,7 @@ from p3d_regression.prediction.units import Counts, ends_of, inside
 from p3d_regression.upstream import datasets, introspection
 from p3d_regression.upstream.introspection import device_name
 from p3d_regression.upstream.log import console, say
+from p3d_regression.volumes.geometry import spacing_of
 from p3d_regression.volumes.opening import opened
 
 #: What a predictor and a dataset must have, so that patches can be blended.
@@ -200,7 +201,7 @@ class Prediction:
         place = places[0]
         patch = [part.stop - part.start + 2 * halo for part, halo in zip(place, dataset.halo_shape, strict=True)]
         with opened(dataset.file_path) as file:
-            spacing = attributes.spacing_of(file[dataset.raw_internal_path].attrs)
+            spacing = spacing_of(file[dataset.raw_internal_path].attrs)
         orientations = orientations_of(self.options.tta, patch, spacing)
         return ensemble.Combined(self.networks, orientations, ensemble.variances(self.contract), self.is_2d)
 

@@ -43,13 +43,6 @@ _TTAS = ("flips", "rotations", "none")
 AXES = "zyx"
 
 
-#: Attributes with the voxel size, in the order Z, Y, X.
-SPACING = ("element_size_um", "voxel_size", "resolution", "spacing")
-
-#: Attributes of a raw volume that hold for its prediction as well: voxel size, position, orientation.
-GEOMETRY = (*SPACING, "offset", "origin", "affine", "axis_units")
-
-
 @dataclass(frozen=True)
 class Tta:
     """Test-time augmentation: in which orientations a patch is predicted.

@@ -14,11 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import write
-from p3d_regression.prediction.attributes import spacing_of
 from p3d_regression.prediction.blending import Array, Place
 from p3d_regression.prediction.files import (
     REPLACED,
@@ -27,7 +24,6 @@ from p3d_regression.prediction.files import (
     check_resumable,
     discard,
     partial_path,
-    write_whole,
     writing,
 )
 from p3d_regression.prediction.settings import as_attributes
@@ -35,7 +31,8 @@ from p3d_regression.prediction.sharing import SETTING, Share
 from p3d_regression.prediction.spec import RESUME
 from p3d_regression.prediction.units import Layout, layout_of, repeated
 from p3d_regression.upstream.log import console, say
-from p3d_regression.volumes.zarr_store import package
+from p3d_regression.volumes.writing import write_whole
+from p3d_regression.volumes.zarr_store import image_attributes, package, plain
 
 #: Voxels along an axis: of a chunk, which is compressed on its own, and of a shard, which is one file.
 _CHUNK, _SHARD, _DEPTH = 64, 512, 32
@@ -166,7 +163,9 @@ class ZarrOutput(Output):
         zarr = package()
         compressors = {None: None, "gzip": zarr.codecs.GzipCodec()}.get(self.compression, "auto")
         first = next(iter(self.datasets))
-        group = zarr.create_group(store=str(path), attributes=_image(self.path.stem, first, attributes[first]))
+        group = zarr.create_group(
+            store=str(path), attributes=image_attributes(self.path.stem, first, attributes[first])
+        )
         for name, channels in self.datasets.items():
             group.create_array(
                 name,
@@ -177,7 +176,7 @@ class ZarrOutput(Output):
                 compressors=compressors,
                 fill_value=float("nan"),
                 dimension_names=("c", "z", "y", "x"),
-                attributes={key: _plain(value) for key, value in attributes[name].items()},
+                attributes={key: plain(value) for key, value in attributes[name].items()},
             )
 
     @property
@@ -245,25 +244,3 @@ class ZarrOutput(Output):
                 raise
             shutil.rmtree(self._directory, ignore_errors=True)
         return True
-
-
-def _image(name: str, dataset: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The group as an OME-Zarr 0.5 image, so that viewers know the axes and the size of the voxels."""
-    spacing = spacing_of(attributes) or [1.0, 1.0, 1.0]
-    units = [str(_plain(unit)) for unit in attributes.get("axis_units", ())]
-    named = [{"unit": unit} for unit in units] if len(units) == 3 else [{}] * 3
-    axes = [
-        {"name": "c", "type": "channel"},
-        *({"name": axis, "type": "space", **unit} for axis, unit in zip("zyx", named, strict=True)),
-    ]
-    scale = {"type": "scale", "scale": [1.0, *spacing]}
-    level = {"path": dataset, "coordinateTransformations": [scale]}
-    return {"ome": {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": [level]}]}}
-
-
-def _plain(value: Any) -> Any:
-    """An attribute as JSON has it."""
-    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return value.decode(errors="replace") if isinstance(value, bytes) else value

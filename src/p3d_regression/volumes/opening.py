@@ -1,7 +1,7 @@
-"""Open what holds volumes, whatever its format: an HDF5 file, or a directory with Zarr arrays.
+"""Open what holds volumes, whatever its format: an HDF5 file, a directory with Zarr arrays, or an image file.
 
 What is opened gives a dataset for a name, and a dataset has ``shape``, ``ndim``, ``dtype``, ``chunks`` and ``attrs``,
-and parts of it are read by slices. This is what h5py does; Zarr follows.
+and parts of it are read by slices. This is what h5py does; the others follow.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from p3d_regression.volumes import zarr_store
+from p3d_regression.volumes import image_file, zarr_store
 
 
 @contextmanager
@@ -17,15 +17,20 @@ def opened(path: str | Path, **options: Any) -> Iterator[Any]:
     """Open a file or directory with volumes, for reading.
 
     Args:
-        path: of an HDF5 file, or of a directory with Zarr arrays.
-        options: of :class:`h5py.File`; Zarr has no use for them.
+        path: of an HDF5 file, of a directory with Zarr arrays, or of a file with one volume (TIFF, NIfTI, NPY, MRC).
+        options: of :class:`h5py.File`; the others have no use for them.
 
     Raises:
-        OSError: it does not exist, or is neither.
-        ConfigError: the package zarr is missing.
+        OSError: it does not exist, or is none of these.
+        ValueError: what it holds is no volume.
+        ConfigError: the package that reads it is missing.
     """
     if Path(path).is_dir():
         yield zarr_store.Store(path)
+        return
+    if image_file.format_of(path):
+        with image_file.opened(path) as image:
+            yield image
         return
     import h5py
 
@@ -41,7 +46,7 @@ def find(file: Any, key: str | None) -> Any:
 
 def names(file: Any) -> list[str]:
     """The names of all datasets of what was opened."""
-    if isinstance(file, zarr_store.Store):
+    if isinstance(file, zarr_store.Store | image_file.ImageFile):
         return file.names()
     found: list[str] = []
     file.visititems(lambda name, item: found.append(name) if hasattr(item, "ndim") else None)
@@ -49,7 +54,7 @@ def names(file: Any) -> list[str]:
 
 
 def set_attribute(path: str | Path, key: str, name: str, value: Any) -> None:
-    """Write an attribute of a dataset."""
+    """Write an attribute of a dataset of an HDF5 file or a Zarr array."""
     if Path(path).is_dir():
         zarr_store.set_attribute(path, key, name, value)
         return

@@ -11,19 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from p3d_regression.errors import ConfigError
 from p3d_regression.fix import advise
+from p3d_regression.volumes.axes import ALL, BY_NUMBER, ArrayVolume
+from p3d_regression.volumes.geometry import spacing_of, units_of
 
 #: Metadata files of an array or a group.
 _METADATA = ("zarr.json", ".zarray", ".zgroup")
-
-#: All axes, in the order of a volume.
-_ALL = "tczyx"
-
-#: Axes of an array whose metadata do not name them, by their number.
-_AXES = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}
 
 
 def package() -> Any:
@@ -96,14 +91,14 @@ class Store:
     def __contains__(self, key: object) -> bool:
         return self.get(key) is not None
 
-    def get(self, key: object) -> "ZarrVolume | None":
+    def get(self, key: object) -> ArrayVolume | None:
         """A volume by its name; None if there is none."""
         try:
             return self[key]
         except KeyError:
             return None
 
-    def __getitem__(self, key: object) -> "ZarrVolume":
+    def __getitem__(self, key: object) -> ArrayVolume:
         """A volume by its name.
 
         Args:
@@ -118,10 +113,10 @@ class Store:
         if node is None:
             raise KeyError(f"{self._root} has no array {name!r}")
         if hasattr(node, "ndim"):
-            return ZarrVolume(node, *self._described(name))
+            return _volume(node, *self._described(name))
         for image in _images(node.attrs):
             level = image["datasets"][0]
-            return ZarrVolume(node[level["path"]], image, level)
+            return _volume(node[level["path"]], image, level)
         raise KeyError(f"{name!r} in {self._root} is a group without an image; its arrays are: {self.names()}")
 
     def _node(self, name: str) -> Any:
@@ -140,9 +135,19 @@ class Store:
                         return image, level
         return {}, {}
 
+    def is_finest(self, name: str) -> bool:
+        """Whether an array is the finest resolution level of an image, or belongs to none."""
+        image, level = self._described(name)
+        return not image or level == image["datasets"][0]
+
     def names(self) -> list[str]:
         """The names of all arrays."""
         return [str(path.relative_to(self._root)) for path in sorted(_arrays(self._root))]
+
+
+def finest(store: Store) -> list[str]:
+    """The names of all arrays, of an OME-Zarr image only the finest resolution level."""
+    return [name for name in store.names() if store.is_finest(name)]
 
 
 def _arrays(directory: Path) -> Iterator[Path]:
@@ -170,63 +175,25 @@ def _images(attributes: Any) -> list[Mapping[str, Any]]:
     return [image for image in found or [] if image.get("datasets")]
 
 
-class ZarrVolume:
-    """An array as a volume: shape (Z, Y, X), or (C, Z, Y, X) with more than one channel.
+def _volume(array: Any, image: Mapping[str, Any], level: Mapping[str, Any]) -> ArrayVolume:
+    """An array as a volume, with ``voxel_size`` and ``axis_units`` (Z, Y, X) where OME-Zarr gives them.
 
     Args:
         array: of the package zarr.
         image: what OME-Zarr says of the image that it belongs to; empty if nothing.
         level: what that says of the resolution level.
 
-    Attributes:
-        attrs: of the array; with ``voxel_size`` and ``axis_units`` (Z, Y, X) where OME-Zarr gives them.
-
     Raises:
         ValueError: it has several points in time, or other axes.
     """
-
-    def __init__(self, array: Any, image: Mapping[str, Any], level: Mapping[str, Any]) -> None:
-        self._array = array
-        self._axes = _axes_of(array, image)
-        sizes = dict(zip(self._axes, array.shape, strict=True))
-        if sizes.get("t", 1) > 1:
-            raise ValueError(f"{array.store_path} has {sizes['t']} points in time; write each as an array of its own")
-        self._order = "czyx" if sizes.get("c", 1) > 1 else "zyx"
-        self.shape = tuple(sizes.get(axis, 1) for axis in self._order)
-        stored = dict(zip(self._axes, array.shards or array.chunks, strict=True))
-        self.chunks = tuple(stored.get(axis, 1) for axis in self._order)
-        self.dtype: np.dtype[Any] = array.dtype
-        self.attrs = {**_size_of_voxels(self._axes, image, level), **dict(array.attrs)}
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    def __getitem__(self, place: Any) -> npt.NDArray[Any]:
-        """A part of the volume.
-
-        Args:
-            place: slices and numbers for some or all axes, as in numpy.
-        """
-        parts = list(place) if isinstance(place, tuple) else [place]
-        if not any(part is Ellipsis for part in parts):
-            parts.append(Ellipsis)
-        gap = next(index for index, part in enumerate(parts) if part is Ellipsis)
-        parts[gap : gap + 1] = [slice(None)] * (self.ndim - len(parts) + 1)
-        numbers = [not isinstance(part, slice) for part in parts]
-        wanted = {
-            axis: slice(part, part + 1) if is_number else part
-            for axis, part, is_number in zip(self._order, parts, numbers, strict=True)
-        }
-        found = np.asarray(self._array[tuple(wanted.get(axis, slice(0, 1)) for axis in self._axes)])
-        lacking = [axis for axis in _ALL if axis not in self._axes]
-        axes = [*self._axes, *lacking]
-        found = found.reshape(found.shape + (1,) * len(lacking)).transpose([axes.index(axis) for axis in _ALL])
-        found = found[(0,) * (len(_ALL) - self.ndim)]
-        if "z" in lacking:
-            found = found[..., wanted["z"], :, :]
-        part: npt.NDArray[Any] = found[tuple(0 if is_number else slice(None) for is_number in numbers)]
-        return part
+    axes = _axes_of(array, image)
+    return ArrayVolume(
+        array,
+        axes,
+        name=f"{array.store_path} ",
+        chunks=array.shards or array.chunks,
+        attrs={**_size_of_voxels(axes, image, level), **dict(array.attrs)},
+    )
 
 
 def _axes_of(array: Any, image: Mapping[str, Any]) -> str:
@@ -234,11 +201,11 @@ def _axes_of(array: Any, image: Mapping[str, Any]) -> str:
     named = [axis.get("name") if isinstance(axis, Mapping) else axis for axis in image.get("axes") or ()]
     named = named or list(getattr(array.metadata, "dimension_names", None) or ()) or array.attrs.get(_XARRAY) or []
     if not named or any(name is None or str(name).startswith("dim") for name in named):
-        if array.ndim not in _AXES:
+        if array.ndim not in BY_NUMBER:
             raise ValueError(f"{array.store_path} has {array.ndim} axes, and is no volume")
-        return _AXES[array.ndim]
+        return BY_NUMBER[array.ndim]
     letters = [_NAMES.get(str(name).lower(), str(name).lower()) for name in named]
-    if len(set(letters)) < array.ndim or not {"y", "x"} <= set(letters) <= set(_ALL) or len(letters) != array.ndim:
+    if len(set(letters)) < array.ndim or not {"y", "x"} <= set(letters) <= set(ALL) or len(letters) != array.ndim:
         raise ValueError(
             f"{array.store_path} has the axes {', '.join(map(str, named))}; a volume has z, y, x and perhaps c and t"
         )
@@ -270,3 +237,30 @@ def _size_of_voxels(axes: str, image: Mapping[str, Any], level: Mapping[str, Any
 def set_attribute(path: str | Path, key: str, name: str, value: Any) -> None:
     """Write an attribute of an array."""
     package().open(store=str(path), path=key.strip("/"), mode="r+").attrs[name] = value
+
+
+def image_attributes(name: str, dataset: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """A group with an array (C, Z, Y, X) as an OME-Zarr 0.5 image, so that viewers know its axes and voxel size.
+
+    Args:
+        name: of the image.
+        dataset: name of the array.
+        attributes: of the volume, with ``voxel_size`` and ``axis_units`` if they are known.
+    """
+    spacing = spacing_of(attributes) or [1.0, 1.0, 1.0]
+    units = [{"unit": unit} for unit in units_of(attributes) or ()] or [{}] * 3
+    axes = [
+        {"name": "c", "type": "channel"},
+        *({"name": axis, "type": "space", **unit} for axis, unit in zip("zyx", units, strict=True)),
+    ]
+    scale = {"type": "scale", "scale": [1.0, *spacing]}
+    level = {"path": dataset, "coordinateTransformations": [scale]}
+    return {"ome": {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": [level]}]}}
+
+
+def plain(value: Any) -> Any:
+    """An attribute as JSON has it."""
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -14,7 +14,7 @@ from p3d_regression.errors import Found
 from p3d_regression.fix import Fix, advise, delete, write
 from p3d_regression.text import as_yaml
 from p3d_regression.upstream import datasets, introspection
-from p3d_regression.volumes import zarr_store
+from p3d_regression.volumes import image_file, zarr_store
 
 family = Family()
 
@@ -162,7 +162,13 @@ def file_unreadable(view: View) -> Iterator[Found]:
         elif phase.is_hdf5 and not phase.files and isinstance(paths, list):
             message = "it contains no HDF5 file (.h5, .hdf, .hdf5 or .hd5)"
             fix = advise(f"write the paths of the HDF5 files of {name}")
-            if paths and all(zarr_store.is_zarr(Path(str(path))) for path in paths):
+            images = [path for path in paths if _holds_images(path)]
+            if images:
+                message = (
+                    f"{images[0]} contains no HDF5 file, but files of other formats, which pytorch-3dunet does not read"
+                )
+                fix = _converted(view, str(images[0]))
+            elif paths and all(zarr_store.is_zarr(Path(str(path))) for path in paths):
                 message, fix = (
                     "these are Zarr volumes, which ZarrDataset reads",
                     write("loaders.dataset", "ZarrDataset"),
@@ -173,11 +179,32 @@ def file_unreadable(view: View) -> Iterator[Found]:
                 other = similar(file.path)
                 do = "restore" if _exists(file.path) else "correct the path"
                 fix = advise(f"{do} {file.path}, or remove it from {key}")
-                if datasets.is_zarr(view.section("loaders")) and _is_hdf5(file.path):
+                if image_file.format_of(file.path) and _exists(file.path):
+                    fix = _converted(view, file.path)
+                elif datasets.is_zarr(view.section("loaders")) and _is_hdf5(file.path):
                     fix = write("loaders.dataset", "LazyHDF5Dataset")
                 elif other and file.path in paths:
                     fix = write(f"{key}[{paths.index(file.path)}]", other)
                 yield Found(key, f"{file.path}: {file.error}{did_you_mean(other)}", fix)
+
+
+def _holds_images(path: object) -> bool:
+    """Whether a directory has files that ``p3d-regression convert`` reads."""
+    with suppress(OSError, ValueError):
+        return any(image_file.format_of(child) for child in Path(str(path)).iterdir())
+    return False
+
+
+def _converted(view: View, path: str) -> Fix:
+    """How to make HDF5 of other files."""
+    source = Path(path)
+    name = source.name[: source.name.index(".")] if source.suffix else source.name
+    labels = " --label LABELS" if view.mode == "train" else ""
+    end = f"{name}.h5" if source.suffix else f"{name}_hdf5"
+    return advise(
+        f"convert them: p3d-regression convert {source}{labels} {end}; or let `p3d-regression init` do this and write a "
+        "config"
+    )
 
 
 def similar(path: str) -> str | None:
