@@ -73,3 +73,17 @@ def short(name: object) -> str:
 def shortened(text: str) -> str:
     """A line that may be very long, cut in its middle."""
     return text if len(text) <= 300 else f"{text[:290]} ... {text[-5:]}"
+
+
+def as_size(count: int) -> str:
+    """A number of bytes.
+
+    >>> as_size(3 * 2**29), as_size(5000)
+    ('1.5 GiB', '4.88 KiB')
+    """
+    size = float(count)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"

@@ -12,6 +12,7 @@ from p3d_regression.cli.doctor import doctor
 from p3d_regression.cli.evaluate import evaluate
 from p3d_regression.cli.export import export
 from p3d_regression.cli.group import Group
+from p3d_regression.cli.init import init
 from p3d_regression.cli.probe import probe
 from p3d_regression.cli.rule import rule
 from p3d_regression.cli.run import run
@@ -30,6 +31,7 @@ def main() -> None:
 
 for command in (
     doctor,
+    init,
     convert,
     check,
     rule,

@@ -364,8 +364,11 @@ class _Monitor:
         trainer = self.trainer
         inputs = dict(enumerate(raw)) if isinstance(raw, tuple | list) else {"": raw}
         for number, part in inputs.items():
-            for tag, image in trainer.tensorboard_formatter(f"inputs{number}", _array(part)):
-                trainer.writer.add_image(prefix + tag, image, trainer.num_iterations)
+            # one sample at a time: with two channels pytorch-3dunet fails at the second one of a batch
+            for index, sample in enumerate(_array(part)):
+                for tag, image in trainer.tensorboard_formatter(f"inputs{number}", sample[None]):
+                    place = prefix + tag.replace("batch_0", f"batch_{index}", 1)
+                    trainer.writer.add_image(place, image, trainer.num_iterations)
         label, prediction = _array(labels), _array(output)
         if label.shape[2:] != prediction.shape[2:] or label.ndim != 5:
             original(raw, labels, output, prefix)

@@ -165,3 +165,40 @@ def _convolved(
             raise RuntimeError(f"a kernel of {tuple(weight.shape[2:])} is larger than its input {tuple(x.shape)}")
         spatial.append(out)
     return x.new_empty(x.shape[0], weight.shape[1] * groups if transposed else weight.shape[0], *spatial)
+
+
+def memory_of_training(model_config: Mapping[str, Any], shape: Sequence[int]) -> tuple[int, int]:
+    """What a training step of a network keeps in memory, measured with a small patch.
+
+    Args:
+        model_config: a ``model`` section without the keys of this project.
+        shape: of the patch, (D, H, W).
+
+    Returns:
+        Bytes that are kept for the gradient of the patch, and the number of weights.
+
+    Raises:
+        Exception: whatever upstream or torch says against the section or the patch.
+    """
+    import torch
+
+    create = original_of(module_of(_MODEL).get_model)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with quiet(), torch.random.fork_rng(devices=[]):
+        network = create(dict(model_config)).train()
+        weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+        raw = torch.zeros(
+            1, int(model_config["in_channels"]), *(shape[1:] if "2D" in str(model_config["name"]) else shape)
+        )
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            # the result holds what is kept until it is counted
+            output = network(raw)
+        size = sum(n for address, n in kept.items() if address not in weights)
+        del output
+    return size, sum(parameter.numel() for parameter in network.parameters())

@@ -202,8 +202,8 @@ def _converted(view: View, path: str) -> Fix:
     labels = " --label LABELS" if view.mode == "train" else ""
     end = f"{name}.h5" if source.suffix else f"{name}_hdf5"
     return advise(
-        f"convert them: p3d-regression convert {source}{labels} {end}; or let `p3d-regression init` do this and write a "
-        "config"
+        f"convert them: p3d-regression convert {source}{labels} {end}; or let `p3d-regression init` do this and write"
+        " a config"
     )
 
 

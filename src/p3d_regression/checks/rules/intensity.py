@@ -8,7 +8,7 @@ from p3d_regression.checks.view import View
 from p3d_regression.errors import Found
 from p3d_regression.fix import NO_FIX, write
 from p3d_regression.interval import REAL_LINE
-from p3d_regression.labels.levels import Levels
+from p3d_regression.labels.brightness import dependence
 from p3d_regression.labels.moments import Moments
 from p3d_regression.model.contract import network_of
 from p3d_regression.scaling.spec import KEY
@@ -16,12 +16,6 @@ from p3d_regression.training.raw_transforms import fixed_numbers, raw_steps_by_s
 from p3d_regression.upstream import networks
 
 family = Family()
-
-#: Of the variance of the labels between patches, and of that by the level of the raw patches.
-_SHARE_BETWEEN, _EXPLAINED = 0.2, 0.9
-
-#: Of the variance of the labels, what a line through the raw values explains where they are a function of these.
-_IS_LINE = 0.85
 
 #: Of the variance between patches, what the level of the raw patches explains less after the raw transforms.
 _LOST = 0.3
@@ -66,7 +60,8 @@ def level_not_seen(view: View) -> Iterator[Found]:
     phase = view.phases.get("train")
     if phase is None or phase.levels is None or not view.is_regression or view.get("trainer.resume") is not None:
         return
-    levels, follows = phase.levels, _follows(phase, phase.levels)
+    levels = phase.levels
+    follows = dependence(levels, list(phase.lines.of_file.values()) if phase.lines else [])
     if not follows:
         return
     steps = list(raw_steps_by_statistics(view.config))
@@ -80,18 +75,6 @@ def level_not_seen(view: View) -> Iterator[Found]:
         is_line = phase.lines and all(f.voxels.explained > _LINE_EXPLAINS for f in phase.lines.found.values())
         follow = fixed + write(f"model.{KEY}", "residual") if is_line and _may_follow(view, phase) else NO_FIX
         yield Found("model.layer_order", message, follow or write("model.layer_order", "cr"))
-
-
-def _follows(phase: Phase, levels: Levels) -> str:
-    """How the labels depend on the brightness; empty if they do not."""
-    if levels.share > _SHARE_BETWEEN and levels.explained > _EXPLAINED:
-        part = levels.share * levels.explained
-        return f"{part:.0%} of the variance of the labels follows the brightness of the patches"
-    pairs = list(phase.lines.of_file.values()) if phase.lines else []
-    parts = [found.voxels.explained for found in pairs if found.patches.explained > _EXPLAINED]
-    if pairs and len(parts) == len(pairs) and min(parts) > _IS_LINE:
-        return f"a line through the raw values explains {min(parts):.0%} of the variance of the labels"
-    return ""
 
 
 def _blind(view: View) -> str:

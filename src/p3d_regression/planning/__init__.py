@@ -1,0 +1,1 @@
+"""Training and prediction configs from the volumes alone: what they hold decides each line."""
