@@ -79,11 +79,11 @@ def as_size(count: int) -> str:
     """A number of bytes.
 
     >>> as_size(3 * 2**29), as_size(5000)
-    ('1.5 GiB', '4.88 KiB')
+    ('1.5 GiB', '4.883 KiB')
     """
     size = float(count)
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1024:
-            return f"{size:.3g} {unit}"
+            return f"{size:.4g} {unit}"
         size /= 1024
-    return f"{size:.3g} TiB"
+    return f"{size:.4g} TiB"

@@ -56,10 +56,28 @@ def geometry_of_imagej(directory: Path, prediction: Path) -> None:
         assert (file.imagej_metadata["spacing"], file.imagej_metadata["unit"]) == (1.0, "um")
 
 
+def from_its_checkpoint(directory: Path, prediction: Path) -> None:
+    """The checkpoint alone gives a config that predicts the same."""
+    best = directory / "out" / "checkpoints" / "best_checkpoint.pytorch"
+    with h5py.File(prediction) as file:
+        raw = Path(str(file["predictions"].attrs["raw"]))
+    said = run("init", "predict", best, raw, "--out", directory / "again").stdout
+    assert "1 volume, patches of [8, 64, 64] as in training" in said
+    first, again = (yaml.safe_load((directory / name / "predict.yml").read_text()) for name in ("out", "again"))
+    for config in (first, again):
+        del config["loaders"]["output_dir"]
+    del first["loaders"]["label_internal_path"]
+    assert again == first
+    assert check(directory / "again" / "predict.yml").findings == []
+
+
 #: For each data set lines of its config that its values decide, and what to do with its prediction.
 EXPECTED: dict[str, tuple[dict[str, object], Callable[[Path, Path], None] | None]] = {
     "TIFF denoising": ({"model.target_scaling": "residual"}, geometry_of_imagej),
-    "counts with zeros": ({"model.final_activation": "softplus", "loaders.label_internal_path": "counts"}, None),
+    "counts with zeros": (
+        {"model.final_activation": "softplus", "loaders.label_internal_path": "counts"},
+        from_its_checkpoint,
+    ),
     "NIfTI with affine": ({"model.final_activation": "softplus"}, geometry_of_nifti),
     "OME-Zarr with two channels": ({"loaders.dataset": "ZarrDataset", "model.in_channels": 2}, geometry_of_zarr),
     "one thin volume": ({"loaders.train.slice_builder.patch_shape": [12, 64, 64]}, None),

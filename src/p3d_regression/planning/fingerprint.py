@@ -233,12 +233,12 @@ def _boxes(volumes: Sequence[VolumeInfo], draw: np.random.Generator, most: int) 
     total = sum(info.voxels for info in volumes)
     if total <= most:
         return every
-    share = most / total
-    counts = [max(1, round(share * len(boxes))) for boxes in every]
+    counts = [max(1, int(most / total * len(boxes))) for boxes in every]
     # of very many volumes not each
-    if sum(counts) > (limit := max(1, most // math.prod(_SAMPLE))):
-        chosen = set(draw.choice(len(volumes), min(limit, len(volumes)), replace=False).tolist())
-        counts = [1 if index in chosen else 0 for index in range(len(volumes))]
+    size = max(math.prod(axis.stop - axis.start for axis in boxes[0]) for boxes in every)
+    if len(volumes) > (limit := max(1, most // size)):
+        chosen = set(draw.choice(len(volumes), limit, replace=False).tolist())
+        counts = [count if index in chosen else 0 for index, count in enumerate(counts)]
     picked = []
     for boxes, count in zip(every, counts, strict=True):
         indices = sorted(draw.choice(len(boxes), min(count, len(boxes)), replace=False).tolist())
