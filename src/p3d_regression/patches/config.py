@@ -81,6 +81,10 @@ def _complete(config: dict[str, Any]) -> None:
     from p3d_regression.model.contract import adopt, mapping
 
     mode: Mode = "train" if "trainer" in config else "predict"
+    if mode == "train" and any(key in mapping(config.get("model")) for key in PLUGIN_KEYS):
+        from p3d_regression.training import following
+
+        following.prepare()
     try:
         adopted = adopt(config, mode)
     except Exception:

@@ -51,7 +51,7 @@ def _patch_create_trainer(module: ModuleType) -> Patch:
             config = group.once(lambda: with_numbers(config, plan))
             allow = checkpoint_memory.new_head_allowed() if _starts_from_pre_trained(config) else nullcontext()
             with following(plan), allow, creating:
-                return _watched(original, config, plan) if plan.is_ours else original(config)
+                return _watched(original, config, plan) if plan.is_ours else _alone(original, config)
 
         return create_trainer
 
@@ -74,7 +74,7 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
     """Create a trainer that uses this project."""
     from p3d_regression import group
     from p3d_regression.model.precision import FULL
-    from p3d_regression.training import distributed, monitor, precision, resuming, schedule
+    from p3d_regression.training import distributed, following, monitor, precision, resuming, schedule
     from p3d_regression.training.baselines import guesses_of
     from p3d_regression.training.direction import with_direction
     from p3d_regression.training.saving import claim
@@ -98,11 +98,21 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
         claim(directory)
     if group.is_running():
         distributed.share_out(trainer, complete)
-    monitor.watch(trainer, plan, guesses, position)
+    baselines = monitor.watch(trainer, plan, guesses, position)
+    is_resumed = bool(resumed["trainer"].get("resume"))
+    following.follow(trainer, plan, lambda: baselines.values if baselines else {}, is_resumed=is_resumed)
     say("; ".join(filter(None, [plan.describe(), *(f"set {line}, from the metric" for line in lines)])))
     if computed_in != FULL:
         say(f"layers in {computed_in}; the last layer, target scaling and the loss in float32")
     return trainer
+
+
+def _alone(original: AnyFunction, config: Mapping[str, Any]) -> Any:
+    """Create a trainer that does not use this project."""
+    from p3d_regression.training.following import discard
+
+    discard()
+    return original(config)
 
 
 def _keep(contract: Contract, trainer: Any) -> None:

@@ -53,7 +53,7 @@ def watch(
     plan: Plan,
     guesses: Mapping[int, "Guess"] | None = None,
     position: resuming.Position | None = None,
-) -> None:
+) -> "Baselines | None":
     """Add to a trainer what a training with this plan needs.
 
     Args:
@@ -61,6 +61,9 @@ def watch(
         plan: of the training.
         guesses: what its scores are compared with, by output channel.
         position: in an epoch, where it goes on.
+
+    Returns:
+        What its scores are compared with; None if nothing.
 
     Raises:
         UnsupportedUpstreamError: the trainer is built differently, and the plan needs what it lacks.
@@ -77,8 +80,10 @@ def watch(
         if plan.loss or plan.metric or scaling.of_model(trainer):
             raise UnsupportedUpstreamError(f"{message}. See `p3d-regression doctor`.")
         console().warning(f"{message}; this training is not monitored for NaN, constant output and wrong shapes")
-        return
-    _Monitor(trainer, plan, guesses or {}, position).start()
+        return None
+    monitor = _Monitor(trainer, plan, guesses or {}, position)
+    monitor.start()
+    return monitor.baselines
 
 
 class _Monitor:
