@@ -16,6 +16,7 @@ from p3d_regression.cli.init import init
 from p3d_regression.cli.probe import probe
 from p3d_regression.cli.rule import rule
 from p3d_regression.cli.run import run
+from p3d_regression.cli.schema import schema
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,6 +44,7 @@ for command in (
     evaluate,
     compare,
     export,
+    schema,
     demo,
 ):
     main.add_command(command)

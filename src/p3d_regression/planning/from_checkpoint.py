@@ -11,7 +11,7 @@ from p3d_regression.model.contract import Contract, trained_with
 from p3d_regression.planning.machine import this_machine
 from p3d_regression.planning.plan import Plan
 from p3d_regression.planning.prediction import Inputs, Trained, prediction
-from p3d_regression.planning.run import PREDICT, check_free
+from p3d_regression.planning.run import FOR_EDITORS, PREDICT, SCHEMA, check_free, schema_text
 from p3d_regression.upstream import checkpoints
 from p3d_regression.volumes import image_file
 from p3d_regression.volumes.writing import write_whole
@@ -56,10 +56,12 @@ def init_prediction(checkpoint: Path, files: Sequence[str], out: Path) -> tuple[
     plan = Plan(prediction(trained, inputs, this_machine().device, out))
     path = out / PREDICT
     head = (
-        f"predict3dunet --config {path}\nWritten by `p3d-regression init predict` {__version__} from {checkpoint}.\n"
+        f"{FOR_EDITORS}\npredict3dunet --config {path}\nWritten by `p3d-regression init predict` {__version__} from {checkpoint}.\n"
         "Paths start at the directory in which it was run: run pytorch-3dunet in the same one."
     )
     out.mkdir(parents=True, exist_ok=True)
+    if not (out / SCHEMA).exists():
+        write_whole(out / SCHEMA, lambda beside: beside.write_text(schema_text(), encoding="utf-8"))
     write_whole(path, lambda beside: beside.write_text(plan.text(head), encoding="utf-8"))
     count = f"{len(volumes)} volume{'s' if len(volumes) > 1 else ''}"
     return path, [count, f"patches of {list(patch)} as in training", f"{contract.model.get('name')}"]

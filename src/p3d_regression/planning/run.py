@@ -1,5 +1,6 @@
 """From volumes to configs that ``check`` finds nothing against."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from p3d_regression.planning.machine import this_machine
 from p3d_regression.planning.plan import Plan
 from p3d_regression.planning.size import choose
 from p3d_regression.planning.task import Task, task_of
+from p3d_regression.schema.build import schema
 from p3d_regression.text import as_size
 from p3d_regression.volumes.writing import write_whole
 
@@ -28,6 +30,10 @@ from p3d_regression.volumes.writing import write_whole
 _MOST_ROUNDS = 6
 
 TRAIN, PREDICT = "train.yml", "predict.yml"
+
+#: For editors, which complete and check keys by it, and the line that they find it by.
+SCHEMA = "p3d.schema.json"
+FOR_EDITORS = f"yaml-language-server: $schema={SCHEMA}"
 
 
 @dataclass
@@ -184,11 +190,15 @@ def _write(plan: Plan, facts: Facts, out: Path) -> list[Path]:
     inputs = prediction.Inputs(files.test, files.dataset, files.raw, files.label, files.why_test)
     predicted = Plan(prediction.prediction(trained, inputs, facts.machine.device, out))
     texts = {
+        out / SCHEMA: schema_text(),
         out / TRAIN: plan.text(_head(f"train3dunet --config {out / TRAIN}", facts)),
         out / PREDICT: predicted.text(_head(f"predict3dunet --config {out / PREDICT}", facts)),
     }
     out.mkdir(parents=True, exist_ok=True)
     check_free(out)
+    if (out / SCHEMA).exists():
+        # of another time here, and only for editors
+        del texts[out / SCHEMA]
     written: list[Path] = []
     try:
         for path, text in texts.items():
@@ -198,7 +208,12 @@ def _write(plan: Plan, facts: Facts, out: Path) -> list[Path]:
         for path in written:
             path.unlink()
         raise
-    return written
+    return [out / TRAIN, out / PREDICT]
+
+
+def schema_text() -> str:
+    """The schema of configs, for editors."""
+    return json.dumps(schema(), indent=1, allow_nan=False)
 
 
 def _head(command: str, facts: Facts) -> str:
@@ -206,7 +221,7 @@ def _head(command: str, facts: Facts) -> str:
     counts = f"{len(found.volumes)} volume{'s' if len(found.volumes) > 1 else ''}"
     looked = "" if found.is_complete else f", of which {found.read / found.voxels:.1%} of the voxels were looked at"
     return (
-        f"{command}\n"
+        f"{FOR_EDITORS}\n{command}\n"
         f"Written by `p3d-regression init` {__version__} from {counts}{looked}.\n"
         "Paths start at the directory in which it was run: run pytorch-3dunet in the same one."
     )
