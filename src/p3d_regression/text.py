@@ -75,6 +75,19 @@ def shortened(text: str) -> str:
     return text if len(text) <= 300 else f"{text[:290]} ... {text[-5:]}"
 
 
+def first_sentence(cls: type) -> str:
+    """What the docstring of a class begins with, without markup; its name where it has none.
+
+    >>> first_sentence(type("A", (), {"__doc__": "Compute the `Square`_ of :math:`x`. And more."}))
+    'compute the Square of x'
+    """
+    text = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+    text = re.sub(r":\w+:`~?([^`]*)`", r"\1", text)
+    text = re.sub(r"\s*<[^>]*>|[`_*]+(?=\W|$)|[`*]+|\.\. math::.*|\$", "", text)
+    sentence = re.split(r"(?<=[^\d])\.(?:\s|$)|:$", text)[0].strip()
+    return (sentence[:1].lower() + sentence[1:] if sentence[1:2].islower() else sentence) or cls.__name__
+
+
 def as_size(count: int) -> str:
     """A number of bytes.
 

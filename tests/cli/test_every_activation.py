@@ -3,7 +3,10 @@
 import json
 
 import pytest
+import yaml
+from click.testing import CliRunner
 
+from p3d_regression.cli.main import main
 from support.activations import KINDS, ROWS, assert_one_function, trained_with
 from support.lab import Lab
 from support.preforked import Preforked
@@ -31,11 +34,22 @@ def test_the_table_for_programs(forked: Preforked) -> None:
     assert ROWS["bounded"]["arguments"][1]["required"] is True
 
 
-def test_the_table_for_people(forked: Preforked) -> None:
-    result = forked.run("p3d-regression", "activations")
-    assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
-    for name, row in ROWS.items():
-        (line,) = [line for line in lines if line.strip().startswith((f"{name} ", f"{{name: {name},"))]
-        assert row["range_text"] in line
-        assert row["use"] in line
+@pytest.mark.parametrize("kind", ["activations", "losses", "metrics"])
+def test_a_list_for_people_fits_into_80_columns_and_says_what_each_is_for(kind: str) -> None:
+    printed = CliRunner().invoke(main, [kind]).stdout
+    rows = json.loads(CliRunner().invoke(main, [kind, "--json"]).stdout)
+    blocks = printed.split(f"{KEYS[kind]}: ")[1:]
+    assert len(blocks) == len(rows)
+    for block, row in zip(blocks, rows, strict=True):
+        first, *others = block.rstrip().splitlines()
+        # the line of a config stays whole
+        written = yaml.safe_load(f"{KEYS[kind]}: {first}")[KEYS[kind]]
+        assert (written if isinstance(written, str) else written["name"]) == row["name"]
+        assert all(len(line) <= 80 for line in others)
+        assert " ".join(" ".join(others).split()).startswith(" ".join(row["use"].split()))
+        assert len(row["use"].split()) > 1 or row["use"] in ("MSE", "MAE")
+    if kind == "activations":
+        assert all(row["range_text"] in block for block, row in zip(blocks, rows, strict=True))
+
+
+KEYS = {"activations": "final_activation", "losses": "loss", "metrics": "eval_metric"}

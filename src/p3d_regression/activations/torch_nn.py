@@ -15,7 +15,7 @@ from p3d_regression.activations.activation import Activation, RangeOf
 from p3d_regression.components.component import Refused
 from p3d_regression.components.parameters import parameters_of
 from p3d_regression.interval import NON_NEGATIVE, NON_POSITIVE, REAL_LINE, UNIT, Interval
-from p3d_regression.text import fold
+from p3d_regression.text import first_sentence, fold
 
 #: Arguments of the constructors that a config may not give.
 _HIDDEN = {
@@ -121,7 +121,7 @@ def _activation(cls: type[nn.Module]) -> Activation | Refused:
 
 def _usable(cls: type[nn.Module]) -> Activation:
     # the range of a class that this project does not know may be anything
-    summary, interval = KNOWN.get(cls.__name__, (f"torch.nn.{cls.__name__}", REAL_LINE))
+    summary, interval = KNOWN.get(cls.__name__, (first_sentence(cls), REAL_LINE))
     return Activation(
         _name(cls),
         _constructor(cls),

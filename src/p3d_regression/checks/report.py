@@ -88,7 +88,7 @@ def show(reports: list[Report], console: "Console") -> None:
     for report in reports:
         console.print(Text(report.config, "bold"), soft_wrap=True)
         for failure in report.failures:
-            console.print(Text.assemble("  ", ("could not be checked: ", "red"), failure), soft_wrap=True)
+            _print(console, Text.assemble(("could not be checked: ", "red"), failure), 2)
         for finding in report.fixed:
             line = f"fixed {finding.rule.code} {finding.found.key}: {finding.found.fix.in_one_line}"
             console.print(Text(f"  {line}", "green"), soft_wrap=True)
@@ -97,9 +97,9 @@ def show(reports: list[Report], console: "Console") -> None:
         elif not report.failures:
             console.print(Text("  no findings", "green"))
         for line in _summaries(report):
-            console.print(Text(f"  {line}"), soft_wrap=True)
+            _print(console, Text(line), 2)
         for note in report.notes:
-            console.print(Text(f"  {note}", "yellow"), soft_wrap=True)
+            _print(console, Text(note, "yellow"), 2)
         if report.interrupted:
             console.print(Text("  interrupted: some labels were not read", "yellow"))
     errors, warnings = (sum(f.rule.severity == s for r in reports for f in r.findings) for s in _COLOURS)
@@ -107,36 +107,35 @@ def show(reports: list[Report], console: "Console") -> None:
 
 
 def _show_findings(report: Report, console: "Console") -> None:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    widest = max(len(line) for finding in report.findings for line in ["", *str(finding.found.fix).splitlines()])
-    if not console.is_terminal or console.width < widest + 90:
-        # for grep, and where columns would be too narrow to paste from
-        for finding in report.findings:
-            code = _code(finding, console)
-            head = Text.assemble("  ", code, f" {finding.found.key}: {finding.message} [{finding.rule.name}]")
-            console.print(head, soft_wrap=True)
-            for line in str(finding.found.fix).splitlines():
-                console.print(Text(f"      {line}", "cyan"), soft_wrap=True)
-        return
-    table = Table("rule", "key", "finding", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("fix", no_wrap=True, min_width=widest)
     for finding in report.findings:
-        texts = Text(finding.found.key), Text(finding.message), Text(str(finding.found.fix), "cyan")
-        table.add_row(_code(finding, console, "\n"), *texts)
-    console.print(table)
+        head = Text.assemble(_code(finding, console), f" {finding.found.key}: {finding.message} [{finding.rule.name}]")
+        _print(console, head, 2)
+        for line in str(finding.found.fix).splitlines():
+            # a line to paste stays whole
+            console.print(Text(f"      {line}", "cyan"), soft_wrap=True)
 
 
-def _code(finding: Finding, console: "Console", separator: str = " ") -> "Text":
+def _print(console: "Console", text: "Text", indent: int) -> None:
+    """On a terminal lines end between words; elsewhere a finding is one line, for grep."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    if console.is_terminal:
+        console.print(Padding(text, (0, 0, 0, indent)))
+    else:
+        console.print(Text(" " * indent) + text, soft_wrap=True)
+
+
+def _code(finding: Finding, console: "Console") -> "Text":
     """Code and severity of a rule; on a terminal the code is a link to the rule's page."""
     from rich.text import Text
 
     colour = _COLOURS[finding.rule.severity]
     page = page_of(finding.rule) if console.is_terminal else None
     code = Text(finding.rule.code, f"{colour} link {page}" if page else colour)
-    return code + Text(f"{separator}{finding.rule.severity}", colour)
+    return code + Text(f" {finding.rule.severity}", colour)
 
 
 def _summaries(report: Report) -> list[str]:

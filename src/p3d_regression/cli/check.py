@@ -49,6 +49,10 @@ def check(
 ) -> None:
     """Check training and prediction configs, and the data that they name.
 
+    \b
+    p3d-regression check train.yml predict.yml
+    p3d-regression check train.yml --diff
+
     Reads the labels, computes the best loss and score that the model can reach on them, and reports what prevents a
     better one. A voxel counts once for each patch that contains it. A config named - is read from standard input.
 

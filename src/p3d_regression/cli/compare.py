@@ -82,8 +82,10 @@ def _print(runs: "list[Run]", differences: "list[Difference]") -> None:
 
     console = Console()
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for column in ("", *SCORES):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    # a long name goes on in the next line, a number stays whole
+    table.add_column("", overflow="fold")
+    for column in SCORES:
+        table.add_column(column, justify="right", no_wrap=True)
     for run in runs:
         for channel in range(run.channels):
             values = [of_channel(run.plain["pooled"][score], channel) for score in SCORES]

@@ -1,6 +1,7 @@
 """``p3d-regression activations``, ``losses`` and ``metrics``: the names that a config can use."""
 
 import json
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -48,15 +49,24 @@ def metrics(as_json: bool) -> None:
 def _show(
     rows: list[dict[str, Any]], as_json: bool, key: str, what: str, property_of: Callable[[dict[str, Any]], str]
 ) -> None:
-    """Print rows as JSON, or as a table with a column for one property."""
+    """Print rows as JSON, or as lines for a person, with one property of each.
+
+    Args:
+        rows: of a registry.
+        as_json: whether it is JSON.
+        key: of the config.
+        what: the property is, in a word.
+        property_of: a row.
+    """
     if as_json:
         click.echo(json.dumps(rows, indent=2))
-    else:
-        _print_table(key, what, [_cells(row, property_of(row)) for row in rows])
+        return
+    for row in rows:
+        _print(row, key, f"{what} {property_of(row)}")
 
 
-def _cells(row: dict[str, Any], what: str) -> tuple[str, str, str, str, str]:
-    """A row of the table: the value in a config, arguments, the property, origin, use."""
+def _print(row: dict[str, Any], key: str, what: str) -> None:
+    """One row: the line of a config, which stays whole, and below it what there is to say, at most 80 wide."""
     from p3d_regression.text import as_yaml
 
     arguments = ", ".join(
@@ -64,26 +74,13 @@ def _cells(row: dict[str, Any], what: str) -> tuple[str, str, str, str, str]:
         for argument in row["arguments"]
     )
     example = row["example"]
-    alone = isinstance(example, dict) and len(example) == 1
-    value = as_yaml(row["name"] if alone else example) + (
-        f" (or {', '.join(row['aliases'])})" if row["aliases"] else ""
-    )
-    return value, arguments, what, row["distribution"] or row["origin"], row["use"]
+    alone = isinstance(example, dict) and len(example) == 1 and key == "final_activation:"
+    also = f"  # or {', '.join(row['aliases'])}" if row["aliases"] else ""
+    click.echo(f"{key} {as_yaml(row['name'] if alone else example)}{also}")
+    facts = "; ".join(filter(None, [what, f"arguments {arguments}" if arguments else "", _origin(row)]))
+    for text in (row["use"], facts):
+        click.echo(textwrap.fill(text, 80, initial_indent="    ", subsequent_indent="    ", break_long_words=False))
 
 
-def _print_table(key: str, what: str, rows: list[tuple[str, str, str, str, str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 200  # a table in a file or a pipe is for grep
-    table = Table(key, "arguments", what, "from", "use", box=box.SIMPLE_HEAD, pad_edge=False)
-    stacked: list[str] = []
-    for row in rows:
-        table.add_row(*row)
-        value, arguments, found, origin, use = row
-        stacked += [value, f"    {found}, {origin}" + (f", arguments {arguments}" if arguments else ""), f"    {use}"]
-    # on a narrow terminal the columns follow below each other, so that a line to paste stays whole
-    console.print(table if console.width >= 160 else "\n".join(stacked))
+def _origin(row: dict[str, Any]) -> str:
+    return f"from {row['distribution'] or row['origin']}"

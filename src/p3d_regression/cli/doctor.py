@@ -133,10 +133,11 @@ def _locate(command: str) -> dict[str, Any]:
 
 @click.command(short_help="Find out whether the plugin is active here, and if not, why.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def doctor(as_json: bool) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Show also what is in order: commands and patches.")
+def doctor(as_json: bool, verbose: bool) -> None:
     """Find out whether the plugin becomes active in this environment, and if not, why.
 
-    Imports torch and pytorch-3dunet in a fresh interpreter.
+    Imports torch and pytorch-3dunet in a fresh interpreter. Shows what is wrong, and with -v everything.
 
     Exit status: 0 active, 1 not active.
     """
@@ -144,11 +145,11 @@ def doctor(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(diagnosis.as_dict(), indent=2))
     else:
-        _print_diagnosis(diagnosis)
+        _print_diagnosis(diagnosis, verbose=verbose)
     sys.exit(0 if diagnosis.active else 1)
 
 
-def _print_diagnosis(diagnosis: Diagnosis) -> None:
+def _print_diagnosis(diagnosis: Diagnosis, *, verbose: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -157,15 +158,22 @@ def _print_diagnosis(diagnosis: Diagnosis) -> None:
         console.print(Text.assemble(f"{name:<16}", (value, colour), f"  {more}" if more else ""), soft_wrap=True)
 
     console = Console(highlight=False)
-    for name, version in diagnosis.versions.items():
-        line(name, version or "not found", "" if version else "red")
+    if diagnosis.active:
+        console.print(Text("OK, active: train3dunet and predict3dunet understand model.final_activation", "green"))
+    else:
+        console.print(Text(f"NOT active: {diagnosis.reason}", "red"), soft_wrap=True)
+    console.print(", ".join(f"{name} {version or 'not found'}" for name, version in diagnosis.versions.items()))
     for name, command in diagnosis.commands.items():
         other = command["path"] and not command["this_environment"]
         warning = "belongs to another environment, which may lack the plugin" if other else ""
-        line(name, command["path"] or "not on PATH", "" if command["this_environment"] else "yellow", warning)
+        if verbose or not command["this_environment"]:
+            colour = "" if command["this_environment"] else "yellow"
+            line(name, command["path"] or "not on PATH", colour, warning)
     for patch in diagnosis.patches:
         good = patch["state"] in ("applied", "not needed")
-        line(patch["state"], patch["target"], "green" if good else "red", f"({patch['detail']})")
+        # inactive ones follow from the reason above
+        if verbose or not (good or patch["state"] == "inactive"):
+            line(patch["state"], patch["target"], "green" if good else "red", f"({patch['detail']})")
     for plugin in diagnosis.plugins:
         good = plugin["state"] == "loaded"
         line(
@@ -177,7 +185,3 @@ def _print_diagnosis(diagnosis: Diagnosis) -> None:
         line("torchmetrics", diagnosis.torchmetrics_error, "red")
     for name, error in diagnosis.registry_errors.items():
         line("broken", f"the {name} cannot be listed ({error})", "red")
-    if diagnosis.active:
-        line("active", "train3dunet and predict3dunet understand model.final_activation", "green")
-    else:
-        line("not active", str(diagnosis.reason), "red")

@@ -179,8 +179,10 @@ def _print(found: "Evaluation") -> None:
     plain = found.plain
     # fits into 80 columns
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for column in ("", *NAMES):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    # a long name goes on in the next line, a number stays whole
+    table.add_column("", overflow="fold")
+    for column in NAMES:
+        table.add_column(column, justify="right", no_wrap=True)
     channels = range(len(found.pooled))
     for title, scores in rows(plain):
         for channel in channels:

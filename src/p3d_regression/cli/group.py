@@ -13,6 +13,10 @@ import click
 class Group(click.Group):
     """Commands that report failing output in one line, and that clean up on SIGTERM."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they are needed."""
+        return list(self.commands)
+
     def main(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
         """As in click.
 

@@ -29,7 +29,10 @@ class Losses(Registry[Loss]):
     """All losses."""
 
     def rows(self) -> list[dict[str, Any]]:
-        return [*super().rows(), *map(_composed, COMPOSITES)]
+        # those that most people look for come first
+        rows = super().rows()
+        first = [row for row in rows if row["origin"] == TORCH_NN]
+        return [*first, *map(_composed, COMPOSITES), *(row for row in rows if row["origin"] != TORCH_NN)]
 
 
 @singleton

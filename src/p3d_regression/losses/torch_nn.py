@@ -15,6 +15,7 @@ from p3d_regression.interval import NON_NEGATIVE, NON_POSITIVE, REAL_LINE, UNIT,
 from p3d_regression.labels.floor import ABSOLUTE, SQUARED, VoxelLoss
 from p3d_regression.losses import builtin
 from p3d_regression.losses.loss import Loss
+from p3d_regression.text import first_sentence
 
 _HIDDEN = {
     "reduction": "it is always the mean over the voxels that count",
@@ -109,7 +110,7 @@ def declared() -> list[Loss]:
             instead={"final_activation": "softmax", "name": "MSELoss"},
         ),
         *(
-            _of(cls, f"torch.nn.{cls.__name__}", labels=Interval(-1.0, 1.0), compares="fractions")
+            _of(cls, first_sentence(cls), labels=Interval(-1.0, 1.0), compares="fractions")
             for cls in (nn.HingeEmbeddingLoss, nn.SoftMarginLoss)
         ),
     ]
@@ -126,7 +127,7 @@ def _huber(delta: float) -> Callable[[Any], Any]:
 def _loss(cls: type[nn.Module]) -> Loss | Refused:
     """A loss about which nothing is declared above."""
     reason = _reason_against(cls)
-    return Refused(cls.__name__, reason) if reason else _of(cls, f"torch.nn.{cls.__name__}")
+    return Refused(cls.__name__, reason) if reason else _of(cls, first_sentence(cls))
 
 
 def _unreduced(cls: type[nn.Module]) -> Callable[..., nn.Module]:

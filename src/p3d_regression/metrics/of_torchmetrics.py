@@ -11,6 +11,7 @@ from p3d_regression.labels.floor import ABSOLUTE, SQUARED
 from p3d_regression.metrics import builtin
 from p3d_regression.metrics.metric import Metric
 from p3d_regression.plugins import singleton
+from p3d_regression.text import first_sentence
 
 _HIDDEN = {
     "num_outputs": "each channel has a metric of its own, and the score is their mean",
@@ -120,7 +121,7 @@ def _metric(cls: Any) -> Metric | Refused:
     example = facts.get("example", {})
     if reason := _reason_against(build, example):
         return Refused(name, reason)
-    general = {"summary": f"torchmetrics.{name}", "higher_is_better": cls.higher_is_better}
+    general = {"summary": first_sentence(cls), "higher_is_better": cls.higher_is_better}
     return Metric(name, build, keeps_voxels=_keeps_voxels(build, example), hidden=_HIDDEN, **general | facts)
 
 

@@ -56,7 +56,8 @@ def init_prediction(checkpoint: Path, files: Sequence[str], out: Path) -> tuple[
     plan = Plan(prediction(trained, inputs, this_machine().device, out))
     path = out / PREDICT
     head = (
-        f"{FOR_EDITORS}\npredict3dunet --config {path}\nWritten by `p3d-regression init predict` {__version__} from {checkpoint}.\n"
+        f"{FOR_EDITORS}\npredict3dunet --config {path}\n"
+        f"Written by `p3d-regression init predict` {__version__} from {checkpoint}.\n"
         "Paths start at the directory in which it was run: run pytorch-3dunet in the same one."
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ def init_prediction(checkpoint: Path, files: Sequence[str], out: Path) -> tuple[
         write_whole(out / SCHEMA, lambda beside: beside.write_text(schema_text(), encoding="utf-8"))
     write_whole(path, lambda beside: beside.write_text(plan.text(head), encoding="utf-8"))
     count = f"{len(volumes)} volume{'s' if len(volumes) > 1 else ''}"
-    return path, [count, f"patches of {list(patch)} as in training", f"{contract.model.get('name')}"]
+    return path, [count, f"patches of {list(patch)} as in training", str(contract.model.get("name"))]
 
 
 def _contract(checkpoint: Path) -> Contract:
