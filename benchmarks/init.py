@@ -3,8 +3,8 @@
     python benchmarks/init.py [TASK ...] [--seconds N]
 
 The tasks are those of ``intensity.py``, each with a training volume and another one that is validated on. The example
-gets the paths, the patch shape and the mean and standard deviation of the raw volume, as its first lines ask for; both get
-the same ``validate_after_iters``. The score is the best R2 within the time, from ``metrics.csv``; imports do not count.
+gets the paths, the patch shape, and the mean and standard deviation of the raw volume, as its first lines ask for; both
+get the same ``validate_after_iters``. The score is the best R2 within the time, from ``metrics.csv``, without imports.
 """
 
 import argparse

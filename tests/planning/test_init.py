@@ -10,8 +10,10 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from p3d_regression.cli.init import _KINDS
 from p3d_regression.cli.main import main
 from p3d_regression.planning import fingerprint, layout, run
+from p3d_regression.planning.task import KINDS
 from support.datasets import noise, texture
 
 SHAPE = (8, 64, 64)
@@ -162,3 +164,7 @@ def test_init_predict_says_what_is_wrong(tmp_path: Path) -> None:
         assert found.exit_code == 1
         assert text in found.output
     assert not (tmp_path / "out").exists()
+
+
+def test_the_tasks_that_can_be_asked_for_are_those_that_there_are() -> None:
+    assert set(_KINDS) == {"auto", *KINDS}

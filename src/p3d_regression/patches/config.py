@@ -82,9 +82,9 @@ def _complete(config: dict[str, Any]) -> None:
 
     mode: Mode = "train" if "trainer" in config else "predict"
     if mode == "train" and any(key in mapping(config.get("model")) for key in PLUGIN_KEYS):
-        from p3d_regression.training import following
+        from p3d_regression.training import progress
 
-        following.prepare()
+        progress.prepare()
     try:
         adopted = adopt(config, mode)
     except Exception:

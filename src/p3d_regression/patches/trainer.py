@@ -74,7 +74,7 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
     """Create a trainer that uses this project."""
     from p3d_regression import group
     from p3d_regression.model.precision import FULL
-    from p3d_regression.training import distributed, following, monitor, precision, resuming, schedule
+    from p3d_regression.training import distributed, monitor, precision, progress, resuming, schedule
     from p3d_regression.training.baselines import guesses_of
     from p3d_regression.training.direction import with_direction
     from p3d_regression.training.saving import claim
@@ -100,7 +100,7 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
         distributed.share_out(trainer, complete)
     baselines = monitor.watch(trainer, plan, guesses, position)
     is_resumed = bool(resumed["trainer"].get("resume"))
-    following.follow(trainer, plan, lambda: baselines.values if baselines else {}, is_resumed=is_resumed)
+    progress.follow(trainer, plan, lambda: baselines.values if baselines else {}, is_resumed=is_resumed)
     say("; ".join(filter(None, [plan.describe(), *(f"set {line}, from the metric" for line in lines)])))
     if computed_in != FULL:
         say(f"layers in {computed_in}; the last layer, target scaling and the loss in float32")
@@ -109,7 +109,7 @@ def _watched(original: AnyFunction, config: Mapping[str, Any], plan: "Plan") -> 
 
 def _alone(original: AnyFunction, config: Mapping[str, Any]) -> Any:
     """Create a trainer that does not use this project."""
-    from p3d_regression.training.following import discard
+    from p3d_regression.training.progress import discard
 
     discard()
     return original(config)
