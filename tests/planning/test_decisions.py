@@ -60,6 +60,7 @@ STRUCTURE = texture(0, SHAPE)
 LABELS: dict[str, tuple[np.ndarray, str | None, dict[str, Any]]] = {
     "any value": (5 * np.sin(3 * STRUCTURE) - 3, None, {"final_activation": "none", "target_scaling": "standardize"}),
     "0 and above": (np.abs(np.sin(3 * STRUCTURE)), None, {"final_activation": "softplus"}),
+    "above 0": (10 + 5 * np.sin(3 * STRUCTURE), None, {"final_activation": "none", "target_scaling": "standardize"}),
     "far above 0": (1000 + np.sin(3 * STRUCTURE), None, {"final_activation": "none"}),
     "0 to 1": (np.clip(2 * np.sin(3 * STRUCTURE), -1, 1) / 2 + 0.5, None, {"final_activation": "sigmoid"}),
     "counts": (np.random.default_rng(0).poisson(1.0, SHAPE), "counts", {"final_activation": "softplus"}),

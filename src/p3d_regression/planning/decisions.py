@@ -184,8 +184,11 @@ def _output(facts: Facts, channel: int) -> tuple[Any, Any, str, str]:
 
 
 def _is_far_from_0(values: Values) -> bool:
-    """Whether the mean is so many standard deviations away that a bound at 0 is of no use."""
-    return values.moments.std > 0 and abs(values.moments.mean) > 3 * values.moments.std
+    """Whether the mean is so far away that a bound at 0 is of little use, and a training starts far from it.
+
+    A softplus of standardised labels begins at 0.7 standard deviations.
+    """
+    return values.moments.std > 0 and abs(values.moments.mean) > 1.5 * values.moments.std
 
 
 def _bounds(values: Values, fill: float | None) -> tuple[float, float]:
