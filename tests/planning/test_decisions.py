@@ -59,7 +59,7 @@ STRUCTURE = texture(0, SHAPE)
 #: Labels, the task that they are for, and lines that follow: made of a raw volume of mean 100 and std 20.
 LABELS: dict[str, tuple[np.ndarray, str | None, dict[str, Any]]] = {
     "any value": (5 * np.sin(3 * STRUCTURE) - 3, None, {"final_activation": "none", "target_scaling": "standardize"}),
-    "0 and above": (np.abs(np.sin(3 * STRUCTURE)), None, {"final_activation": "softplus"}),
+    "0 and above": (5 * np.maximum(np.sin(3 * STRUCTURE), 0), None, {"final_activation": "softplus"}),
     "above 0": (10 + 5 * np.sin(3 * STRUCTURE), None, {"final_activation": "none", "target_scaling": "standardize"}),
     "far above 0": (1000 + np.sin(3 * STRUCTURE), None, {"final_activation": "none"}),
     "0 to 1": (np.clip(2 * np.sin(3 * STRUCTURE), -1, 1) / 2 + 0.5, None, {"final_activation": "sigmoid"}),
