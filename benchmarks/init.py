@@ -49,8 +49,8 @@ def example(name: str, directory: Path, raw: np.ndarray) -> dict[str, Any]:
 def from_init(directory: Path) -> dict[str, Any]:
     """The config that is written for the volumes."""
     command = [sys.executable, "-m", "p3d_regression", "init", "--yes", "--out", directory / "init"]
-    # the first of two volumes is validated on
-    files = [directory / f"{phase}.h5" for phase in ("val", "train")]
+    # the second of two volumes is validated on
+    files = [directory / f"{phase}.h5" for phase in ("train", "val")]
     subprocess.run([*command, *files], check=True, capture_output=True)
     config: dict[str, Any] = yaml.safe_load((directory / "init" / "train.yml").read_text())
     found = config["loaders"]["val"]["file_paths"], config["loaders"]["train"]["file_paths"]

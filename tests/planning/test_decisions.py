@@ -76,6 +76,7 @@ LABELS: dict[str, tuple[np.ndarray, str | None, dict[str, Any]]] = {
         "vectors",
         {"final_activation": "none", "out_channels": 3},
     ),
+    "a mask": ((STRUCTURE > 0).astype(np.uint8), None, {"final_activation": "sigmoid"}),
     "mask and distance": (
         np.stack([STRUCTURE > 0, np.maximum(STRUCTURE, 0)]).astype(np.float32),
         "mask+distance",
@@ -275,6 +276,20 @@ def test_what_is_not_paired_says_what_to_do(tmp_path: Path, files: list[str], te
         np.save(tmp_path / name, np.zeros((4, 5, 6)))
     with pytest.raises(VolumesError, match=text):
         find([tmp_path])
+
+
+def test_words_of_roles_belong_to_names_that_are_the_same(tmp_path: Path) -> None:
+    for folder in ("raw", "label", "mask"):
+        (tmp_path / folder).mkdir()
+        for name in ("a_x", "a_y"):
+            np.save(tmp_path / folder / f"{name}.npy", np.zeros((4, 5, 6)))
+    found = find([tmp_path])
+    assert [(pair.name, [s.path.parent.name for s in pair.label]) for pair in found.pairs] == [
+        ("a_x", ["label"]),
+        ("a_y", ["label"]),
+    ]
+    # a folder of labels is there, so that masks are something else
+    assert "mask" in found.notes[0]
 
 
 def test_decisions_give_a_reason_where_there_is_a_choice(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """Which files are raw volumes, which are labels, and which belong together: by the names of datasets and files."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from p3d_regression.conversion.source import Source, sources_in
 from p3d_regression.errors import VolumesError
 from p3d_regression.volumes import image_file, zarr_store
+
+T = TypeVar("T")
 
 #: Words in the names of folders, files and datasets.
 RAW = frozenset(
@@ -23,6 +26,10 @@ LABEL = frozenset(
     stain stained fluorescence variance vectors flow
     """.split()  # noqa: SIM905
 )
+
+#: Names of labels that say nothing more: where there are such, others beside them are something else, such as a mask of
+#: what was annotated.
+_PLAIN = frozenset(["label", "labels", "labelstr", "target", "targets", "gt", "truth", "groundtruth", "y"])
 
 #: Of labels in several files or datasets, those that come first.
 _FIRST = ("mask", "masks", "seg")
@@ -153,10 +160,19 @@ def _in_folders(folders: Sequence[Path]) -> Found:
         roles = ["raw", *["label"] * (len(folders) - 1)]
         notes.append(f"{folders[0]} is taken for the raw volumes, {', '.join(map(str, folders[1:]))} for the labels")
     raws = folders[roles.index("raw")]
-    labels = sorted((f for f, kind in zip(folders, roles, strict=True) if kind == "label"), key=_labels_first)
+    all_labels = [f for f, kind in zip(folders, roles, strict=True) if kind == "label"]
+    labels = sorted(_meant(all_labels, [folder.name for folder in all_labels]), key=_labels_first)
+    if left := [folder for folder in all_labels if folder not in labels]:
+        notes.append(f"not used, because there are labels by name: {', '.join(map(str, left))}")
     found = paired(files_in(raws), [files_in(folder) for folder in labels])
     found.notes = notes
     return found
+
+
+def _meant(labels: Sequence[T], names: Sequence[str]) -> list[T]:
+    """Of what may be labels, that which is called so; all where nothing is."""
+    plain = [label for label, name in zip(labels, names, strict=True) if _PLAIN & set(_words(name))]
+    return plain or list(labels)
 
 
 def _labels_first(path: Path) -> tuple[bool, str]:
@@ -173,11 +189,14 @@ def paired(raws: Sequence[Path], labels: Sequence[Sequence[Path]]) -> Found:
     Raises:
         VolumesError: none belong together.
     """
-    by_name = [_by_name(files) for files in labels]
+    # words such as raw and label count as part of a name where all names are the same with them
+    stems = {stem(raw) for raw in raws}
+    neutral = (lambda name: name) if all(stem(f) in stems for group in labels for f in group) else _neutral
+    by_name = [_by_name(files, neutral) for files in labels]
     names = set.intersection(*(set(group) for group in by_name)) if by_name else set()
     of_raw: dict[str, list[Path]] = {}
     for raw in raws:
-        name = _neutral(stem(raw))
+        name = neutral(stem(raw))
         channel = re.fullmatch(r"(.+)_\d{4}", name)
         of_raw.setdefault(channel[1] if channel and name not in names and channel[1] in names else name, []).append(raw)
     if len(of_raw) == 1 and all(len(group) == 1 for group in by_name) and by_name and not names & set(of_raw):
@@ -215,10 +234,10 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "") or "nothing"
 
 
-def _by_name(files: Sequence[Path]) -> dict[str, Path]:
+def _by_name(files: Sequence[Path], neutral: Callable[[str], str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in files:
-        name = _neutral(stem(file))
+        name = neutral(stem(file))
         if name in found:
             raise VolumesError(f"{found[name]} and {file} cannot be told apart by their names.")
         found[name] = file
@@ -291,6 +310,7 @@ def _in_datasets(held: dict[Path, list[Source]]) -> Iterator[Pair]:
                 f"{file} has the datasets {names}; which of them is the raw volume, and which are labels, does not "
                 "follow from their names. Call them raw and label."
             )
+        labels = _meant(labels, [_last(source.key) for source in labels])
         ordered = sorted(labels, key=lambda source: (not any(w in _FIRST for w in _words(source.key)), source.key))
         yield Pair(stem(file), (raws[0],), tuple(ordered))
 

@@ -163,7 +163,7 @@ def _joined(values: list[Any]) -> Any:
 def _output(facts: Facts, channel: int) -> tuple[Any, Any, str, str]:
     """Activation and scaling of a channel of the labels, and the reasons."""
     values = facts.found.label[channel]
-    if values.is_mask and len(facts.found.label) > 1:
+    if values.is_mask:
         return "sigmoid", "none", "a mask is between 0 and 1", ""
     unbounded = "labels of any value"
     of_what = "the network learns standardised labels, and predicts them in their units"
@@ -208,6 +208,8 @@ def loss(facts: Facts) -> Iterator[Line]:
     elif (entries := _by_channel(facts)) is not None:
         yield Line("loss.name", "channelwise", "a loss for each channel, weighted by 1 / variance of its labels")
         yield Line("loss.channels", entries)
+    elif all(values.is_mask for values in labels):
+        yield Line("loss.name", "BCELoss", "the labels are masks")
     elif any(values.has_outliers for values in labels):
         delta = float(f"{max(values.moments.std for values in labels):.2g}")
         yield Line("loss.name", "HuberLoss", "some labels are very far from the others: they count less")

@@ -16,7 +16,7 @@ LEAST = 64
 _SIDES = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 512)
 
 #: Voxels of a batch on a processor, where a training step of more takes many seconds.
-_MOST_ON_CPU = 2**18
+_MOST_ON_CPU = 2**17
 
 #: Voxels of a batch, at most: more hardly help.
 _MOST = 2**22

@@ -51,7 +51,9 @@ def task_of(found: Fingerprint, wanted: str | None = None) -> Task:
     if wanted is not None:
         return _asked(found, wanted)
     masks = [values.is_mask for values in found.label]
-    if len(masks) > 1 and any(masks) and not all(masks):
+    if all(masks):
+        return Task(None, "the labels are 0 and 1", False)
+    if len(masks) > 1 and any(masks):
         return Task("mask+distance", "channels of the labels with 0 and 1 are masks", False)
     if found.directions.are_units:
         return Task("vectors", "the channels of the labels are vectors of length 1", False)
