@@ -145,6 +145,18 @@ def test_paths_and_memory_as_a_user_writes_them(tmp_path: Path, monkeypatch: pyt
     assert "is not a size, such as 8GB" in init("in", "--memory", "much").output
 
 
+def test_datasets_that_pytorch_3dunet_cannot_read_are_written_anew(tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        one = noise(seed, (1, *SHAPE))
+        pair(tmp_path / "channel" / f"{name}.h5", raw=one, label=one[0] ** 3)
+        pair(tmp_path / "plane" / f"{name}.h5", raw=one[0, 0], label=one[0, 1])
+    for kind, shape in (("channel", SHAPE), ("plane", (1, 64, 64))):
+        found = init(tmp_path / kind, "--out", tmp_path / f"out_{kind}")
+        assert found.exit_code == 0, found.output
+        with h5py.File(tmp_path / f"out_{kind}" / "data" / "train" / "a.h5") as file:
+            assert file["raw"].shape == shape
+
+
 def test_predictions_beside_the_volumes_are_not_taken_for_them(tmp_path: Path) -> None:
     for seed, name in enumerate(("a", "b")):
         pair(tmp_path / f"{name}.h5", seed)

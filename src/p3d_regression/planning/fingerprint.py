@@ -86,6 +86,7 @@ class VolumeInfo:
         channels: of the raw volume and of the labels.
         spacing: the size of a voxel (Z, Y, X); None if it is not known.
         bytes: of both, as they are in memory.
+        is_plain: whether pytorch-3dunet could read both as they are stored: (Z, Y, X), or several channels before.
     """
 
     pair: Pair
@@ -93,6 +94,7 @@ class VolumeInfo:
     channels: tuple[int, int]
     spacing: list[float] | None
     bytes: int
+    is_plain: bool
 
     @property
     def voxels(self) -> int:
@@ -169,7 +171,9 @@ def look(pairs: Sequence[Pair]) -> list[VolumeInfo]:
                 )
             size = math.prod(raw.shape) * raw.dtype.itemsize + math.prod(label.shape) * label.dtype.itemsize
             channels = (raw.shape[0], label.shape[0])
-            info = VolumeInfo(pair, raw.spatial, channels, spacing_of(raw.attrs) or spacing_of(label.attrs), size)
+            spacing = spacing_of(raw.attrs) or spacing_of(label.attrs)
+            is_plain = _is_plain(raw) and _is_plain(label)
+            info = VolumeInfo(pair, raw.spatial, channels, spacing, size, is_plain)
         if found and info.channels != found[0].channels:
             raise VolumesError(
                 f"{pair.raw[0]} and its labels have {info.channels[0]} and {info.channels[1]} channels, but "
@@ -177,6 +181,13 @@ def look(pairs: Sequence[Pair]) -> list[VolumeInfo]:
             )
         found.append(info)
     return found
+
+
+def _is_plain(volume: Volume) -> bool:
+    """Whether it is one dataset, without an axis for a single channel, and with one for planes."""
+    (part, *others) = volume.parts
+    stored = getattr(part, "stored_ndim", part.ndim)
+    return not others and stored == (4 if volume.shape[0] > 1 else 3) and part.dtype.kind != "b"
 
 
 def measure(volumes: Sequence[VolumeInfo], advance: Advance, *, most: int = MOST_VOXELS) -> Fingerprint:

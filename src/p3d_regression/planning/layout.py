@@ -132,7 +132,10 @@ def _blocks(info: VolumeInfo) -> tuple[list[Part], str, int]:
 def is_in_place(parts: Sequence[Part]) -> bool:
     """Whether pytorch-3dunet can read the files as they are: pairs in one file each, under the same names."""
     keys = {_keys(part.info.pair) for part in parts}
-    return len(keys) == 1 and None not in keys and all(part.box is None for part in parts)
+    if len(keys) != 1 or None in keys or any(part.box is not None for part in parts):
+        return False
+    # the dataset for Zarr puts axes into the order of a volume
+    return all(part.info.is_plain or part.info.pair.raw[0].path.is_dir() for part in parts)
 
 
 def _keys(pair: Pair) -> tuple[str, str, bool] | None:

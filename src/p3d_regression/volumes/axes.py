@@ -25,6 +25,7 @@ class ArrayVolume:
 
     Attributes:
         chunks: in the order of the volume; None if the array has none.
+        stored_ndim: number of axes of the array.
 
     Raises:
         ValueError: it has several points in time.
@@ -39,7 +40,7 @@ class ArrayVolume:
         chunks: Sequence[int] | None = None,
         attrs: Mapping[str, Any] | None = None,
     ) -> None:
-        self._array, self._axes = array, axes
+        self._array, self._axes, self.stored_ndim = array, axes, len(axes)
         sizes = dict(zip(axes, array.shape, strict=True))
         if sizes.get("t", 1) > 1:
             raise ValueError(f"{name}has {sizes['t']} points in time; write each as a volume of its own")
