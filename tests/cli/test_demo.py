@@ -1,20 +1,16 @@
 """``p3d-regression demo``, the README's first command, for real: every demo starts pytorch-3dunet's own commands."""
 
 import math
-import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-import yaml
 
 from p3d_regression.checks.registry import rules
 from p3d_regression.checks.run import check_file
-from p3d_regression.demo.report import evaluate
 from support.checks import Silent
 from support.environments import Environment
-from support.lab import write_config
 from support.preforked import Preforked
 
 
@@ -50,33 +46,6 @@ def test_its_prediction_has_no_seams(out: Path) -> None:
     assert [finding.rule.code for finding in report.findings] == []
     with h5py.File(out / "predictions" / "test_predictions.h5") as file:
         assert file["predictions"].attrs["blend"] == "gaussian"
-
-
-def test_a_third_of_the_labels_missing_costs_little(forked: Preforked, out: Path, tmp_path: Path) -> None:
-    """The demo's own config and volumes; upstream alone ends with weights that are NaN, see test_losses_in_training."""
-    config = yaml.safe_load((out / "train.yml").read_text())
-    for name, phase in (("train", "train"), ("test", "val")):
-        shutil.copy(out / f"{name}.h5", tmp_path)
-        with h5py.File(tmp_path / f"{name}.h5", "a") as file:
-            label = file["label"][()]
-            label[np.random.default_rng(0).random(label.shape) < 0.3] = np.nan
-            file["label"][...] = label
-        config["loaders"][phase]["file_paths"] = [str(tmp_path / f"{name}.h5")]
-    config["loss"]["ignore_index"] = math.nan
-    config["eval_metric"]["name"] = "R2Score"
-    del config["trainer"]["eval_score_higher_is_better"]
-    config["trainer"]["checkpoint_dir"] = str(tmp_path / "checkpoints")
-    path = write_config(tmp_path / "train.yml", config)
-    result = forked.run("train3dunet", "--config", path)
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
-    predict = yaml.safe_load((out / "predict.yml").read_text())
-    predict["model_path"] = str(tmp_path / "checkpoints" / "last_checkpoint.pytorch")
-    predict["loaders"]["output_dir"] = str(tmp_path / "predictions")
-    result = forked.run("predict3dunet", "--config", write_config(tmp_path / "predict.yml", predict))
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
-    # both on all voxels of the demo's volume
-    found = [evaluate(directory / "predict.yml").plain["pooled"]["R2"] for directory in (out, tmp_path)]
-    assert found[1] > found[0] - 0.1, found
 
 
 def test_again_in_its_own_directory_and_compared_with_upstream(forked: Preforked, out: Path) -> None:

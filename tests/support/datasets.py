@@ -29,7 +29,7 @@ def noise(seed: int, shape: tuple[int, ...]) -> np.ndarray:
 def tiff_denoising(directory: Path) -> list[Path]:
     """Two folders of ImageJ stacks, noisy and clean, of the same names."""
     for seed in range(3):
-        clean = 300 + 80 * texture(seed, (8, 72, 72))
+        clean = 300 + 80 * texture(seed, (6, 72, 72))
         noisy = clean + 60 * noise(seed, clean.shape)
         for folder, values in (("noisy", noisy), ("clean", clean)):
             (directory / folder).mkdir(exist_ok=True)
@@ -43,7 +43,7 @@ def tiff_denoising(directory: Path) -> list[Path]:
 def counts_with_zeros(directory: Path) -> list[Path]:
     """HDF5 files with counts of particles, most of them exactly 0, around bright spots of the raw volume."""
     for seed in range(2):
-        density = np.exp(1.2 * texture(seed, (8, 72, 72), 3.0))
+        density = np.exp(1.2 * texture(seed, (6, 72, 72), 3.0))
         counts = np.random.default_rng(seed).poisson(np.where(density > 1.5, density, 0))
         raw = 100 + 40 * np.log(density) + 5 * noise(seed, density.shape)
         with h5py.File(directory / f"{'ab'[seed]}.h5", "w") as file:
@@ -54,7 +54,7 @@ def counts_with_zeros(directory: Path) -> list[Path]:
 def nifti_with_affine(directory: Path) -> list[Path]:
     """A data set in the layout of nnU-Net, with positive distances as labels."""
     for seed in range(2):
-        shape = texture(seed, (10, 72, 72), 2.5)
+        shape = texture(seed, (6, 72, 72), 2.5)
         label = distance_transform_edt(shape > 0, sampling=(2, 1, 1))
         raw = 100 * shape + 30 * noise(seed, shape.shape)
         for folder, name, values in (("imagesTr", f"p{seed}_0000", raw), ("labelsTr", f"p{seed}", label)):
@@ -68,7 +68,7 @@ def nifti_with_affine(directory: Path) -> list[Path]:
 def zarr_two_channels(directory: Path) -> list[Path]:
     """OME-Zarr images with two raw channels of different size, and a label that needs both."""
     for seed in range(2):
-        shape = (8, 72, 72)
+        shape = (6, 72, 72)
         first, second = texture(seed, shape), texture(seed + 10, shape, 3.0)
         raw = np.stack([1000 + 200 * first, 3 + 0.5 * second]) + np.array([20, 0.05])[:, None, None, None] * noise(
             seed, (2, *shape)
@@ -88,7 +88,7 @@ def zarr_two_channels(directory: Path) -> list[Path]:
 
 def one_thin_volume(directory: Path) -> list[Path]:
     """One anisotropic volume of 12 planes, with raw and label in one file."""
-    shape = (12, 144, 72)
+    shape = (12, 130, 64)
     structure = texture(0, shape, 2.5)
     with h5py.File(directory / "only.h5", "w") as file:
         file["raw"] = (500 + 100 * structure + 20 * noise(0, shape)).astype(np.float32)
@@ -111,7 +111,7 @@ def images_2d(directory: Path) -> list[Path]:
 def labels_with_nan(directory: Path) -> list[Path]:
     """NPY files whose labels are missing in half of the volume."""
     for seed in range(2):
-        structure = texture(seed, (8, 72, 72), 2.5)
+        structure = texture(seed, (6, 72, 72), 2.5)
         label = 10 + 5 * np.sin(2 * structure)
         label[:, 36:] = np.nan
         raw = structure + 0.2 * noise(seed, structure.shape)
@@ -123,7 +123,7 @@ def labels_with_nan(directory: Path) -> list[Path]:
 def mask_and_distance(directory: Path) -> list[Path]:
     """HDF5 files with a mask and a distance as two datasets."""
     for seed in range(2):
-        structure = texture(seed, (8, 72, 72), 3.0)
+        structure = texture(seed, (6, 72, 72), 3.0)
         mask = structure > 0.3
         with h5py.File(directory / f"v{seed}.h5", "w") as file:
             file["raw"] = (50 * structure + 15 * noise(seed, structure.shape)).astype(np.float32)
