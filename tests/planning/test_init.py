@@ -153,7 +153,7 @@ def test_datasets_that_pytorch_3dunet_cannot_read_are_written_anew(tmp_path: Pat
     for kind, shape in (("channel", SHAPE), ("plane", (1, 64, 64))):
         found = init(tmp_path / kind, "--out", tmp_path / f"out_{kind}")
         assert found.exit_code == 0, found.output
-        with h5py.File(tmp_path / f"out_{kind}" / "data" / "train" / "a.h5") as file:
+        with h5py.File(tmp_path / f"out_{kind}" / "hdf5" / "train" / "a.h5") as file:
             assert file["raw"].shape == shape
 
 

@@ -43,7 +43,7 @@ def init(paths: tuple[str, ...], task: str, out: Path, memory: int | None, itera
     p3d-regression init predict CHECKPOINT FILES...   a prediction config alone
 
     Reads HDF5, Zarr, TIFF, NIfTI, NPY and MRC. Labels are paired with raw volumes by file name. What pytorch-3dunet
-    cannot read as it is, is written to data/ as HDF5. Nothing is overwritten.
+    cannot read as it is, is written to hdf5/. Nothing is overwritten.
     """
     from p3d_regression.cli.progress import progress_bar
     from p3d_regression.errors import ConfigError, VolumesError

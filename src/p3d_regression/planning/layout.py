@@ -152,7 +152,7 @@ def _keys(pair: Pair) -> tuple[str, str, bool] | None:
 
 def directory_of(out: Path) -> Path:
     """Where volumes are written that pytorch-3dunet cannot read as they are."""
-    return out / "data"
+    return out / "hdf5"
 
 
 def files_of(found: Split, out: Path, ram: int) -> Files:

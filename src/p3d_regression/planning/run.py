@@ -169,7 +169,9 @@ def _checked(plan: Plan, out: Path, progress: Progress, *, with_volumes: bool) -
             report = check_file(path, [], rules, with_data=True, progress=progress, text=plan.text(""))
             if report.interrupted:
                 raise KeyboardInterrupt
-            fixable = [finding for finding in report.findings if finding.found.fix.changes]
+            fixes = [(finding, finding.found.fix.changes) for finding in report.findings]
+            # a change with a note is an example
+            fixable = [finding for finding, changes in fixes if changes and not any(c.note for c in changes)]
             if not fixable or report.failures:
                 break
             plan.apply(fixable[0].found.fix, f"{fixable[0].rule.code}: {fixable[0].found.message}")
