@@ -121,9 +121,15 @@ def test_outliers_and_missing_labels(tmp_path: Path) -> None:
     label[:2] = np.nan
     loss = config(facts(of(tmp_path, STRUCTURE, label)))["loss"]
     assert math.isnan(loss["ignore_index"])
+    label[2:] = np.abs(label[2:])
     label[:2] = -9999
-    loss = config(facts(of(tmp_path, STRUCTURE, label)))["loss"]
-    assert loss["ignore_index"] == -9999
+    known = facts(of(tmp_path, STRUCTURE, label))
+    assert config(known)["loss"] == {"name": "MSELoss", "ignore_index": -9999}
+    # it decides nothing else
+    assert config(known)["model"]["final_activation"] == "softplus"
+    (values,) = known.labels
+    moments = (values.moments.mean, values.moments.std, values.moments.low)
+    np.testing.assert_allclose(moments, (label[2:].mean(), label[2:].std(), label[2:].min()), rtol=1e-3, atol=1e-6)
 
 
 def test_raw_channels_of_different_size_have_numbers_of_their_own(tmp_path: Path) -> None:

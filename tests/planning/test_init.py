@@ -157,6 +157,14 @@ def test_datasets_that_pytorch_3dunet_cannot_read_are_written_anew(tmp_path: Pat
             assert file["raw"].shape == shape
 
 
+def test_what_is_left_is_said_before_the_next_command(tmp_path: Path) -> None:
+    pair(tmp_path / "a.h5", raw=noise(0, SHAPE), label=np.zeros(SHAPE))
+    pair(tmp_path / "b.h5", raw=noise(1, SHAPE), label=noise(2, SHAPE))
+    found = init(tmp_path, "--out", tmp_path / "out")
+    assert "P3D703 error model.target_scaling" in found.output
+    assert found.output.rstrip().endswith(f"Next: correct this, then p3d-regression check {tmp_path}/out/train.yml")
+
+
 def test_predictions_beside_the_volumes_are_not_taken_for_them(tmp_path: Path) -> None:
     for seed, name in enumerate(("a", "b")):
         pair(tmp_path / f"{name}.h5", seed)

@@ -107,6 +107,9 @@ def _say(written: "Written") -> None:
     if not written.findings and not written.failures:
         click.echo("p3d-regression check finds nothing against it.")
     train, predict = written.configs
+    if any(finding.is_error for finding in written.findings):
+        click.echo(f"Next: correct this, then p3d-regression check {train}")
+        return
     click.echo("Next:")
     for command in (f"train3dunet --config {train}", f"predict3dunet --config {predict}"):
         click.echo(f"  {command}")

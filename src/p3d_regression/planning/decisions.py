@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +77,16 @@ class Facts:
         return outputs_of(self.found, self.task)
 
     @property
-    def is_masked(self) -> bool:
-        """Whether some voxels have no label."""
-        return any(values.moments.nan for values in self.found.label) or self.fill is not None
-
-    @property
     def fill(self) -> float | None:
         """The number that stands where there is no label; None if there seems to be none."""
         if self.task.kind == "counts" and all(values.moments.low == 0 for values in self.found.label):
             return None
         return next((fill for v in self.found.label if (fill := fill_of(v.moments)) is not None), None)
+
+    @cached_property
+    def labels(self) -> list[Values]:
+        """The values of each channel of the labels that count."""
+        return [values.without(self.fill) for values in self.found.label]
 
     @property
     def patches(self) -> int:
@@ -162,7 +163,7 @@ def _joined(values: list[Any]) -> Any:
 
 def _output(facts: Facts, channel: int) -> tuple[Any, Any, str, str]:
     """Activation and scaling of a channel of the labels, and the reasons."""
-    values = facts.found.label[channel]
+    values = facts.labels[channel]
     if values.is_mask:
         return "sigmoid", "none", "a mask is between 0 and 1", ""
     unbounded = "labels of any value"
@@ -175,7 +176,7 @@ def _output(facts: Facts, channel: int) -> tuple[Any, Any, str, str]:
             return "none", term, "the output follows the raw volume", f"raw volume + correction: {facts.task.why}"
     if facts.task.kind == "mean+variance" or _is_far_from_0(values):
         return "none", "standardize", unbounded, of_what
-    low, high = _bounds(values, facts.fill)
+    low, high = _bounds(values)
     if (low, high) == (0, 1):
         return "sigmoid", "none", "the labels fill the range 0 to 1", ""
     if low >= 0:
@@ -191,18 +192,16 @@ def _is_far_from_0(values: Values) -> bool:
     return values.moments.std > 0 and abs(values.moments.mean) > 1.5 * values.moments.std
 
 
-def _bounds(values: Values, fill: float | None) -> tuple[float, float]:
-    """The smallest and the largest label, but for a fill value."""
+def _bounds(values: Values) -> tuple[float, float]:
+    """The smallest label, and the bound above; infinity where there is none."""
     m = values.moments
-    low = m.second_low if m.low == fill else m.low
-    high = m.second_high if m.high == fill else m.high
     # that no label is above 1 is chance, if hardly one is near it
     fills = m.at_high > _SHARE_AT_BOUND * m.finite
-    return low, (1 if high == 1 and fills and not values.are_whole else math.inf)
+    return m.low, (1 if m.high == 1 and fills and not values.are_whole else math.inf)
 
 
 def loss(facts: Facts) -> Iterator[Line]:
-    labels = facts.found.label
+    labels = facts.labels
     if facts.task.kind == "mean+variance":
         yield Line("loss.name", "GaussianNLLLoss", "mean and variance of each voxel")
     elif (entries := _by_channel(facts)) is not None:
@@ -225,7 +224,7 @@ def loss(facts: Facts) -> Iterator[Line]:
 
 def _by_channel(facts: Facts) -> list[dict[str, Any]] | None:
     """Losses of channels that are not alike; None if they are."""
-    labels = facts.found.label
+    labels = facts.labels
     masks = [values.is_mask for values in labels]
     stds = [values.moments.std for values, is_mask in zip(labels, masks, strict=True) if not is_mask]
     is_mixed = len(labels) > 1 and any(masks) and bool(stds)

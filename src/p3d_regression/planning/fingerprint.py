@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -55,6 +55,29 @@ class Values:
                 self.distinct |= set(np.unique(finite).tolist())
             if len(self.distinct) > _MOST_VALUES:
                 self.distinct = None
+
+    def without(self, value: float | None) -> "Values":
+        """The same without the smallest or largest value, which stands where there is no label."""
+        m = self.moments
+        if value is None or value not in (m.low, m.high):
+            return self
+        is_low = value == m.low
+        left, gone = m.finite, m.at_low if is_low else m.at_high
+        rest = left - gone
+        mean = m.mean + (m.mean - value) * gone / rest
+        m2 = m.m2 - gone * (value - m.mean) ** 2 - rest * (mean - m.mean) ** 2
+        others = replace(
+            m,
+            count=m.count - gone,
+            mean=mean,
+            m2=max(m2, 0.0),
+            low=m.second_low if is_low else m.low,
+            high=m.high if is_low else m.second_high,
+            at_low=0.0 if is_low else m.at_low,
+            at_high=m.at_high if is_low else 0.0,
+        )
+        distinct = None if self.distinct is None else self.distinct - {value}
+        return replace(self, moments=others, distinct=distinct)
 
     @property
     def is_mask(self) -> bool:

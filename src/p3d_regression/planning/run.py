@@ -247,7 +247,7 @@ def _notes(facts: Facts, pairs: Found) -> list[str]:
             "the labels are 0 and 1, a mask: the network regresses its probability. For a segmentation with its "
             "metrics take an example of pytorch-3dunet"
         )
-    elif facts.task.kind == "counts" and not facts.task.follows and _are_few(found):
+    elif facts.task.kind == "counts" and _are_few(found):
         notes.append(
             "the labels have few different whole numbers: if they are classes and not counts, pytorch-3dunet alone is"
             " the program for them"
