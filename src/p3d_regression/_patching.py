@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -131,6 +131,23 @@ def replace_method(
         setattr(cls, name, mark(wrap(getattr(cls, name), patch), patch))
         patch.undo_actions.append(partial(_restore_method, cls, name, vars(cls)[name], own))
     return patch
+
+
+def wrap_method(target: object, name: str, replacement: Callable[..., Any]) -> None:
+    """Let a method of one object, and of no other, be wrapped.
+
+    Args:
+        target: the object.
+        name: of the method.
+        replacement: called with the original method and its arguments.
+    """
+    original = getattr(target, name)
+
+    @wraps(original)
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return replacement(original, *args, **kwargs)
+
+    setattr(target, name, method)
 
 
 def _restore_method(cls: type, name: str, ours: AnyFunction, own: AnyFunction | None) -> None:

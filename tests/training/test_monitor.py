@@ -253,6 +253,19 @@ def test_losses_built_past_the_plugin_are_an_error(data: Path) -> None:
         monitor.watch(trainer, plan)
 
 
+def test_images_of_two_raw_channels_in_a_batch(data: Path) -> None:
+    """pytorch-3dunet alone fails at the second patch: IndexError."""
+    trainer = trainer_of(data, {}, {"final_activation": "none"})
+    raw, label = np.random.default_rng(0).normal(size=(2, 2, 4, 64, 64)), np.zeros((2, 1, 4, 64, 64))
+    with pytest.raises(IndexError):
+        trainer.tensorboard_formatter("inputs", raw)
+    tags = []
+    trainer.writer.add_image = lambda tag, image, step: tags.append(tag)
+    trainer._log_images(raw, label, label, "val_")
+    shown = [tag for tag in tags if tag.startswith("val_inputs")]
+    assert shown == [f"val_inputs/batch_{n}/channel_{c}/slice_2" for n in range(2) for c in range(2)]
+
+
 class TestBatches:
     @pytest.mark.parametrize("workers", [0, 2])
     def test_the_patches_of_each_batch_are_known(self, data: Path, workers: int) -> None:

@@ -4,13 +4,13 @@ The trainer's methods are replaced on the instance; each calls the original one.
 """
 
 from collections.abc import Callable, Mapping
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from p3d_regression import group
+from p3d_regression._patching import wrap_method
 from p3d_regression.errors import NonFiniteLossError, UnsupportedUpstreamError
 from p3d_regression.losses import share as shares
 from p3d_regression.model import last_layer
@@ -147,23 +147,14 @@ class _Monitor:
         augmentation.vary(self.trainer.loaders.get("train"))
         if group.is_running():
             distributed.share_criteria(self.trainer, lambda: self.share, knows_shares=self.plan.loss is not None)
-        self._replace("train", self._train)
+        wrap_method(self.trainer, "train", self._train)
         if hasattr(self.trainer, "_save_checkpoint"):
-            self._replace("_save_checkpoint", self._save_checkpoint)
-        self._replace("validate", self._validate)
-        self._replace("_forward_pass", self._forward_pass)
-        self._replace("_log_stats", self._log_stats)
+            wrap_method(self.trainer, "_save_checkpoint", self._save_checkpoint)
+        wrap_method(self.trainer, "validate", self._validate)
+        wrap_method(self.trainer, "_forward_pass", self._forward_pass)
+        wrap_method(self.trainer, "_log_stats", self._log_stats)
         if self.plan.is_regression:
-            self._replace("_log_images", self._log_images)
-
-    def _replace(self, name: str, replacement: Callable[..., Any]) -> None:
-        original = getattr(self.trainer, name)
-
-        @wraps(original)
-        def method(*args: Any, **kwargs: Any) -> Any:
-            return replacement(original, *args, **kwargs)
-
-        setattr(self.trainer, name, method)
+            wrap_method(self.trainer, "_log_images", self._log_images)
 
     def _train(self, original: Callable[[], Any]) -> Any:
         """One epoch, or the rest of one."""

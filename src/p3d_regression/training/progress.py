@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from p3d_regression import group
+from p3d_regression._patching import wrap_method
 from p3d_regression.training import display
 from p3d_regression.training.plan import Plan
 from p3d_regression.training.record import LOG, Metrics
@@ -79,16 +79,7 @@ class _Followed:
 
     def start(self) -> None:
         for name in ("fit", "validate", "_forward_pass", "_log_stats"):
-            self._replace(name, getattr(self, f"_{name.lstrip('_')}"))
-
-    def _replace(self, name: str, replacement: Callable[..., Any]) -> None:
-        original = getattr(self._trainer, name)
-
-        @wraps(original)
-        def method(*args: Any, **kwargs: Any) -> Any:
-            return replacement(original, *args, **kwargs)
-
-        setattr(self._trainer, name, method)
+            wrap_method(self._trainer, name, getattr(self, f"_{name.lstrip('_')}"))
 
     def _fit(self, original: Callable[[], Any]) -> Any:
         try:
