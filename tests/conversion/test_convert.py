@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from click.testing import CliRunner, Result
 
+from p3d_regression.cli import group
 from p3d_regression.cli.main import main
 from p3d_regression.conversion.source import source_of, together
 from p3d_regression.conversion.writers import write_hdf5
@@ -147,3 +148,13 @@ def test_a_missing_package_names_the_line_to_install(tmp_path: Path, monkeypatch
     found = convert(source, tmp_path / "b.nii")
     assert found.exit_code == 1
     assert 'pip install "p3d-regression[formats]"' in found.output
+
+
+def test_a_sigterm_that_python_has_dropped_ends_it_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that a signal handler raises in a destructor is dropped; the next piece ends then."""
+    source = write(tmp_path / "a.h5", np.zeros((3, 4, 5)))
+    monkeypatch.setattr(group, "_is_stopped", True)
+    assert convert(source, tmp_path / "b.tif").exit_code == 143
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]

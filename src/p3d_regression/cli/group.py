@@ -38,9 +38,24 @@ class Group(click.Group):
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
+_is_stopped = False
+
+
 def _stop(*_: object) -> None:
-    # an exception, so that temporary files are removed and child processes end; the status is a shell's for the signal
-    raise SystemExit(128 + signal.SIGTERM)
+    global _is_stopped
+    _is_stopped = True
+    insist()
+
+
+def insist() -> None:
+    """End after SIGTERM, for loops that go on: Python drops an exception that a signal handler raises in a destructor.
+
+    Raises:
+        SystemExit: after SIGTERM, so that temporary files are removed and child processes end; with the status that a
+            shell gives for it.
+    """
+    if _is_stopped:
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 def _report(error: OSError) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from p3d_regression.cli import group
+
 if TYPE_CHECKING:
     from p3d_regression.checks.reading import Progress
 
@@ -24,6 +26,7 @@ def progress_bar() -> "Iterator[Progress]":
 
     def insist() -> None:
         # Python drops an exception that a signal handler raises in a destructor: end at the next piece then
+        group.insist()
         if interrupted:
             raise KeyboardInterrupt
 
