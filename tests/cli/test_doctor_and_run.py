@@ -55,6 +55,14 @@ class TestDoctor:
             "pytorch3dunet.datasets.utils.get_test_loaders": "applied",
         }
 
+    def test_json_does_not_tell_the_home_directory(self, forked: Preforked, tmp_path: Path) -> None:
+        command = tmp_path / "bin" / "train3dunet"
+        command.parent.mkdir()
+        command.touch(mode=0o755)
+        found = diagnose(forked.having(HOME=str(tmp_path), PATH=str(command.parent)), code=0)
+        assert found["commands"]["train3dunet"]["path"] == "~/bin/train3dunet"
+        assert str(tmp_path) not in json.dumps(found)
+
     def test_for_a_person(self, forked: Preforked) -> None:
         result = ask_doctor(forked.having(COLUMNS="40"))
         assert result.returncode == 0, result.stderr

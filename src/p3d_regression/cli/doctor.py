@@ -125,6 +125,13 @@ def _torchmetrics(found: dict[str, Any]) -> str | None:
     return f"cannot be imported ({error}): its metrics are not available; {fix}"
 
 
+def _without_home(text: str) -> str:
+    """JSON with ~ for the home directory: people publish it in bug reports, and the directory holds their name."""
+    home = Path.home()
+    # "/" is the home of users without one
+    return text if home == Path(home.anchor) else text.replace(json.dumps(str(home))[1:-1], "~")
+
+
 def _locate(command: str) -> dict[str, Any]:
     path = shutil.which(command)
     here = path is not None and Path(path).parent.resolve() == Path(sysconfig.get_path("scripts")).resolve()
@@ -143,7 +150,7 @@ def doctor(as_json: bool, verbose: bool) -> None:
     """
     diagnosis = diagnose()
     if as_json:
-        click.echo(json.dumps(diagnosis.as_dict(), indent=2))
+        click.echo(_without_home(json.dumps(diagnosis.as_dict(), indent=2)))
     else:
         _print_diagnosis(diagnosis, verbose=verbose)
     sys.exit(0 if diagnosis.active else 1)
