@@ -13,7 +13,6 @@ from p3d_regression.checks.report import show
 from p3d_regression.checks.rule import Rule
 from p3d_regression.checks.run import check_file
 from support.checks import Silent, merged
-from support.environments import ROOT
 from support.lab import training_config, write_config, write_volumes
 from support.rules import OWN
 
@@ -42,22 +41,21 @@ def test_every_fix_can_be_pasted(tmp_path: Path, width: int, terminal: bool) -> 
 @pytest.mark.parametrize("width", [60, 300])
 @pytest.mark.parametrize(("terminal", "linked"), [(True, True), (False, False)])
 def test_on_a_terminal_a_code_is_a_link_to_the_page_of_its_rule(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, terminal: bool, linked: bool
+    tmp_path: Path, width: int, terminal: bool, linked: bool
 ) -> None:
-    monkeypatch.setattr(docs, "DOCS_URL", "https://example.org/docs")
     path = write_config(tmp_path / "train.yml", training_config(tmp_path, {"name": "UNet3D", "final_sigmoid": False}))
     report = check_file(str(path), [], rules(), with_data=False, progress=Silent())
     colours = "standard" if terminal else None
     printed = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=colours, highlight=False)
     show([report], printed)
-    assert ("https://example.org/docs/rules.md#p3d101-softmax-on-one-channel" in printed.file.getvalue()) == linked
+    assert (f"{docs.DOCS_URL}/rules/p3d101/" in printed.file.getvalue()) == linked
     assert ("\x1b]8;" in printed.file.getvalue()) == linked
 
 
-def test_there_is_a_page_for_each_rule_of_the_project_and_none_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docs, "DOCS_URL", "https://example.org/docs")
-    page = (ROOT / "docs" / "rules.md").read_text()
+def test_there_is_a_page_for_each_rule_of_the_project_and_none_for_others() -> None:
+    pages = docs.pages()
     for rule in OWN:
-        assert f"](#{str(page_of(rule)).partition('#')[2]})" in page
-    assert page_of(OWN[0]) == "https://example.org/docs/rules.md#p3d101-softmax-on-one-channel"
+        address = str(page_of(rule)).removeprefix(f"{docs.DOCS_URL}/").removesuffix("/")
+        assert pages[f"{address}.md"].startswith(f"# {rule.code} {rule.name}\n")
+        assert f"]({rule.code.lower()}.md)" in pages["rules/index.md"]
     assert page_of(Rule("LAB101", "a-rule", "error", lambda view: [], "", "", "")) is None

@@ -15,7 +15,6 @@ from p3d_regression.checks.registry import rules
 from p3d_regression.checks.rule import Rule
 from p3d_regression.checks.run import check_file
 from support.checks import Silent, merged
-from support.environments import ROOT
 from support.lab import prediction_config, training_config, write_config
 from support.rules import OWN, write_example, write_rule_data
 
@@ -66,11 +65,6 @@ class TestEveryRule:
 def test_codes_and_names_are_unique() -> None:
     assert len({rule.code for rule in OWN}) == len({rule.name for rule in OWN}) == len(OWN)
     assert [rule.code for rule in OWN] == sorted(rule.code for rule in OWN)
-
-
-def test_the_page_of_rules_is_current() -> None:
-    made = docs.rules_page()
-    assert (ROOT / "docs" / "rules.md").read_text() == made, "python -m p3d_regression.checks.docs > docs/rules.md"
 
 
 @pytest.mark.parametrize("mode", ["train", "predict"])
