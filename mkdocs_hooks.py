@@ -1,6 +1,7 @@
 """Pages of the documentation that the code already knows, made when the site is built."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ SOURCE = ROOT / "src" / "p3d_regression"
 def on_files(files: Any, config: Any) -> Any:
     """Add the pages on rules, messages, commands and names."""
     pages = docs.pages() | {"commands.md": commands(), "names.md": names(), "messages.md": messages()}
+    pages["compatibility.md"] = compatibility()
     for path, content in pages.items():
         files.append(File.generated(config, path, content=content))
     return files
@@ -48,6 +50,22 @@ def names() -> str:
     for name in ("activations", "losses", "metrics"):
         parts.append(f"## {name.capitalize()}\n\n```text\n{_output(name)}\n```")
     return "\n\n".join(parts)
+
+
+def compatibility() -> str:
+    """The versions that `tests/smoke.py` was run with, and what passed."""
+    rows = json.loads((ROOT / "docs" / "compatibility.json").read_text())
+    steps = list(rows[0]["steps"])
+    head = ["pytorch-3dunet", "Python", "torch", "system", *steps]
+    lines = [
+        [row["pytorch3dunet"], row["python"], row["torch"], row["platform"], *row["steps"].values()] for row in rows
+    ]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
+    return (
+        "# Tested versions\n\nOne training with `final_activation` and `target_scaling`, its prediction, evaluation "
+        "and export with the commands of each version; the table is written by the run (`python tests/smoke.py --add "
+        f"docs/compatibility.json`). The whole test suite runs on pytorch-3dunet 1.9.6.\n\n{table}\n"
+    )
 
 
 def _output(*arguments: str) -> str:

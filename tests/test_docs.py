@@ -29,7 +29,7 @@ PAGES = ["docs/index.md", "docs/final-activation.md"]
 PROSE = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("examples/*/*.md")]
 
 #: Pages of the site that mkdocs_hooks.py makes. `mkdocs build --strict` checks the links to them.
-GENERATED = {"messages.md", "commands.md", "names.md"} | docs.pages().keys()
+GENERATED = {"messages.md", "commands.md", "names.md", "compatibility.md"} | docs.pages().keys()
 
 _LOSSES_PAGE = (ROOT / "docs/losses-and-metrics.md").read_text()
 

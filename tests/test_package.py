@@ -3,10 +3,12 @@
 import ast
 import re
 import textwrap
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import p3d_regression
 from support.environments import ROOT, Environment
@@ -98,6 +100,16 @@ def test_the_version_stands_in_one_place() -> None:
     holders = [path.name for path in files if re.search(rf"(?<![\d.]){version}(?![\d.])", path.read_text())]
     assert holders == ["_version.py"]
     assert f"## [{p3d_regression.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_conda_recipe_asks_for_the_same_as_pip() -> None:
+    """Under the names of conda-forge."""
+    recipe = yaml.safe_load((ROOT / "packaging" / "conda" / "recipe.yaml").read_text())
+    assert recipe["context"]["version"] == p3d_regression.__version__
+    names = {"pytorch": "torch", "pytorch-3dunet": "pytorch3dunet"}
+    asked = dict(line.partition(" ")[::2] for line in recipe["requirements"]["run"] if not line.startswith("python "))
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {names.get(name, name) + version for name, version in asked.items()} == set(dependencies)
 
 
 def test_the_wheel_costs_interpreters_without_torch_nothing(wheel: Path) -> None:
