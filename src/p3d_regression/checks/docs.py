@@ -27,7 +27,8 @@ The rules that read the config alone also run when a training or a prediction st
 
 def pages() -> dict[str, str]:
     """Path in the documentation -> its Markdown: a page for each rule, and one that lists them."""
-    index, made = [_HEAD], {}
+    index = [_HEAD]
+    made: dict[str, str] = {}
     for title, chapter in CHAPTERS.items():
         rows = "".join(
             f"\n| [{rule.code}]({rule.code.lower()}.md) | {rule.name} | {rule.severity} | {_NEEDS[rule.needs]} |"
