@@ -82,11 +82,11 @@ def messages() -> str:
         "Each message of an error or a finding, by the part of the program that writes it. Where … stands, a message "
         "has your keys, values and files; most also say what to write. Search for some of the other words.",
     ]
-    for room in sorted(path for path in SOURCE.iterdir() if path.is_dir() or path.suffix == ".py"):
+    for room in sorted(path for path in SOURCE.iterdir() if not path.name.startswith("_")):
         files = sorted(room.rglob("*.py")) if room.is_dir() else [room]
         found = sorted({text for file in files for text in _messages_of(file)})
         if found:
-            parts.append(f"## {room.stem}\n\n" + "\n".join(f"- {_escaped(text)}" for text in found))
+            parts.append(f"## {room.stem}\n\n" + "\n".join(f"- {text}" for text in found))
     return "\n\n".join(parts)
 
 
@@ -94,6 +94,8 @@ def _messages_of(file: Path) -> Iterator[str]:
     for function in ast.walk(ast.parse(file.read_text())):
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
+        rule = re.search(r"family\.rule\('(\w+)'", " ".join(map(ast.unparse, function.decorator_list)))
+        code = f"[{rule[1]}](rules/{rule[1].lower()}.md) " if rule else ""
         assigned = {
             target.id: _text(node.value, {})
             for node in ast.walk(function)
@@ -108,7 +110,7 @@ def _messages_of(file: Path) -> Iterator[str]:
             if called == "Found" or called.endswith(("Error", "Exception")):
                 message = max((_text(argument, assigned) for argument in call.args), key=len, default="")
                 if message.count(" ") > 2:
-                    yield message
+                    yield code + _escaped(message)
 
 
 def _text(node: ast.expr, assigned: dict[str, str]) -> str:
