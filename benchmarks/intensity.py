@@ -5,10 +5,10 @@
 The tasks, each with a training volume and another one of the same kind:
 
 - ``level``: noise is to be removed from a volume whose level falls along Z;
-- ``brain``: noise (standard deviation 25) is to be removed from the T1 template of the demo;
+- ``brain``: noise (standard deviation 25) is to be removed from the T1 template of a brain;
 - ``counts``: counts proportional to the raw value, with exposures that vary;
 - ``hounsfield``: density from Hounsfield units, by another line in soft tissue than in bone;
-- ``distance``: the distance map of the demo, which does not depend on the brightness of a patch.
+- ``distance``: the distance to its white matter, which does not depend on the brightness of a patch.
 
 Each config is trained with Adam and MSELoss. ``raw`` and ``line`` are the raw volume itself and
 the best line through it.
@@ -57,10 +57,30 @@ def level(seed: int) -> Pair:
     return label + np.random.default_rng(seed + 100).normal(size=SHAPE) * 60, label
 
 
-def brain(seed: int) -> Pair:
-    from p3d_regression.demo.data import load_hemispheres
+def hemisphere(side: int) -> Pair:
+    """T1 and signed distance to white matter of the left or the right half, in the box of grey and white matter."""
+    from nilearn import datasets
 
-    label = load_hemispheres()[seed % 2].raw.astype(np.float64)
+    from p3d_regression.demo.data import signed_distance
+
+    t1, grey, white = (
+        load(resolution=1).get_fdata(dtype=np.float32)
+        for load in (
+            datasets.load_mni152_template,
+            datasets.load_mni152_gm_template,
+            datasets.load_mni152_wm_template,
+        )
+    )
+    corners = np.argwhere(grey + white > 0.5)
+    (left, *low), (right, *high) = corners.min(0), corners.max(0) + 1
+    # x = 0 mm, in voxels of 1 mm
+    middle = 98
+    box = (slice(left, middle, 2), slice(middle + 1, right, 2))[side], *map(slice, low, high, (2, 2))
+    return t1[box].astype(np.float64), signed_distance(white > 0.5)[box].astype(np.float64)
+
+
+def brain(seed: int) -> Pair:
+    label = hemisphere(seed % 2)[0]
     label = 255 * label / label.max()
     return label + np.random.default_rng(seed).normal(size=label.shape) * 25, label
 
@@ -82,10 +102,7 @@ def hounsfield(seed: int) -> Pair:
 
 
 def distance(seed: int) -> Pair:
-    from p3d_regression.demo.data import load_hemispheres
-
-    half = load_hemispheres()[seed % 2]
-    return half.raw.astype(np.float64), half.label.astype(np.float64)
+    return hemisphere(seed % 2)
 
 
 TASKS: dict[str, Callable[[int], Pair]] = {

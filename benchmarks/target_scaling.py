@@ -26,7 +26,7 @@ import numpy as np
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from p3d_regression.demo.data import Hemisphere, signed_distance
+from p3d_regression.demo.data import Part, signed_distance
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "target_scaling.json"
@@ -125,7 +125,7 @@ def run() -> None:
     RESULTS.write_text(_one_curve_a_line({"constant": constant(halves), "curves": curves}))
 
 
-def hemispheres() -> dict[str, Hemisphere]:
+def hemispheres() -> dict[str, Part]:
     """The left and the right hemisphere, in the bounding box of the brain."""
     from nilearn import datasets
 
@@ -144,7 +144,7 @@ def hemispheres() -> dict[str, Hemisphere]:
     middle = 98
     distance = signed_distance(white > 0.5)
     boxes = {"train": (slice(left, middle, 2), *others), "val": (slice(middle + 1, right, 2), *others)}
-    return {phase: Hemisphere(t1[box], distance[box]) for phase, box in boxes.items()}
+    return {phase: Part(t1[box], distance[box]) for phase, box in boxes.items()}
 
 
 def constant(halves: Any) -> float:

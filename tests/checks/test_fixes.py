@@ -4,6 +4,7 @@ The configs are those that the tests know: the examples of the rules, sections o
 documentation of pytorch-3dunet shows them, the project's own example, those of the demo, and any config at all.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from checks import test_upstreams_examples as upstreams_examples
 from p3d_regression.checks.registry import rules
 from p3d_regression.checks.rule import Finding, Rule
 from p3d_regression.checks.run import Report, check_file
-from p3d_regression.demo.training import FINAL_LAYERS, Run
+from p3d_regression.demo.jobs import JOBS
+from p3d_regression.demo.training import Run
 from support.checks import Silent, merged
 from support.environments import ROOT
 from support.lab import prediction_config, training_config, write_config
@@ -137,9 +139,11 @@ def test_the_projects_own_example(tmp_path: Path) -> None:
         assert wrong_fixes(path, with_data=with_data) == []
 
 
-@pytest.mark.parametrize("layer", FINAL_LAYERS)
-def test_configs_of_the_demo(layer: str, data: Path, tmp_path: Path) -> None:
-    run = Run(layer, tmp_path, data / "train.h5", data / "val.h5", 6)
+@pytest.mark.parametrize("job", JOBS)
+def test_configs_of_the_demo(job: str, data: Path, tmp_path: Path) -> None:
+    for name in JOBS[job].files():
+        shutil.copy(data / "train.h5", tmp_path / f"{name}.h5")
+    run = Run(JOBS[job], tmp_path, tmp_path, 6)
     for path, text in run.configs().items():
         path.write_text(text)
         assert wrong_fixes(path, with_data=True) == []

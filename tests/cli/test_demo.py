@@ -6,9 +6,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from p3d_regression.checks.registry import rules
 from p3d_regression.checks.run import check_file
+from p3d_regression.cli.main import main
+from p3d_regression.demo.jobs import JOBS
+from p3d_regression.demo.training import Run
 from support.checks import Silent
 from support.environments import Environment
 from support.preforked import Preforked
@@ -21,21 +25,21 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_learns_values_that_upstream_could_not_say(plugin: Environment, out: Path) -> None:
     """Fewer iterations than the default, which only does better: the promise must hold with room to spare."""
-    result = plugin.run("p3d-regression", "demo", "--out", out, "--iterations", "48")
+    result = plugin.run("p3d-regression", "demo", "--out", out, "--iterations", "40")
     assert result.returncode == 0, result.stdout + result.stderr
     with h5py.File(out / "test.h5") as file:
         label = file["label"][()].astype(np.float64)
     with h5py.File(out / "predictions" / "test_predictions.h5") as file:
         prediction = file["predictions"][0]
-    mse = np.mean((prediction - label) ** 2)
-    assert mse < label.var() / 3
-    assert prediction.min() < -2
-    assert prediction.max() > 20
+    brain = np.isfinite(label)
+    mse = np.mean((prediction - label)[brain] ** 2)
+    assert mse < label[brain].var() / 2
+    assert prediction[brain].min() < -3
+    assert prediction[brain].max() > 5
     (row,) = [line for line in result.stdout.splitlines() if line.startswith("final_activation: none ")]
     assert f"{math.sqrt(mse):.2f}" in row
-    assert f"{1 - mse / label.var():.2f}" in row
-    assert f"{label.std():.2f}" in result.stdout
-    assert "The prediction is better than the best guess without a network" in result.stdout
+    assert f"{1 - mse / label[brain].var():.2f}" in row
+    assert f"{label[brain].std():.2f}" in result.stdout
     assert "mean of the training labels" in result.stdout
     assert "<h2>test</h2>" in (out / "report.html").read_text()
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
@@ -60,12 +64,41 @@ def test_again_in_its_own_directory_and_compared_with_upstream(forked: Preforked
         assert (len(predicted) == 1) == (layer == "softmax")
 
 
+def test_a_mean_and_its_uncertainty(forked: Preforked, tmp_path: Path) -> None:
+    result = forked.run(
+        "p3d-regression", "demo", "--job", "uncertainty", "--out", tmp_path / "out", "--iterations", "1"
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "final_activation: [none, softplus]" in result.stdout
+    assert "best line through the raw volume" in result.stdout
+    assert "share of the truth inside the predicted interval" in result.stdout
+    assert (tmp_path / "out" / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_configs_of_every_job_have_no_findings(job: str, tmp_path: Path) -> None:
+    for name, part in JOBS[job].parts().items():
+        part.write(tmp_path / f"{name}.h5")
+    (train, text), _ = Run(JOBS[job], tmp_path, tmp_path, iterations=360).configs().items()
+    train.write_text(text)
+    report = check_file(str(train), [], rules(), with_data=True, progress=Silent())
+    assert [finding.rule.code for finding in report.findings] == []
+
+
+def test_what_is_compared_has_a_counterpart() -> None:
+    result = CliRunner().invoke(main, ["demo", "--job", "counts", "--compare"])
+    assert result.exit_code == 2
+    assert "--compare is for --job distance" in result.output
+
+
 def test_stops_where_the_plugin_is_not_active(forked: Preforked, tmp_path: Path) -> None:
     """Else it would show squashed predictions under the plugin's name."""
     environment = forked.having(TORCH_DEVICE_BACKEND_AUTOLOAD="0")
     result = environment.run("p3d-regression", "demo", "--out", tmp_path / "out", "--iterations", "1")
     assert result.returncode == 1
-    assert "train3dunet runs without the plugin; `p3d-regression doctor` reports why." in result.stderr
+    assert (
+        "The plugin wrote nothing into this log; `p3d-regression doctor` reports whether it is active." in result.stderr
+    )
     assert not (tmp_path / "out" / "demo.png").exists()
 
 

@@ -4,32 +4,35 @@ import h5py
 import numpy as np
 import pytest
 
-from p3d_regression.demo.data import Hemisphere, load_hemispheres, signed_distance
+from p3d_regression.demo.data import PARTS, Brain, Part, load_brain, signed_distance
+from p3d_regression.demo.jobs import JOBS
 
 
 @pytest.fixture(scope="module")
-def hemispheres() -> tuple[Hemisphere, Hemisphere]:
-    return load_hemispheres()
+def brain() -> Brain:
+    return load_brain()
 
 
-def test_labels_leave_the_unit_interval_on_both_sides(hemispheres: tuple[Hemisphere, Hemisphere]) -> None:
-    for half in hemispheres:
-        assert half.raw.shape == half.label.shape
-        assert half.label.dtype == half.raw.dtype == np.float32
-        assert half.label.min() < -5
-        assert half.label.max() > 40
+def test_no_plane_is_in_two_parts(brain: Brain) -> None:
+    planes = Brain(*(np.broadcast_to(np.arange(len(brain.t1))[:, None, None], brain.t1.shape) for _ in vars(brain)))
+    parts = [set(np.unique(planes.part(name).t1)) for name in PARTS]
+    assert len(set.union(*parts)) == sum(map(len, parts)) > 0.9 * len(brain.t1)
+    # else little of what is to be learned would be in it
+    assert all(brain.part(name).inside.mean() > 0.1 for name in PARTS)
 
 
-def test_white_matter_is_bright_and_inside(hemispheres: tuple[Hemisphere, Hemisphere]) -> None:
-    for half in hemispheres:
-        grey = half.raw[(half.label > 0) & (half.label < 2)]
-        assert half.raw[half.label < -2].mean() > grey.mean()
+def test_no_part_holds_the_mirror_image_of_another(brain: Brain) -> None:
+    """The template is symmetric from left to right, which is the last axis; the parts are cut along the first one."""
+    mirrored = brain.t1[..., ::-1]
+    assert np.corrcoef(brain.t1.ravel(), mirrored.ravel())[0, 1] > 0.97
+    assert brain.t1.shape == (91, 78, 73)
 
 
-def test_the_template_is_symmetric_as_the_readme_says(hemispheres: tuple[Hemisphere, Hemisphere]) -> None:
-    left, right = hemispheres
-    assert left.raw.shape[0] * 2 < 80
-    np.testing.assert_allclose(left.raw[::-1].mean(), right.raw.mean(), rtol=0.02)
+def test_white_matter_is_bright_and_inside(brain: Brain) -> None:
+    grey = brain.t1[(brain.distance > 0) & (brain.distance < 2) & brain.inside]
+    assert brain.t1[brain.distance < -2].mean() > grey.mean()
+    assert brain.distance[brain.inside].min() < -5
+    assert brain.distance[brain.inside].max() > 10
 
 
 def test_distances_are_exact_on_a_ball() -> None:
@@ -40,8 +43,41 @@ def test_distances_are_exact_on_a_ball() -> None:
     assert ((distance < 0) == (radius <= 6)).all()
 
 
-def test_written_as_upstream_reads_it(hemispheres: tuple[Hemisphere, Hemisphere], tmp_path) -> None:
-    hemispheres[0].write(tmp_path / "train.h5")
-    with h5py.File(tmp_path / "train.h5") as file:
-        np.testing.assert_array_equal(file["raw"], hemispheres[0].raw)
-        np.testing.assert_array_equal(file["label"], hemispheres[0].label)
+@pytest.fixture(scope="module", params=JOBS)
+def parts(request: pytest.FixtureRequest) -> dict[str, Part]:
+    return JOBS[request.param].parts()
+
+
+def test_labels_are_known_in_the_brain_alone(parts: dict[str, Part], brain: Brain) -> None:
+    for name, part in parts.items():
+        inside = brain.part(name.partition("_dose")[0]).inside
+        np.testing.assert_array_equal(np.isfinite(part.label), inside)
+        assert np.isfinite(part.raw).all()
+        assert part.raw.dtype == part.label.dtype == np.float32
+
+
+def test_the_fixed_numbers_are_those_of_the_raw_volumes(brain: Brain) -> None:
+    for job in JOBS.values():
+        training = [part.raw for name, part in job.parts().items() if name.startswith("train")]
+        values = np.concatenate([raw.ravel() for raw in training])
+        assert abs(values.mean() - job.mean) < job.std
+        assert 0.5 < values.std() / job.std < 2
+
+
+def test_counts_have_a_dose_between_those_of_the_training() -> None:
+    parts = JOBS["counts"].parts()
+    level = {name: np.nanmean(part.label) for name, part in parts.items()}
+    for part in ("train_back", "train_front"):
+        assert level[f"{part}_dose_1"] * 1.5 < level["test"] < level[f"{part}_dose_4"] / 1.5
+    known = np.isfinite(parts["test"].label)
+    # Poisson: the variance is the mean
+    errors = parts["test"].raw[known] - parts["test"].label[known]
+    assert errors.var() == pytest.approx(parts["test"].label[known].mean(), rel=0.05)
+
+
+def test_written_as_upstream_reads_it(tmp_path) -> None:
+    part = JOBS["distance"].parts()["test"]
+    part.write(tmp_path / "test.h5")
+    with h5py.File(tmp_path / "test.h5") as file:
+        np.testing.assert_array_equal(file["raw"], part.raw)
+        np.testing.assert_array_equal(file["label"], part.label)

@@ -13,14 +13,15 @@ import yaml
 
 from p3d_regression.demo import run as demo
 from p3d_regression.demo import training
-from p3d_regression.demo.data import Hemisphere
+from p3d_regression.demo.data import Part
+from p3d_regression.demo.jobs import JOBS, Job
 from p3d_regression.demo.training import Run
 from p3d_regression.errors import DemoError
 from support.disk import enlarge, small_disk
 
 
 def claim(out: Path, *, compare: bool = False, iterations: int = 5) -> dict[str, Run]:
-    runs = demo._plan(out, iterations, compare)
+    runs = demo._plan(out, JOBS["distance"], iterations, compare)
     demo._claim(out, runs)
     return runs
 
@@ -28,14 +29,17 @@ def claim(out: Path, *, compare: bool = False, iterations: int = 5) -> dict[str,
 def test_writes_configs_that_yaml_reads_back_whatever_the_path(tmp_path: Path) -> None:
     out = tmp_path / "a: #'folder' of \"mine\" ü"
     runs = claim(out, compare=True)
-    for run in runs.values():
+    for layer, run in runs.items():
         configs = {path.name: yaml.safe_load(path.read_text()) for path in run.configs()}
-        assert configs["train.yml"]["loaders"]["train"]["file_paths"] == [str(out / "train.h5")]
+        assert configs["train.yml"]["loaders"]["train"]["file_paths"] == [
+            str(out / "train_back.h5"),
+            str(out / "train_front.h5"),
+        ]
         assert configs["predict.yml"]["loaders"]["output_dir"] == str(run.predictions.parent)
         # the checkpoint remembers both
         activation = configs["train.yml"]["model"].pop("final_activation", None)
         scaling = configs["train.yml"]["model"].pop("target_scaling", None)
-        assert (activation, scaling) == (("none", "standardize") if run.final_layer == "none" else (None, None))
+        assert (activation, scaling) == (("none", "standardize") if layer == "none" else (None, None))
         assert configs["train.yml"]["model"] == configs["predict.yml"]["model"]
 
 
@@ -63,7 +67,7 @@ def test_never_touches_a_foreign_directory(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("name", ["train.yml", "predict.yml", "train.h5", "checkpoints/best_checkpoint.pytorch"])
+@pytest.mark.parametrize("name", ["train.yml", "predict.yml", "test.h5", "checkpoints/best_checkpoint.pytorch"])
 def test_never_overwrites_what_was_changed(tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
     claim(out)
@@ -117,7 +121,7 @@ def test_a_damaged_marker_is_a_clear_error(tmp_path: Path) -> None:
 def test_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     with pytest.raises(DemoError, match=r"needs nilearn and matplotlib: pip install 'p3d-regression\[demo\]'"):
-        demo.run_demo(tmp_path / "out", iterations=1, compare=False)
+        demo.run_demo(tmp_path / "out", job="distance", iterations=1, compare=False)
     assert not (tmp_path / "out").exists()
 
 
@@ -126,8 +130,8 @@ class TestFullDisk:
     def noise(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """In place of the brain: nothing that gzip makes smaller."""
         volume = np.random.default_rng(0).random((32, 32, 32), np.float32)
-        halves = (Hemisphere(volume, volume), Hemisphere(volume, volume))
-        monkeypatch.setattr("p3d_regression.demo.data.load_hemispheres", lambda: halves)
+        parts = dict.fromkeys(JOBS["distance"].files(), Part(volume, volume))
+        monkeypatch.setattr(Job, "parts", lambda job: parts)
 
     @pytest.mark.parametrize("size", ["4k", "8k", "64k"])
     def test_is_one_clear_error_and_the_next_run_goes_on(self, tmp_path: Path, size: str) -> None:
@@ -137,7 +141,7 @@ class TestFullDisk:
             with pytest.raises(
                 DemoError, match=rf"^{out}: no space left on device; choose a directory on another disk"
             ):
-                demo.run_demo(out, iterations=1, compare=False)
+                demo.run_demo(out, job="distance", iterations=1, compare=False)
             assert not list(out.rglob("*.partial"))
             enlarge(disk, "64m")
             for path in claim(out)["none"].configs():
@@ -159,7 +163,7 @@ class TestFullDisk:
             with monkeypatch.context() as patched:
                 patched.setattr(Path, "write_bytes", write_bytes)
                 with pytest.raises(DemoError, match="no space left on device"):
-                    demo.run_demo(out, iterations=1, compare=False)
+                    demo.run_demo(out, job="distance", iterations=1, compare=False)
             claim(out)
 
     def test_is_named_where_a_command_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,4 +171,4 @@ class TestFullDisk:
         with pytest.raises(
             DemoError, match=r"(?s)ended with exit code 2; its disk is full; see .*train\.log:\n.*--config"
         ):
-            training._run("python", tmp_path / "train.yml", lambda line: None)
+            training.run_command("python", tmp_path / "train.yml", lambda line: None)

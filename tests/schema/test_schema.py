@@ -16,7 +16,8 @@ from jsonschema import Draft202012Validator
 
 from p3d_regression.checks.rule import Rule
 from p3d_regression.cli.main import main
-from p3d_regression.demo.training import FINAL_LAYERS, Run
+from p3d_regression.demo.jobs import JOBS
+from p3d_regression.demo.training import Run
 from p3d_regression.schema.build import schema
 from support.lab import prediction_config, training_config
 from support.rules import OWN, config_of
@@ -46,9 +47,9 @@ def test_examples_with_the_tool_of_others(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout
 
 
-@pytest.mark.parametrize("layer", FINAL_LAYERS)
-def test_configs_of_the_demo(tmp_path: Path, layer: str) -> None:
-    for text in Run(layer, tmp_path, tmp_path / "a.h5", tmp_path / "b.h5", 10).configs().values():
+@pytest.mark.parametrize("job", JOBS)
+def test_configs_of_the_demo(tmp_path: Path, job: str) -> None:
+    for text in Run(JOBS[job], tmp_path, tmp_path, 10).configs().values():
         assert errors(yaml.safe_load(text)) == []
 
 

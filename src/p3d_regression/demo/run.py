@@ -3,26 +3,37 @@
 import errno
 import hashlib
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from p3d_regression.demo.jobs import JOBS, UPSTREAMS_LAYERS, Job
 from p3d_regression.demo.training import Run
 from p3d_regression.errors import DemoError
 
 #: Marks a directory as made by the demo, and lists its files as they were written: name -> SHA-256.
 MARKER = ".p3d-regression-demo.json"
 
+_SHOWS = (
+    "Trained on the back and the front of a brain, validated and tested on two parts between; only voxels of the brain "
+    "count. This shows that the software works, not how well a U-Net generalises to another person."
+)
 
-def run_demo(out: Path, *, iterations: int, compare: bool) -> None:
+
+def run_demo(out: Path, *, job: str, iterations: int, compare: bool) -> Path:
     """Train, predict and report.
 
     Args:
         out: directory for everything that is written; made if need be.
+        job: a key of :data:`p3d_regression.demo.jobs.JOBS`.
         iterations: of training.
         compare: also train with the last layers of pytorch-3dunet itself.
+
+    Returns:
+        The report, an HTML file.
 
     Raises:
         DemoError: a package is missing, ``out`` contains foreign or changed files, the disk is full, or a command
@@ -30,7 +41,7 @@ def run_demo(out: Path, *, iterations: int, compare: bool) -> None:
     """
     _require("nilearn", "matplotlib")
     try:
-        _run_demo(out.absolute(), iterations, compare)
+        return _run_demo(out.absolute(), job, iterations, compare)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -39,36 +50,44 @@ def run_demo(out: Path, *, iterations: int, compare: bool) -> None:
         ) from error
 
 
-def _run_demo(out: Path, iterations: int, compare: bool) -> None:
-    from p3d_regression.demo.data import load_hemispheres
+def _run_demo(out: Path, name: str, iterations: int, compare: bool) -> Path:
     from p3d_regression.demo.report import draw, evaluate, read_prediction, table
     from p3d_regression.evaluation.report import write
+    from p3d_regression.evaluation.words import remarks
 
-    runs = _plan(out, iterations, compare)
+    job = JOBS[name]
+    runs = _plan(out, job, iterations, compare)
+    main = runs["none"]
     console = Console()
     if (out / MARKER).exists():
         console.print(f"Replacing the earlier demo in {out}", markup=False, soft_wrap=True)
     _claim(out, runs)
-    console.print("Computing the distance to white matter in the MNI152 brain ...")
-    train, test = load_hemispheres()
-    train.write(runs["none"].train_file)
-    test.write(runs["none"].test_file)
+    console.print(f"{job.title}: making volumes of the MNI152 brain ...", markup=False, soft_wrap=True)
+    parts = job.parts()
+    for name, part in parts.items():
+        part.write(main.data / f"{name}.h5")
     predictions, evaluations = {}, {}
-    for run in runs.values():
-        _train(run, console)
+    for layer, run in runs.items():
+        title = _title(run, layer)
+        _train(run, title, console)
         run.predict()
-        predictions[_title(run)] = read_prediction(run.predictions)
-        evaluations[_title(run)] = evaluate(run.directory / "predict.yml")
-    draw(predictions, test, out / "demo.png")
-    main = next(iter(evaluations.values()))
-    write(main, out / "report.html")
+        predictions[title] = read_prediction(run.predictions)
+        evaluations[title] = evaluate(run.directory / "predict.yml")
+    draw(job, predictions, parts["test"], out / "demo.png")
+    found = next(iter(evaluations.values()))
+    report = out / "report.html"
+    write(found, report)
     _remember(out, _files(out, runs))
-    console.print(table(evaluations))
-    console.print(f"The prediction is {main.verdict}.", markup=False, highlight=False, soft_wrap=True)
-    files = [out / "report.html", out / "demo.png", *runs["none"].configs(), runs["none"].predictions]
+    console.print(table(job, evaluations))
+    console.print(f"The prediction is {found.verdict}.", markup=False, highlight=False, soft_wrap=True)
+    for remark in remarks(found.plain):
+        console.print(remark, markup=False, highlight=False, soft_wrap=True)
+    console.print(_SHOWS, markup=False, highlight=False, soft_wrap=True)
+    files = [report, out / "demo.png", *main.configs(), main.predictions]
     console.print(
         "Report, picture, configs and prediction:", *files, sep="\n  ", markup=False, highlight=False, soft_wrap=True
     )
+    return report
 
 
 def _require(*modules: str) -> None:
@@ -77,25 +96,24 @@ def _require(*modules: str) -> None:
         raise DemoError(f"The demo needs {' and '.join(missing)}: pip install 'p3d-regression[demo]'")
 
 
-def _plan(out: Path, iterations: int, compare: bool) -> dict[str, Run]:
-    directories = {"none": out}
+def _plan(out: Path, job: Job, iterations: int, compare: bool) -> dict[str, Run]:
+    runs = {"none": Run(job, out, out, iterations)}
     if compare:
-        directories |= {"sigmoid": out / "upstream-sigmoid", "softmax": out / "upstream-softmax"}
-    return {
-        layer: Run(layer, directory, out / "train.h5", out / "test.h5", iterations)
-        for layer, directory in directories.items()
-    }
+        for layer, line in UPSTREAMS_LAYERS.items():
+            runs[layer] = Run(replace(job, model=(line,)), out / f"upstream-{layer}", out, iterations)
+    return runs
 
 
-def _title(run: Run) -> str:
-    if run.final_layer == "none":
-        return "final_activation: none"
-    return f"pytorch-3dunet's {run.final_layer}"
+def _title(run: Run, layer: str) -> str:
+    if layer != "none":
+        return f"pytorch-3dunet's {layer}"
+    return run.job.model[0].partition("  #")[0]
 
 
 def _files(out: Path, runs: dict[str, Run]) -> list[Path]:
     """The results of these runs, whether they exist yet or not."""
-    files = [out / "train.h5", out / "test.h5", out / "demo.png", out / "report.html"]
+    files = [out / f"{name}.h5" for run in runs.values() for name in run.job.files()]
+    files += [out / "demo.png", out / "report.html"]
     for run in runs.values():
         files += [*run.configs(), *run.outputs()]
     return files
@@ -163,18 +181,19 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _train(run: Run, console: Console) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+def _train(run: Run, title: str, console: Console) -> None:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(_title(run), total=run.iterations)
+        task = bar.add_task(title, total=run.iterations)
 
-        def show(finished: int, mse: float | None) -> None:
+        def show(finished: int, score: float | None) -> None:
             bar.update(task, completed=finished)
-            if mse is not None:
-                title = f"{_title(run)}, validation MSE {mse:.1f}"
-                bar.update(task, description=title)
+            if score is not None:
+                scored = f"{title}, validation R2 {score:.3f}"
+                bar.update(task, description=scored)
                 if not console.is_terminal:
-                    console.print(f"{title} after {min(finished, run.iterations)} of {run.iterations} iterations")
+                    progress = f"{scored} after {min(finished, run.iterations)} of {run.iterations} iterations"
+                    console.print(progress, markup=False, soft_wrap=True)
 
         run.train(show)
         bar.update(task, completed=run.iterations)

@@ -1,29 +1,24 @@
-"""The demo's configs, and the commands of pytorch-3dunet run on them as subprocesses."""
+"""A job's configs, and the commands of pytorch-3dunet run on them as subprocesses."""
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from p3d_regression.demo.jobs import Job
 from p3d_regression.errors import DemoError
 from p3d_regression.keys import PLUGIN_KEYS
 
-#: Last layer of the model -> its lines in the section model.
-FINAL_LAYERS = {
-    "none": (
-        "final_activation: none  # this line and the next need p3d-regression",
-        "target_scaling: standardize  # trains on standardised labels; loss, scores and predictions stay in mm",
-    ),
-    "sigmoid": ("final_sigmoid: true  # the default of pytorch-3dunet",),
-    "softmax": ("final_sigmoid: false  # a Softmax, which is 1.0 everywhere on one channel",),
-}
+#: In each training.
+_VALIDATIONS = 10
 
-#: Called with the number of finished iterations and, right after a validation, its MSE.
+#: Called with the number of finished iterations and, right after a validation, its R2.
 Progress = Callable[[int, float | None], None]
 
 
@@ -32,61 +27,65 @@ class Run:
     """One training and one prediction.
 
     Attributes:
-        final_layer: a key of :data:`FINAL_LAYERS`.
+        job: what is trained.
         directory: absolute; gets ``train.yml``, ``predict.yml``, their logs, ``checkpoints`` and ``predictions``.
-        train_file, test_file: absolute paths of HDF5 files with the datasets ``raw`` and ``label``.
+        data: absolute directory of the job's volumes.
         iterations: of training, one patch each.
     """
 
-    final_layer: str
+    job: Job
     directory: Path
-    train_file: Path
-    test_file: Path
+    data: Path
     iterations: int
 
     @property
     def predictions(self) -> Path:
-        return self.directory / "predictions" / f"{self.test_file.stem}_predictions.h5"
+        return self.directory / "predictions" / "test_predictions.h5"
 
     @property
-    def last_checkpoint(self) -> Path:
-        return self.directory / "checkpoints" / "last_checkpoint.pytorch"
+    def best_checkpoint(self) -> Path:
+        return self.directory / "checkpoints" / "best_checkpoint.pytorch"
 
     def outputs(self) -> list[Path]:
         """Checkpoints and predictions."""
-        return [self.last_checkpoint, self.last_checkpoint.with_name("best_checkpoint.pytorch"), self.predictions]
+        return [self.best_checkpoint, self.best_checkpoint.with_name("last_checkpoint.pytorch"), self.predictions]
 
     def configs(self) -> dict[Path, str]:
         """Path and text of both configs."""
         train, predict = self.directory / "train.yml", self.directory / "predict.yml"
-        lines = FINAL_LAYERS[self.final_layer]
-        # JSON's quoting of a string is YAML's, whatever the path holds
-        train_file, test_file = json.dumps(str(self.train_file)), json.dumps(str(self.test_file))
+        uses_plugin = any(map(_is_ours, self.job.model))
+        remembered = ["# final_activation and target_scaling are in the checkpoint"] * uses_plugin
         return {
             train: _TRAIN.format(
+                job=self.job,
                 config=train,
-                model=_model(lines),
-                checkpoint_dir=json.dumps(str(self.last_checkpoint.parent)),
+                model=_model(self.job, self.job.model),
+                loss=_lines(self.job.loss),
+                checkpoint_dir=_quoted(self.best_checkpoint.parent),
                 iterations=self.iterations,
-                validate_after=math.ceil(self.iterations / 6),
-                train_file=train_file,
-                test_file=test_file,
+                validations=_VALIDATIONS,
+                validate_after=math.ceil(self.iterations / _VALIDATIONS),
+                train_files=", ".join(_quoted(path) for path in self._volumes("train")),
+                augmentation="".join(f"        - {line}\n" for line in self.job.augmentation),
+                val_files=", ".join(_quoted(path) for path in self._volumes("val")),
             ),
             predict: _PREDICT.format(
+                job=self.job,
                 config=predict,
-                model=_model(
-                    [*(line for line in lines if not _is_ours(line)), *_REMEMBERED * any(map(_is_ours, lines))]
-                ),
-                checkpoint=json.dumps(str(self.last_checkpoint)),
-                blend=_BLEND * any(map(_is_ours, lines)),
-                prediction_dir=json.dumps(str(self.predictions.parent)),
-                test_file=test_file,
+                model=_model(self.job, [*(line for line in self.job.model if not _is_ours(line)), *remembered]),
+                checkpoint=_quoted(self.best_checkpoint),
+                blend=_BLEND * uses_plugin,
+                prediction_dir=_quoted(self.predictions.parent),
+                test_files=", ".join(_quoted(path) for path in self._volumes("test")),
             ),
         }
 
+    def _volumes(self, phase: str) -> list[Path]:
+        return [self.data / f"{name}.h5" for name in self.job.files() if name.startswith(phase)]
+
     def train(self, progress: Progress) -> None:
         """Run ``train3dunet``; raises :class:`DemoError` where it fails or runs without the plugin."""
-        plugin_spoke = self.final_layer != "none"
+        plugin_spoke = not any(map(_is_ours, self.job.model))
         finished = 0
 
         def watch(line: str) -> None:
@@ -94,28 +93,53 @@ class Run:
             plugin_spoke = plugin_spoke or " P3DRegression - " in line
             if iteration := re.search(r"Training iteration \[(\d+)/", line):
                 if not plugin_spoke:
-                    raise DemoError("train3dunet runs without the plugin; `p3d-regression doctor` reports why.")
+                    raise DemoError("train3dunet runs without the plugin.")
                 finished = int(iteration[1]) - 1
                 progress(finished, None)
             elif score := re.search(r"Validation finished\..* Evaluation score: (\S+)", line):
                 progress(finished + 1, float(score[1]))
 
-        _run("train3dunet", self.directory / "train.yml", watch)
+        try:
+            self._run("train3dunet", "train.yml", watch)
+        except DemoError as error:
+            if plugin_spoke:
+                raise
+            raise DemoError(
+                f"{error}\n"
+                "The plugin wrote nothing into this log; `p3d-regression doctor` reports whether it is active."
+            ) from error
 
     def predict(self) -> None:
         """Run ``predict3dunet``; raises :class:`DemoError` where it fails."""
-        _run("predict3dunet", self.directory / "predict.yml", lambda line: None)
+        self._run("predict3dunet", "predict.yml", lambda line: None)
+
+    def _run(self, command: str, config: str, watch: Callable[[str], None]) -> None:
+        # what --compare shows is an error in a config that uses the plugin, as the loss without NaN does
+        is_ours = any(map(_is_ours, self.job.model))
+        run_command(command, self.directory / config, watch, {} if is_ours else {"P3D_REGRESSION_CHECKS": "off"})
 
 
 def _is_ours(line: str) -> bool:
     return line.startswith(tuple(PLUGIN_KEYS))
 
 
-def _model(last_lines: Iterable[str]) -> str:
-    return _MODEL + "".join(f"  {line}\n" for line in last_lines)
+def _quoted(path: Path) -> str:
+    # JSON's quoting of a string is YAML's, whatever the path holds
+    return json.dumps(str(path))
 
 
-def _run(command: str, config: Path, watch: Callable[[str], None]) -> None:
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"  {line}\n" for line in lines)
+
+
+def _model(job: Job, last_lines: Iterable[str]) -> str:
+    return _MODEL.format(job=job) + _lines(last_lines)
+
+
+def run_command(
+    command: str, config: Path, watch: Callable[[str], None], variables: Mapping[str, str] | None = None
+) -> None:
+    """Run a command of pytorch-3dunet on a config, with more environment variables; ``watch`` gets each line."""
     log = config.with_suffix(".log")
     # the script of this environment, not the first on PATH
     script = shutil.which(command, path=sysconfig.get_path("scripts")) or shutil.which(command)
@@ -124,7 +148,11 @@ def _run(command: str, config: Path, watch: Callable[[str], None]) -> None:
     with (
         log.open("w") as copy,
         subprocess.Popen(
-            [script, "--config", config], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [script, "--config", config],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | (variables or {}),
         ) as process,
     ):
         assert process.stdout is not None
@@ -144,44 +172,37 @@ def _run(command: str, config: Path, watch: Callable[[str], None]) -> None:
         )
 
 
-#: In the prediction config, in place of the lines for the plugin.
-_REMEMBERED = ["# no final_activation and no target_scaling here: both are in the checkpoint"]
-
-#: The same for the predictor.
+#: In the prediction config, for a checkpoint of the plugin.
 _BLEND = "  blend: gaussian  # overlapping patches: no steps at their borders\n"
 
 _MODEL = """\
 model:
-  name: UNet3D
+  name: ResidualUNet3D
   in_channels: 1
-  out_channels: 1
+  out_channels: {job.channels}
   f_maps: [8, 16, 32]
-  layer_order: gcr
-  num_groups: 4
+  # convolution, then ELU: without GroupNorm (g), the network sees absolute intensities
+  layer_order: ce
 """
 
 _TRAIN = """\
-# Regress the distance to white matter from a T1-weighted MRI.
+# {job.title}
 # train3dunet --config {config}
-# For your own data change the paths, in_channels, patch_shape and device, and validate on separate data.
 manual_seed: 0
 device: cpu
 {model}loss:
-  name: MSELoss
+{loss}  ignore_index: .nan  # voxels outside the brain have no label
 eval_metric:
-  name: MSE
+  name: R2Score
 optimizer:
   name: Adam
-  learning_rate: 0.002
+  learning_rate: 0.0015
 lr_scheduler:
   # counts validations, not iterations
-  name: MultiStepLR
-  milestones: [5]
-  gamma: 0.3
+  name: CosineAnnealingLR
+  T_max: {validations}
 trainer:
   checkpoint_dir: {checkpoint_dir}
-  # MSE is an error: without this line pytorch-3dunet keeps the WORST model as best_checkpoint
-  eval_score_higher_is_better: false
   max_num_epochs: 100000
   max_num_iterations: {iterations}
   # checkpoints are written at validations only: keep this below max_num_iterations
@@ -193,42 +214,38 @@ loaders:
   batch_size: 1
   raw_internal_path: raw
   label_internal_path: label
-  global_normalization: true
   train:
-    file_paths: [{train_file}]
+    file_paths: [{train_files}]
     slice_builder:
       name: SliceBuilder
-      patch_shape: [32, 64, 64]
-      stride_shape: [3, 13, 13]
+      patch_shape: [8, 64, 64]
+      stride_shape: [2, 14, 9]
     transformer:
-      # only the raw volume is normalised: labels stay in mm
+      # only the raw volume is normalised, by fixed numbers: labels stay in their units
       raw:
-        - name: Standardize
-        - name: ToTensor
-          expand_dims: true
+        - {{name: Standardize, mean: {job.mean}, std: {job.std}}}
+{augmentation}        - {{name: RandomFlip}}
+        - {{name: ToTensor, expand_dims: true}}
       label:
-        - name: ToTensor
-          expand_dims: true
-  # the whole test half, only to monitor the training: the prediction uses last_checkpoint, which does not depend on it
+        - {{name: RandomFlip}}
+        - {{name: ToTensor, expand_dims: true}}
   val:
-    file_paths: [{test_file}]
+    file_paths: [{val_files}]
     slice_builder:
       name: SliceBuilder
-      patch_shape: [36, 90, 77]
-      stride_shape: [36, 90, 77]
+      patch_shape: [8, 64, 64]
+      stride_shape: [8, 14, 9]
     transformer:
       raw:
-        - name: Standardize
-        - name: ToTensor
-          expand_dims: true
+        - {{name: Standardize, mean: {job.mean}, std: {job.std}}}
+        - {{name: ToTensor, expand_dims: true}}
       label:
-        - name: ToTensor
-          expand_dims: true
+        - {{name: ToTensor, expand_dims: true}}
 """
 
 _PREDICT = """\
+# {job.title}
 # predict3dunet --config {config}
-# with separate validation data use best_checkpoint.pytorch
 model_path: {checkpoint}
 device: cpu
 {model}predictor:
@@ -239,17 +256,16 @@ device: cpu
   batch_size: 1
   output_dir: {prediction_dir}
   raw_internal_path: raw
-  global_normalization: true
+  label_internal_path: label  # for p3d-regression evaluate
   test:
-    file_paths: [{test_file}]
+    file_paths: [{test_files}]
     slice_builder:
       name: SliceBuilder
-      patch_shape: [32, 64, 64]
-      stride_shape: [16, 32, 32]
-      halo_shape: [4, 4, 4]
+      # of the training
+      patch_shape: [8, 64, 64]
+      stride_shape: [4, 14, 9]
     transformer:
       raw:
-        - name: Standardize
-        - name: ToTensor
-          expand_dims: true
+        - {{name: Standardize, mean: {job.mean}, std: {job.std}}}
+        - {{name: ToTensor, expand_dims: true}}
 """
