@@ -162,8 +162,11 @@ def add(row: dict[str, Any], path: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--add", type=Path, help="JSON file of all rows.")
+    parser.add_argument("--commit", help="Of pytorch-3dunet, where it is not a release.")
     asked = parser.parse_args()
     made = run()
+    if asked.commit:
+        made["pytorch3dunet"] += f" ({asked.commit})"
     print(json.dumps(made, indent=1))
     if asked.add:
         add(made, asked.add)
