@@ -120,6 +120,14 @@ def test_baselines_and_the_verdict(tmp_path: Path) -> None:
     assert result.stdout.startswith("WORSE than the best line through the raw volume, which needs no network: RMSE ")
 
 
+def test_a_raw_volume_in_other_units_is_no_guess(tmp_path: Path) -> None:
+    write_predictions(tmp_path, {"a": (20, 30, 40)})
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["raw"][...] = 100 * file["raw"][...] + 5000
+    assert list(scored(tmp_path / "predict.yml")["baselines"]) == ["best constant", "best line through the raw volume"]
+    assert "raw volume itself" not in evaluate(tmp_path / "predict.yml").stdout
+
+
 def test_an_interval_needs_five_volumes(tmp_path: Path) -> None:
     write_predictions(tmp_path, dict.fromkeys("abcde", (12, 14, 16)))
     found = scored(tmp_path / "predict.yml")["over_volumes"]["RMSE"]

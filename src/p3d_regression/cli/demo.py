@@ -10,7 +10,7 @@ import click
 from p3d_regression.demo.jobs import JOBS
 
 
-@click.command(short_help="Train and predict on a brain MRI, in three minutes.")
+@click.command(short_help="Train and predict on a brain MRI, in two minutes.")
 @click.option(
     "--job",
     type=click.Choice(list(JOBS)),
@@ -29,7 +29,7 @@ from p3d_regression.demo.jobs import JOBS
 def demo(job: str, out: Path | None, iterations: int, compare: bool) -> None:
     """Train on a brain MRI with train3dunet, predict with predict3dunet, and score the prediction.
 
-    Takes at most three minutes on two CPU cores, three times as long with --compare. Nothing is downloaded. On a
+    Takes about two minutes on two idle CPU cores, three times as long with --compare. Nothing is downloaded. On a
     desktop the report is opened at the end.
     """
     from p3d_regression.demo.run import run_demo

@@ -84,6 +84,8 @@ def evaluate(
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
     click.echo(json.dumps(found.plain, indent=2)) if as_json else _print(found)
+    if report is not None:
+        click.echo(f"Report: {report}", err=as_json)
     sys.exit(0 if found.is_better else 1)
 
 

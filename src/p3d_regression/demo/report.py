@@ -59,7 +59,7 @@ def draw(job: Job, predictions: Mapping[str, Volume], test: Part, path: Path) ->
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 3.2 * len(predictions) + 0.3), layout="constrained")
+    figure = Figure(figsize=(15, 3.6 * len(predictions)), layout="constrained")
     FigureCanvasAgg(figure)
     rows = figure.subfigures(len(predictions), 1, squeeze=False)[:, 0]
     for row, (name, prediction) in zip(rows, predictions.items(), strict=True):

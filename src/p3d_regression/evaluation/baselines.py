@@ -33,7 +33,7 @@ class Guess:
 
 
 def guesses(channels: Sequence[Channel], training_means: Sequence[float] | None) -> list[Guess]:
-    """The guesses for all channels.
+    """The guesses for all channels; the raw volume itself where it is better than a constant.
 
     Args:
         channels: of all volumes.
@@ -46,7 +46,10 @@ def guesses(channels: Sequence[Channel], training_means: Sequence[float] | None)
         found.append(Guess(TRAINING, [v + offset * offset for v, offset in zip(variances, offsets, strict=True)]))
     if all(channel.raw.count for channel in channels):
         raws = [channel.raw for channel in channels]
-        found.append(Guess(RAW, [raw.error(0.0, 1.0) for raw in raws]))
+        itself = Guess(RAW, [raw.error(0.0, 1.0) for raw in raws])
+        # else it is in other units, and nobody would take it for a guess
+        if any(error < variance for error, variance in zip(itself.mse, variances, strict=True)):
+            found.append(itself)
         found.append(Guess(LINE, [raw.error(raw.intercept, raw.slope) for raw in raws]))
     return found
 

@@ -65,9 +65,10 @@ def check_free(out: Path, names: Sequence[str] = (TRAIN, PREDICT)) -> None:
     Raises:
         VolumesError: one is there.
     """
-    for path in [out / name for name in names]:
-        if path.exists():
-            raise VolumesError(f"{path} exists. Delete it, or write to another directory with --out.")
+    there = [str(path) for path in (out / name for name in names) if path.exists()]
+    if there:
+        found = f"{there[0]} exists. Delete it" if len(there) == 1 else f"{' and '.join(there)} exist. Delete them"
+        raise VolumesError(f"{found}, or write to another directory with --out.")
 
 
 def init(
