@@ -18,7 +18,7 @@ class Job:
         unit: of the labels; empty for arbitrary units.
         make: name of the function of :mod:`p3d_regression.demo.data` that makes a volume.
         model, loss: lines of these sections of the training config, without indentation.
-        mean, std: of the raw volumes, in their units.
+        mean, std: what normalises the raw volumes, in their units.
         is_signed: 0 is in the middle of the colours, and a contour is drawn there.
         channels: of the output; 2 are a mean and a variance.
         augmentation: lines of the training's transformer for the raw volume, after it was normalised.
@@ -86,6 +86,7 @@ JOBS = {
         mean=500.0,
         std=500.0,
         is_signed=True,
+        # clips at -1 and 1, where mean and std put the ends of T1
         augmentation=("{name: RandomContrast, alpha: [0.9, 1.1], mean: 0, execution_probability: 1}",),
     ),
     "denoise": Job(

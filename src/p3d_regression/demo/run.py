@@ -50,12 +50,12 @@ def run_demo(out: Path, *, job: str, iterations: int, compare: bool) -> Path:
         ) from error
 
 
-def _run_demo(out: Path, name: str, iterations: int, compare: bool) -> Path:
+def _run_demo(out: Path, chosen: str, iterations: int, compare: bool) -> Path:
     from p3d_regression.demo.report import draw, evaluate, read_prediction, table
     from p3d_regression.evaluation.report import write
     from p3d_regression.evaluation.words import remarks
 
-    job = JOBS[name]
+    job = JOBS[chosen]
     runs = _plan(out, job, iterations, compare)
     main = runs["none"]
     console = Console()
