@@ -64,17 +64,6 @@ def test_again_in_its_own_directory_and_compared_with_upstream(forked: Preforked
         assert (len(predicted) == 1) == (layer == "softmax")
 
 
-def test_a_mean_and_its_uncertainty(forked: Preforked, tmp_path: Path) -> None:
-    result = forked.run(
-        "p3d-regression", "demo", "--job", "uncertainty", "--out", tmp_path / "out", "--iterations", "1"
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "final_activation: [none, softplus]" in result.stdout
-    assert "best line through the raw volume" in result.stdout
-    assert "share of the truth inside the predicted interval" in result.stdout
-    assert (tmp_path / "out" / "demo.png").read_bytes().startswith(b"\x89PNG")
-
-
 @pytest.mark.parametrize("job", JOBS)
 def test_configs_of_every_job_have_no_findings(job: str, tmp_path: Path) -> None:
     for name, part in JOBS[job].parts().items():

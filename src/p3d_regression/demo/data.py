@@ -5,6 +5,7 @@ The templates (McGill ICBM 152 2009a, at 1 mm) are a part of nilearn; nothing is
 
 import io
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ class Brain:
         return known
 
 
+@cache
 def load_brain() -> Brain:
     """The brain, cut out with its bounding box, sampled every 2 mm.
 
