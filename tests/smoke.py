@@ -125,7 +125,7 @@ class Steps:
 
 
 def run() -> dict[str, Any]:
-    """The row of this environment: its versions, and for each step ``ok`` or the last line of its error."""
+    """The row of this environment: its versions, and for each step ``ok`` or ``failed``."""
     found: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)

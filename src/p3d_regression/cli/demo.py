@@ -36,7 +36,7 @@ def demo(job: str, out: Path | None, iterations: int, compare: bool) -> None:
     from p3d_regression.errors import DemoError
 
     if compare and job != "distance":
-        raise click.UsageError("--compare is for --job distance: pytorch-3dunet has no counterpart of the others.")
+        raise click.UsageError("--compare is for --job distance; leave one of the two out.")
     out = out or Path("p3d-demo" if job == "distance" else f"p3d-demo-{job}")
     try:
         report = run_demo(out, job=job, iterations=iterations, compare=compare)

@@ -1,4 +1,4 @@
-"""The demo's data: the MNI152 brain in three parts, and what each job makes of it.
+"""The demo's data: the MNI152 brain in four parts, and what each job makes of it.
 
 The templates (McGill ICBM 152 2009a, at 1 mm) are a part of nilearn; nothing is downloaded.
 """
