@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,6 +117,19 @@ def test_a_damaged_marker_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "out" / demo.MARKER).write_text("{")
     with pytest.raises(DemoError, match="is damaged"):
         claim(tmp_path / "out")
+
+
+def test_a_training_without_the_plugin_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose pytorch-3dunet knows every other name of the config."""
+    heard: list[int] = []
+
+    def run_command(command: str, config: Path, watch: Callable[[str], None], variables: object) -> None:
+        watch("INFO UNetTrainer - Training iteration [1/5]. Batch [0/9]. Epoch [0/9]")
+
+    monkeypatch.setattr(training, "run_command", run_command)
+    with pytest.raises(DemoError, match=r"without the plugin; see .*train\.log\.\n.*p3d-regression doctor"):
+        claim(tmp_path / "out")["none"].train(lambda finished, score: heard.append(finished))
+    assert heard == []
 
 
 def test_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

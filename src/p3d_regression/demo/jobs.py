@@ -15,10 +15,11 @@ class Job:
     Attributes:
         title: one sentence, the first line of the configs.
         raw, quantity: what the raw volume and the labels show, for the picture and the table.
-        unit: of the labels; empty for arbitrary units.
         make: name of the function of :mod:`p3d_regression.demo.data` that makes a volume.
-        model, loss: lines of these sections of the training config, without indentation.
-        mean, std: what normalises the raw volumes, in their units.
+        model: lines of this section of the training config, without indentation.
+        loss: its name.
+        mean, std: what normalises the raw volumes, in their units; T1 goes from 0 to 1000.
+        unit: of the labels; empty for arbitrary units.
         is_signed: 0 is in the middle of the colours, and a contour is drawn there.
         channels: of the output; 2 are a mean and a variance.
         augmentation: lines of the training's transformer for the raw volume, after it was normalised.
@@ -29,12 +30,12 @@ class Job:
     title: str
     raw: str
     quantity: str
-    unit: str
     make: str
     model: tuple[str, ...]
-    loss: tuple[str, ...]
-    mean: float
-    std: float
+    loss: str = "MSELoss"
+    mean: float = 500.0
+    std: float = 500.0
+    unit: str = ""
     is_signed: bool = False
     channels: int = 1
     augmentation: tuple[str, ...] = ()
@@ -82,9 +83,6 @@ JOBS = {
         unit="mm",
         make="distance",
         model=(_NONE, _STANDARDIZE),
-        loss=("name: MSELoss",),
-        mean=500.0,
-        std=500.0,
         is_signed=True,
         # clips at -1 and 1, where mean and std put the ends of T1
         augmentation=("{name: RandomContrast, alpha: [0.9, 1.1], mean: 0, execution_probability: 1}",),
@@ -93,21 +91,15 @@ JOBS = {
         title="T1-weighted MRI without its noise",
         raw="noisy T1",
         quantity="T1 intensity",
-        unit="",
         make="denoise",
         model=(_NONE, _RESIDUAL),
-        loss=("name: MSELoss",),
-        mean=500.0,
-        std=500.0,
     ),
     "counts": Job(
         title="Expected counts from a short PET scan, at a dose that the training did not have",
         raw="counts of a short scan",
         quantity="Expected counts",
-        unit="",
         make="counts",
         model=(_NONE, _RESIDUAL),
-        loss=("name: MSELoss",),
         mean=20.0,
         std=20.0,
         training_doses=(1.0, 4.0),
@@ -117,12 +109,9 @@ JOBS = {
         title="T1-weighted MRI without its noise, and a standard deviation of the error for each voxel",
         raw="noisy T1",
         quantity="T1 intensity",
-        unit="",
         make="uneven",
         model=("final_activation: [none, softplus]  # mean, variance", "target_scaling: [residual, standardize]"),
-        loss=("name: GaussianNLLLoss",),
-        mean=500.0,
-        std=500.0,
+        loss="GaussianNLLLoss",
         channels=2,
     ),
 }

@@ -64,8 +64,8 @@ def _run_demo(out: Path, chosen: str, iterations: int, compare: bool) -> Path:
     _claim(out, runs)
     console.print(f"{job.title}: making volumes of the MNI152 brain ...", markup=False, soft_wrap=True)
     parts = job.parts()
-    for name, part in parts.items():
-        part.write(main.data / f"{name}.h5")
+    for path, part in zip(main.volumes(), parts.values(), strict=True):
+        part.write(path)
     predictions, evaluations = {}, {}
     for layer, run in runs.items():
         title = _title(run, layer)
@@ -112,10 +112,9 @@ def _title(run: Run, layer: str) -> str:
 
 def _files(out: Path, runs: dict[str, Run]) -> list[Path]:
     """The results of these runs, whether they exist yet or not."""
-    files = [out / f"{name}.h5" for run in runs.values() for name in run.job.files()]
-    files += [out / "demo.png", out / "report.html"]
+    files = [out / "demo.png", out / "report.html"]
     for run in runs.values():
-        files += [*run.configs(), *run.outputs()]
+        files += [*run.volumes(), *run.configs(), *run.outputs()]
     return files
 
 

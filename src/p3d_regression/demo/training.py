@@ -46,6 +46,14 @@ class Run:
     def best_checkpoint(self) -> Path:
         return self.directory / "checkpoints" / "best_checkpoint.pytorch"
 
+    @property
+    def uses_plugin(self) -> bool:
+        return any(map(_is_ours, self.job.model))
+
+    def volumes(self, phase: str = "") -> list[Path]:
+        """The HDF5 files of ``train``, ``val`` or ``test``, or of all three, in the order of :meth:`Job.files`."""
+        return [self.data / f"{name}.h5" for name in self.job.files() if name.startswith(phase)]
+
     def outputs(self) -> list[Path]:
         """Checkpoints and predictions."""
         return [self.best_checkpoint, self.best_checkpoint.with_name("last_checkpoint.pytorch"), self.predictions]
@@ -53,39 +61,34 @@ class Run:
     def configs(self) -> dict[Path, str]:
         """Path and text of both configs."""
         train, predict = self.directory / "train.yml", self.directory / "predict.yml"
-        uses_plugin = any(map(_is_ours, self.job.model))
-        remembered = ["# final_activation and target_scaling are in the checkpoint"] * uses_plugin
+        remembered = ["# final_activation and target_scaling are in the checkpoint"] * self.uses_plugin
         return {
             train: _TRAIN.format(
                 job=self.job,
                 config=train,
                 model=_model(self.job, self.job.model),
-                loss=_lines(self.job.loss),
                 checkpoint_dir=_quoted(self.best_checkpoint.parent),
                 iterations=self.iterations,
                 validations=_VALIDATIONS,
                 validate_after=math.ceil(self.iterations / _VALIDATIONS),
-                train_files=", ".join(_quoted(path) for path in self._volumes("train")),
+                train_files=", ".join(_quoted(path) for path in self.volumes("train")),
                 augmentation="".join(f"        - {line}\n" for line in self.job.augmentation),
-                val_files=", ".join(_quoted(path) for path in self._volumes("val")),
+                val_files=", ".join(_quoted(path) for path in self.volumes("val")),
             ),
             predict: _PREDICT.format(
                 job=self.job,
                 config=predict,
                 model=_model(self.job, [*(line for line in self.job.model if not _is_ours(line)), *remembered]),
                 checkpoint=_quoted(self.best_checkpoint),
-                blend=_BLEND * uses_plugin,
+                blend=_BLEND * self.uses_plugin,
                 prediction_dir=_quoted(self.predictions.parent),
-                test_files=", ".join(_quoted(path) for path in self._volumes("test")),
+                test_files=", ".join(_quoted(path) for path in self.volumes("test")),
             ),
         }
 
-    def _volumes(self, phase: str) -> list[Path]:
-        return [self.data / f"{name}.h5" for name in self.job.files() if name.startswith(phase)]
-
     def train(self, progress: Progress) -> None:
         """Run ``train3dunet``; raises :class:`DemoError` where it fails or runs without the plugin."""
-        plugin_spoke = not any(map(_is_ours, self.job.model))
+        plugin_spoke = not self.uses_plugin
         finished = 0
 
         def watch(line: str) -> None:
@@ -93,7 +96,7 @@ class Run:
             plugin_spoke = plugin_spoke or " P3DRegression - " in line
             if iteration := re.search(r"Training iteration \[(\d+)/", line):
                 if not plugin_spoke:
-                    raise DemoError("train3dunet runs without the plugin.")
+                    raise DemoError(f"train3dunet runs without the plugin; see {self.directory / 'train.log'}.")
                 finished = int(iteration[1]) - 1
                 progress(finished, None)
             elif score := re.search(r"Validation finished\..* Evaluation score: (\S+)", line):
@@ -115,8 +118,9 @@ class Run:
 
     def _run(self, command: str, config: str, watch: Callable[[str], None]) -> None:
         # what --compare shows is an error in a config that uses the plugin, as the loss without NaN does
-        is_ours = any(map(_is_ours, self.job.model))
-        run_command(command, self.directory / config, watch, {} if is_ours else {"P3D_REGRESSION_CHECKS": "off"})
+        run_command(
+            command, self.directory / config, watch, {} if self.uses_plugin else {"P3D_REGRESSION_CHECKS": "off"}
+        )
 
 
 def _is_ours(line: str) -> bool:
@@ -128,12 +132,8 @@ def _quoted(path: Path) -> str:
     return json.dumps(str(path))
 
 
-def _lines(lines: Iterable[str]) -> str:
-    return "".join(f"  {line}\n" for line in lines)
-
-
 def _model(job: Job, last_lines: Iterable[str]) -> str:
-    return _MODEL.format(job=job) + _lines(last_lines)
+    return _MODEL.format(job=job) + "".join(f"  {line}\n" for line in last_lines)
 
 
 def run_command(
@@ -191,7 +191,8 @@ _TRAIN = """\
 manual_seed: 0
 device: cpu
 {model}loss:
-{loss}  ignore_index: .nan  # voxels outside the brain have no label
+  name: {job.loss}
+  ignore_index: .nan  # voxels outside the brain have no label
 eval_metric:
   name: R2Score
 optimizer:
