@@ -31,6 +31,8 @@ import numpy as np
 import yaml
 from scipy.ndimage import gaussian_filter
 
+from brain import hemispheres
+
 SHAPE = (32, 96, 96)
 
 #: What is compared: the name, and lines of the section ``model``.
@@ -57,30 +59,8 @@ def level(seed: int) -> Pair:
     return label + np.random.default_rng(seed + 100).normal(size=SHAPE) * 60, label
 
 
-def hemisphere(side: int) -> Pair:
-    """T1 and signed distance to white matter of the left or the right half, in the box of grey and white matter."""
-    from nilearn import datasets
-
-    from p3d_regression.demo.data import signed_distance
-
-    t1, grey, white = (
-        load(resolution=1).get_fdata(dtype=np.float32)
-        for load in (
-            datasets.load_mni152_template,
-            datasets.load_mni152_gm_template,
-            datasets.load_mni152_wm_template,
-        )
-    )
-    corners = np.argwhere(grey + white > 0.5)
-    (left, *low), (right, *high) = corners.min(0), corners.max(0) + 1
-    # x = 0 mm, in voxels of 1 mm
-    middle = 98
-    box = (slice(left, middle, 2), slice(middle + 1, right, 2))[side], *map(slice, low, high, (2, 2))
-    return t1[box].astype(np.float64), signed_distance(white > 0.5)[box].astype(np.float64)
-
-
 def brain(seed: int) -> Pair:
-    label = hemisphere(seed % 2)[0]
+    label = hemispheres("tissue")[seed % 2].raw.astype(np.float64)
     label = 255 * label / label.max()
     return label + np.random.default_rng(seed).normal(size=label.shape) * 25, label
 
@@ -102,7 +82,8 @@ def hounsfield(seed: int) -> Pair:
 
 
 def distance(seed: int) -> Pair:
-    return hemisphere(seed % 2)
+    half = hemispheres("tissue")[seed % 2]
+    return half.raw.astype(np.float64), half.label.astype(np.float64)
 
 
 TASKS: dict[str, Callable[[int], Pair]] = {

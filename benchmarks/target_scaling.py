@@ -26,7 +26,7 @@ import numpy as np
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from p3d_regression.demo.data import Part, signed_distance
+from brain import hemispheres
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "target_scaling.json"
@@ -109,7 +109,7 @@ def train(directory: Path, data: Path, variant: str, rate: float, seed: int) -> 
 def run() -> None:
     with tempfile.TemporaryDirectory() as name:
         data = Path(name)
-        halves = hemispheres()
+        halves = dict(zip(("train", "val"), hemispheres("brain"), strict=True))
         for phase, half in halves.items():
             half.write(data / f"{phase}.h5")
         jobs = list(product(RATES, SEEDS, VARIANTS))
@@ -123,28 +123,6 @@ def run() -> None:
                 curves.append({"rate": rate, "seed": seed, "variant": variant, "curve": future.result()})
                 print(f"{variant}, learning rate {rate:g}, seed {seed}: {curves[-1]['curve'][-1]}", flush=True)
     RESULTS.write_text(_one_curve_a_line({"constant": constant(halves), "curves": curves}))
-
-
-def hemispheres() -> dict[str, Part]:
-    """The left and the right hemisphere, in the bounding box of the brain."""
-    from nilearn import datasets
-
-    t1, white, brain = (
-        load(resolution=1).get_fdata(dtype=np.float32)
-        for load in (
-            datasets.load_mni152_template,
-            datasets.load_mni152_wm_template,
-            datasets.load_mni152_brain_mask,
-        )
-    )
-    inside = np.argwhere(brain > 0.5)
-    (left, *low), (right, *high) = inside.min(0), inside.max(0) + 1
-    others = [slice(a, b, 2) for a, b in zip(low, high, strict=True)]
-    # x = 0 mm, in voxels of 1 mm
-    middle = 98
-    distance = signed_distance(white > 0.5)
-    boxes = {"train": (slice(left, middle, 2), *others), "val": (slice(middle + 1, right, 2), *others)}
-    return {phase: Part(t1[box], distance[box]) for phase, box in boxes.items()}
 
 
 def constant(halves: Any) -> float:
