@@ -3,12 +3,16 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from support.environments import FAST, ROOT, Environment, bare_environment, build_wheel
 from support.lab import Lab
 from support.preforked import Preforked
+
+if TYPE_CHECKING:
+    from p3d_regression.demo.data import Brain
 
 # before torch is imported, and inherited by the workers of pytest-xdist
 os.environ.update(FAST)
@@ -39,6 +43,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def plugin() -> Environment:
     """The environment the tests run in: the plugin is installed there."""
     return Environment.current()
+
+
+@pytest.fixture(scope="session")
+def brain() -> "Brain":
+    """Whose volumes nobody changes."""
+    from p3d_regression.demo.data import load_brain
+
+    return load_brain()
 
 
 @pytest.fixture(scope="session")

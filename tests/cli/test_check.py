@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from p3d_regression.demo.data import Brain
 from p3d_regression.demo.jobs import JOBS, UPSTREAMS_LAYERS
 from p3d_regression.demo.training import Run
 from support.checks import merged
@@ -31,10 +32,10 @@ def codes(report: dict[str, Any]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo(brain: Brain, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's data: signed distance to white matter, from a brain MRI."""
     directory = tmp_path_factory.mktemp("demo")
-    for name, part in JOBS["distance"].parts().items():
+    for name, part in JOBS["distance"].parts(brain).items():
         part.write(directory / f"{name}.h5")
     return directory
 

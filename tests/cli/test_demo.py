@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from p3d_regression.checks.registry import rules
 from p3d_regression.checks.run import check_file
 from p3d_regression.cli.main import main
+from p3d_regression.demo.data import Brain
 from p3d_regression.demo.jobs import JOBS
 from p3d_regression.demo.training import Run
 from support.checks import Silent
@@ -65,8 +66,8 @@ def test_again_in_its_own_directory_and_compared_with_upstream(forked: Preforked
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_configs_of_every_job_have_no_findings(job: str, tmp_path: Path) -> None:
-    for name, part in JOBS[job].parts().items():
+def test_configs_of_every_job_have_no_findings(job: str, brain: Brain, tmp_path: Path) -> None:
+    for name, part in JOBS[job].parts(brain).items():
         part.write(tmp_path / f"{name}.h5")
     (train, text), _ = Run(JOBS[job], tmp_path, tmp_path, iterations=360).configs().items()
     train.write_text(text)

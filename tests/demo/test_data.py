@@ -1,16 +1,13 @@
 """The demo's volumes."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 
-from p3d_regression.demo.data import PARTS, Brain, Part, load_brain, signed_distance
+from p3d_regression.demo.data import PARTS, Brain, Part, signed_distance
 from p3d_regression.demo.jobs import JOBS
-
-
-@pytest.fixture(scope="module")
-def brain() -> Brain:
-    return load_brain()
 
 
 def test_no_plane_is_in_two_parts(brain: Brain) -> None:
@@ -44,8 +41,8 @@ def test_distances_are_exact_on_a_ball() -> None:
 
 
 @pytest.fixture(scope="module", params=JOBS)
-def parts(request: pytest.FixtureRequest) -> dict[str, Part]:
-    return JOBS[request.param].parts()
+def parts(request: pytest.FixtureRequest, brain: Brain) -> dict[str, Part]:
+    return JOBS[request.param].parts(brain)
 
 
 def test_labels_are_known_in_the_brain_alone(parts: dict[str, Part], brain: Brain) -> None:
@@ -58,14 +55,14 @@ def test_labels_are_known_in_the_brain_alone(parts: dict[str, Part], brain: Brai
 
 def test_the_fixed_numbers_are_those_of_the_raw_volumes(brain: Brain) -> None:
     for job in JOBS.values():
-        training = [part.raw for name, part in job.parts().items() if name.startswith("train")]
+        training = [part.raw for name, part in job.parts(brain).items() if name.startswith("train")]
         values = np.concatenate([raw.ravel() for raw in training])
         assert abs(values.mean() - job.mean) < job.std
         assert 0.5 < values.std() / job.std < 2
 
 
-def test_counts_have_a_dose_between_those_of_the_training() -> None:
-    parts = JOBS["counts"].parts()
+def test_counts_have_a_dose_between_those_of_the_training(brain: Brain) -> None:
+    parts = JOBS["counts"].parts(brain)
     level = {name: np.nanmean(part.label) for name, part in parts.items()}
     for part in ("train_back", "train_front"):
         assert level[f"{part}_dose_1"] * 1.5 < level["test"] < level[f"{part}_dose_4"] / 1.5
@@ -75,8 +72,8 @@ def test_counts_have_a_dose_between_those_of_the_training() -> None:
     assert errors.var() == pytest.approx(parts["test"].label[known].mean(), rel=0.05)
 
 
-def test_written_as_upstream_reads_it(tmp_path) -> None:
-    part = JOBS["distance"].parts()["test"]
+def test_written_as_upstream_reads_it(brain: Brain, tmp_path: Path) -> None:
+    part = JOBS["distance"].parts(brain)["test"]
     part.write(tmp_path / "test.h5")
     with h5py.File(tmp_path / "test.h5") as file:
         np.testing.assert_array_equal(file["raw"], part.raw)

@@ -9,13 +9,14 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
+from p3d_regression.demo.data import Brain
 from p3d_regression.demo.jobs import JOBS
 from p3d_regression.demo.report import draw, table
 
 
 @pytest.mark.parametrize("job", ["distance", "uncertainty"])
-def test_a_row_for_each_prediction(job: str, tmp_path: Path) -> None:
-    test = JOBS[job].parts()["test"]
+def test_a_row_for_each_prediction(job: str, brain: Brain, tmp_path: Path) -> None:
+    test = JOBS[job].parts(brain)["test"]
     prediction = np.repeat(np.nan_to_num(test.label)[None], JOBS[job].channels, 0)
     prediction[1:] = 4
     draw(JOBS[job], {"[none]": prediction}, test, tmp_path / "one.png")

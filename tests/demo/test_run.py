@@ -145,7 +145,8 @@ class TestFullDisk:
         """In place of the brain: nothing that gzip makes smaller."""
         volume = np.random.default_rng(0).random((32, 32, 32), np.float32)
         parts = dict.fromkeys(JOBS["distance"].files(), Part(volume, volume))
-        monkeypatch.setattr(Job, "parts", lambda job: parts)
+        monkeypatch.setattr("p3d_regression.demo.data.load_brain", lambda: None)
+        monkeypatch.setattr(Job, "parts", lambda job, brain: parts)
 
     @pytest.mark.parametrize("size", ["4k", "8k", "64k"])
     def test_is_one_clear_error_and_the_next_run_goes_on(self, tmp_path: Path, size: str) -> None:

@@ -5,7 +5,6 @@ The templates (McGill ICBM 152 2009a, at 1 mm) are a part of nilearn; nothing is
 
 import io
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,6 @@ class Brain:
         return known
 
 
-@cache
 def load_brain() -> Brain:
     """The brain, cut out with its bounding box, sampled every 2 mm.
 
@@ -111,17 +109,17 @@ def signed_distance(inside: npt.NDArray[np.bool_]) -> Volume:
     return distance
 
 
-def distance(brain: Brain, draw: np.random.Generator) -> Part:
+def distance(brain: Brain, draw: np.random.Generator, dose: float) -> Part:
     """T1 -> signed distance to the white-matter boundary, in mm."""
     return Part(brain.t1, brain.label(brain.distance))
 
 
-def denoise(brain: Brain, draw: np.random.Generator) -> Part:
+def denoise(brain: Brain, draw: np.random.Generator, dose: float) -> Part:
     """T1 with Rician noise of 100 -> T1."""
     return Part(_rician(brain.t1, 100.0, draw), brain.label(brain.t1))
 
 
-def uneven(brain: Brain, draw: np.random.Generator) -> Part:
+def uneven(brain: Brain, draw: np.random.Generator, dose: float) -> Part:
     """T1 with Rician noise -> T1; the noise grows from 40 to 160 from the surface to the middle of the head.
 
     So does that of a fast scan with several receiver coils around the head.
@@ -132,7 +130,7 @@ def uneven(brain: Brain, draw: np.random.Generator) -> Part:
     return Part(_rician(brain.t1, sigma, draw), brain.label(brain.t1))
 
 
-def counts(brain: Brain, draw: np.random.Generator, dose: float = 1.0) -> Part:
+def counts(brain: Brain, draw: np.random.Generator, dose: float) -> Part:
     """Counts of a short PET scan -> the counts that are to be expected.
 
     Grey matter takes up four times as much of the tracer as white matter does; the scanner blurs it (5 mm FWHM).

@@ -1,11 +1,10 @@
 """What the demo can show: one job each, with the lines of its configs that are its own."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from p3d_regression.demo.data import Part
+    from p3d_regression.demo.data import Brain, Part
 
 
 @dataclass(frozen=True)
@@ -52,17 +51,17 @@ class Job:
             found |= {f"{part}_dose_{dose:g}" if len(doses) > 1 else part: (part, dose) for dose in doses}
         return found
 
-    def parts(self) -> "dict[str, Part]":
+    def parts(self, brain: "Brain") -> "dict[str, Part]":
         """The volumes, by the names of their files. Seeded: the same in each call."""
         import numpy as np
 
         from p3d_regression.demo import data
 
-        brain, made = data.load_brain(), {}
-        for seed, (name, (part, dose)) in enumerate(self.files().items()):
-            make = partial(getattr(data, self.make), dose=dose) if dose != 1.0 else getattr(data, self.make)
-            made[name] = make(brain.part(part), np.random.default_rng(seed))
-        return made
+        make = getattr(data, self.make)
+        return {
+            name: make(brain.part(part), np.random.default_rng(seed), dose)
+            for seed, (name, (part, dose)) in enumerate(self.files().items())
+        }
 
 
 _NONE = "final_activation: none  # this line and the next need p3d-regression"

@@ -51,6 +51,7 @@ def run_demo(out: Path, *, job: str, iterations: int, compare: bool) -> Path:
 
 
 def _run_demo(out: Path, chosen: str, iterations: int, compare: bool) -> Path:
+    from p3d_regression.demo.data import load_brain
     from p3d_regression.demo.report import draw, evaluate, read_prediction, table
     from p3d_regression.evaluation.report import write
     from p3d_regression.evaluation.words import remarks
@@ -63,7 +64,7 @@ def _run_demo(out: Path, chosen: str, iterations: int, compare: bool) -> Path:
         console.print(f"Replacing the earlier demo in {out}", markup=False, soft_wrap=True)
     _claim(out, runs)
     console.print(f"{job.title}: making volumes of the MNI152 brain ...", markup=False, soft_wrap=True)
-    parts = job.parts()
+    parts = job.parts(load_brain())
     for path, part in zip(main.volumes(), parts.values(), strict=True):
         part.write(path)
     predictions, evaluations = {}, {}
