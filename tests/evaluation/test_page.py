@@ -1,5 +1,6 @@
 """The page of an evaluation: what is in it, and a real browser that shows it."""
 
+import json
 import os
 import re
 import shutil
@@ -74,7 +75,12 @@ def test_names_with_markup_stay_text(tmp_path: Path) -> None:
 def test_one_plane(tmp_path: Path) -> None:
     write_predictions(tmp_path, {"a": (1, 30, 40)})
     arguments = ["evaluate", str(tmp_path / "predict.yml"), "--report", str(tmp_path / "report.html")]
-    assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code in (0, 1)
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code in (0, 1)
+    assert result.stdout.endswith(f"Report: {tmp_path / 'report.html'}\n")
+    result = CliRunner().invoke(main, [*arguments, "--json"], catch_exceptions=False)
+    assert json.loads(result.stdout)
+    assert result.stderr.endswith(f"Report: {tmp_path / 'report.html'}\n")
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,10 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert found.exit_code == 1
     assert "predict.yml exists. Delete it, or write to another directory with --out" in found.output
     assert everything(tmp_path / "out") == {"predict.yml": b"mine"}
+    (tmp_path / "out" / "train.yml").write_text("mine too")
+    found = init(tmp_path / "in", "--out", tmp_path / "out")
+    assert "train.yml and " in found.output
+    assert "predict.yml exist. Delete them, or write to another directory with --out" in found.output
 
 
 @pytest.mark.parametrize(
