@@ -192,3 +192,18 @@ def test_init_predict_says_what_is_wrong(tmp_path: Path) -> None:
 
 def test_the_tasks_that_can_be_asked_for_are_those_that_there_are() -> None:
     assert set(_KINDS) == {"auto", *KINDS}
+
+
+@pytest.mark.parametrize(("share", "is_said"), [(0.6, True), (0.1, False)])
+def test_where_labels_may_follow_the_brightness_another_scaling_is_named(
+    tmp_path: Path, share: float, is_said: bool
+) -> None:
+    for seed, name in enumerate("ab"):
+        raw, other = texture(seed, SHAPE), noise(seed, SHAPE)
+        label = np.sqrt(share) * raw / raw.std() + np.sqrt(1 - share) * other
+        pair(tmp_path / f"{name}.h5", raw=100 + 20 * raw, label=label)
+    said = init(tmp_path, "--out", tmp_path / "out").output
+    assert ("target_scaling: residual learns more" in said) == is_said
+    assert (f"explains {share:.0%} of the labels" in said) == is_said
+    assert "target_scaling: standardize" in (tmp_path / "out" / "train.yml").read_text()
+    assert "The training takes 1000 iterations" in said

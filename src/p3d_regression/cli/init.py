@@ -110,6 +110,10 @@ def _say(written: "Written") -> None:
     if any(finding.is_error for finding in written.findings):
         click.echo(f"Next: correct this, then p3d-regression check {train}")
         return
+    click.echo(
+        f"The training takes {written.iterations} iterations, and shows on a terminal how much time is left; for a "
+        "short one to try: --iterations 200."
+    )
     click.echo("Next:")
     for command in (f"train3dunet --config {train}", f"predict3dunet --config {predict}"):
         click.echo(f"  {command}")

@@ -84,12 +84,15 @@ def verdict(channels: Sequence[Channel], guessed: Sequence[Guess]) -> tuple[bool
     else:
         numbers = f"RMSE {own:.4g} against {other:.4g} standard deviations of the truth"
     if own < other:
-        return (
-            True,
-            f"better than the best guess without a network, the {best.name}: {numbers}, {1 - own / other:.0%} less",
-        )
-    more = f", {own / other - 1:.0%} more" if other else ""
+        less = _percent(1 - own / other)
+        return True, f"better than the best guess without a network, the {best.name}: {numbers}, {less} less"
+    more = f", {_percent(own / other - 1)} more" if other else ""
     return False, f"WORSE than the {best.name}, which needs no network: {numbers}{more}"
+
+
+def _percent(share: float) -> str:
+    """With a decimal where it is small: 0.4 % is neither nothing nor 1 %."""
+    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
 
 
 def _mse(channel: Channel) -> float:

@@ -41,7 +41,10 @@ def remarks(plain: Mapping[str, Any]) -> Iterator[str]:
     for channel, slope in enumerate(slopes if several else [slopes]):
         if slope is not None and slope < _SLOPE:
             start = _start(channel, several)
-            yield f"{start}the slope of prediction against truth is {slope:.2f}: extremes are squashed"
+            yield (
+                f"{start}the slope of prediction against truth is {slope:.2f}: extremes are squashed. Train longer, as "
+                "long as the validation score gets better"
+            )
     for volume in plain["volumes"]:
         if volume["seam"] is not None and volume["seam"] > _STEP:
             times = f"{volume['seam']:.2f} times as much as elsewhere"

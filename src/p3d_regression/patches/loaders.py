@@ -3,13 +3,16 @@
 Each loader keeps the config, which a predictor is given in parts.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from functools import wraps
 from types import ModuleType
 from typing import Any
 
 from p3d_regression._patching import AnyFunction, Patch, replace_function
 from p3d_regression.patches.predictor import CONFIG
+from p3d_regression.prediction.spec import SECTION, options_of
+from p3d_regression.upstream.log import without
 
 
 def patch(module: ModuleType) -> Iterator[Patch]:
@@ -35,6 +38,15 @@ def _patch_get_test_loaders(module: ModuleType) -> Patch:
 
 
 def _with_config(loaders: Iterable[Any], config: Any) -> Iterator[Any]:
-    for loader in loaders:
-        setattr(loader, CONFIG, config)
-        yield loader
+    # with a halo around the patches of the training, as pytorch-3dunet advises, GroupNorm would see other statistics
+    advice = without("Found halo shape to be") if _is_blended(config) else nullcontext()
+    with advice:
+        for loader in loaders:
+            setattr(loader, CONFIG, config)
+            yield loader
+
+
+def _is_blended(config: Any) -> bool:
+    section = config.get(SECTION) if isinstance(config, Mapping) else None
+    options = options_of(section) if isinstance(section, Mapping) else None
+    return options is not None and options.blend != "none"

@@ -10,6 +10,7 @@ from typing import Any
 
 from p3d_regression._version import __version__
 from p3d_regression.checks import registry
+from p3d_regression.checks.docs import DOCS_URL
 from p3d_regression.checks.reading import Progress
 from p3d_regression.checks.rule import Finding
 from p3d_regression.checks.run import check_file
@@ -21,13 +22,16 @@ from p3d_regression.planning.fingerprint import Fingerprint, look, measure
 from p3d_regression.planning.machine import this_machine
 from p3d_regression.planning.plan import Plan
 from p3d_regression.planning.size import choose
-from p3d_regression.planning.task import Task, task_of
+from p3d_regression.planning.task import SAME, Task, explained, task_of
 from p3d_regression.schema.build import schema
 from p3d_regression.text import as_size
 from p3d_regression.volumes.writing import write_whole
 
 #: Fixes that bring another rule to its turn come to an end after so many.
 _MOST_ROUNDS = 6
+
+#: Kinds of labels that may be a line of the raw values without looking like one.
+_WHERE_BRIGHTNESS_MAY_COUNT = (None, "counts", "staining", "mean+variance")
 
 TRAIN, PREDICT = "train.yml", "predict.yml"
 
@@ -45,6 +49,7 @@ class Written:
         task: what they are for.
         configs: their paths.
         volumes: files that were written for pytorch-3dunet.
+        iterations: of the training.
         findings: of ``check`` that its fixes did not remove.
         failures: what could not be checked.
         notes: for the user.
@@ -54,6 +59,7 @@ class Written:
     task: Task
     configs: list[Path]
     volumes: list[Path]
+    iterations: int
     findings: list[Finding] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -121,7 +127,8 @@ def init(
         if is_new:
             shutil.rmtree(layout.directory_of(out), ignore_errors=True)
         raise
-    return Written(found, decided, configs, written, findings, failures, _notes(facts, pairs))
+    iterations = plan.get("trainer.max_num_iterations")
+    return Written(found, decided, configs, written, iterations, findings, failures, _notes(facts, pairs))
 
 
 def _check_room(divided: layout.Split, out: Path) -> None:
@@ -252,6 +259,13 @@ def _notes(facts: Facts, pairs: Found) -> list[str]:
         notes.append(
             "the labels have few different whole numbers: if they are classes and not counts, pytorch-3dunet alone is"
             " the program for them"
+        )
+    share, is_mask = min(explained(found)), any(values.is_mask for values in found.label)
+    if share > SAME and not facts.task.follows and facts.task.kind in _WHERE_BRIGHTNESS_MAY_COUNT and not is_mask:
+        notes.append(
+            f"a line through the raw values explains {share:.0%} of the labels, too little to be sure that they follow "
+            "the brightness. Where they do, as densities do, final_activation: none with target_scaling: residual "
+            f"learns more: {DOCS_URL}/intensity/"
         )
     return notes
 

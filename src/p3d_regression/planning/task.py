@@ -14,7 +14,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 
 #: Of the variance of labels, what a line through the raw values explains where the output can follow these at all, and
 #: where they are the same thing.
-LEAST_LINE, _SAME = 0.05, 0.3
+LEAST_LINE, SAME = 0.05, 0.3
 
 #: How far from 1 a slope is, and means from each other in standard deviations, that count as equal.
 _NEARLY = 0.1
@@ -57,7 +57,7 @@ def task_of(found: Fingerprint, wanted: str | None = None) -> Task:
         return Task("mask+distance", "channels of the labels with 0 and 1 are masks", False)
     if found.directions.are_units:
         return Task("vectors", "the channels of the labels are vectors of length 1", False)
-    if (why := _what_follows(found)) and min(_explained(found)) > _SAME:
+    if (why := _what_follows(found)) and min(explained(found)) > SAME:
         other: Kind | None = "counts" if all(map(_are_counts, found.label)) else None
         return Task("denoise" if why == _DENOISED else other, why, True)
     if len(found.label) in (2, 3) and all(_is_signed(found, n) for n in range(len(found.label))):
@@ -74,10 +74,10 @@ _DENOISED = "raw values are labels plus noise with a mean of 0"
 def _what_follows(found: Fingerprint) -> str:
     """How labels depend on the raw values, in words; empty if they do not."""
     is_denoised = all(_is_denoised(found, channel) for channel in range(len(found.label)))
-    return _DENOISED if is_denoised and min(_explained(found)) > _SAME else found.brightness
+    return _DENOISED if is_denoised and min(explained(found)) > SAME else found.brightness
 
 
-def _explained(found: Fingerprint) -> list[float]:
+def explained(found: Fingerprint) -> list[float]:
     """Of the variance of each channel of the labels, what a line through a raw channel explains."""
     return [found.best_raw(channel)[1] for channel in range(len(found.label))]
 
@@ -110,7 +110,7 @@ def _asked(found: Fingerprint, wanted: str) -> Task:
         raise VolumesError(f"--task {wanted} is not one of {', '.join(KINDS)}.")
     masks = [values.is_mask for values in found.label]
     why = f"--task {wanted}"
-    least = min(_explained(found))
+    least = min(explained(found))
     if wanted == "mask+distance" and not (len(masks) > 1 and any(masks) and not all(masks)):
         raise VolumesError(
             "--task mask+distance needs labels of several channels, one of which has only the values 0 and 1. Name the "

@@ -1,7 +1,8 @@
 """pytorch-3dunet's own loggers: for lines that the user should see among its own, and to keep all of its lines."""
 
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from p3d_regression._version import __version__
@@ -29,6 +30,24 @@ def handlers() -> list[logging.StreamHandler]:  # type: ignore[type-arg]
 
     loggers = getattr(utils, "loggers", {})
     return [found for logger in loggers.values() for found in logger.handlers if type(found) is logging.StreamHandler]
+
+
+@contextmanager
+def without(start: str) -> Iterator[None]:
+    """While this lasts, upstream's loggers drop lines that start with this."""
+    from pytorch3dunet.unet3d import utils
+
+    def is_kept(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(start)
+
+    loggers = list(getattr(utils, "loggers", {}).values())
+    for logger in loggers:
+        logger.addFilter(is_kept)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_kept)
 
 
 class Copy(logging.Handler):
