@@ -79,7 +79,8 @@ def unread(report: Report) -> set[str]:
 @pytest.mark.parametrize("rule", OWN, ids=lambda rule: rule.code)
 def test_examples_of_the_rules(rule: Rule, lines: str, data: Path, tmp_path: Path) -> None:
     path = write_example(rule, getattr(rule, lines), data, tmp_path / "config.yml")
-    assert wrong_fixes(path, with_data=True) == []
+    # what is found in a good example is not what it is about; its volumes need not be read
+    assert wrong_fixes(path, with_data=lines == "bad" or rule.needs == "volumes") == []
 
 
 @pytest.mark.parametrize("changes", broken_input.WRONG_KINDS, ids=str)

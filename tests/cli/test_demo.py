@@ -1,6 +1,7 @@
 """``p3d-regression demo``, the README's first command, for real: every demo starts pytorch-3dunet's own commands."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from p3d_regression.checks.registry import rules
 from p3d_regression.checks.run import check_file
 from p3d_regression.cli.main import main
+from p3d_regression.demo import training
 from p3d_regression.demo.data import Brain
 from p3d_regression.demo.jobs import JOBS
 from p3d_regression.demo.training import Run
@@ -53,9 +55,18 @@ def test_its_prediction_has_no_seams(out: Path) -> None:
         assert file["predictions"].attrs["blend"] == "gaussian"
 
 
-def test_again_in_its_own_directory_and_compared_with_upstream(forked: Preforked, out: Path) -> None:
-    result = forked.run("p3d-regression", "demo", "--out", out, "--iterations", "1", "--compare")
-    assert result.returncode == 0, result.stdout + result.stderr
+def test_again_in_its_own_directory_and_compared_with_upstream(
+    forked: Preforked, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def as_forks(command: str, config: Path, watch: Callable[[str], None], variables: dict[str, str]) -> None:
+        done = forked.having(**variables).run(command, "--config", config)
+        assert done.returncode == 0, done.stdout + done.stderr
+        for line in done.stdout.splitlines():
+            watch(line)
+
+    monkeypatch.setattr(training, "run_command", as_forks)
+    result = CliRunner().invoke(main, ["demo", "--out", str(out), "--iterations", "1", "--compare"])
+    assert result.exit_code == 0, result.output
     for layer in ("sigmoid", "softmax"):
         assert f"pytorch-3dunet's {layer}" in result.stdout
         with h5py.File(out / f"upstream-{layer}" / "predictions" / "test_predictions.h5") as file:

@@ -13,6 +13,7 @@ from support.lab import training_config, write_config
 
 SHAPE = (2048, 3200, 3200)
 PATCH = [32, 64, 64]
+MODEL = {"name": "UNet3D", "final_activation": "none", "f_maps": [4, 8]}
 
 #: In MiB, of a process with torch.
 MOST = 2048
@@ -41,17 +42,17 @@ def test_trains_and_predicts_a_part(tmp_path: Path) -> None:
         label = group.create_array("label", shape=SHAPE, chunks=(64, 64, 64), dtype="f4")
         label[:64, :128, :128] = raw[:64, :128, :128] * 3.0
     assert np.prod(SHAPE) * 2 > 40e9
-    config: dict[str, Any] = training_config(tmp_path, {"name": "UNet3D", "final_activation": "none"}, iterations=20)
+    config: dict[str, Any] = training_config(tmp_path, MODEL, iterations=8)
     loaders = config["loaders"]
     loaders |= {"dataset": "ZarrDataset", "num_workers": 0, "batch_size": 1}
     for phase in ("train", "val"):
         loaders[phase]["file_paths"] = [str(tmp_path / f"{phase}.zarr")]
         loaders[phase]["slice_builder"] |= {"patch_shape": PATCH, "stride_shape": [128, 128, 128]}
         loaders[phase]["transformer"]["raw"][0] |= {"mean": 0.0, "std": 100.0}
-    config["trainer"] |= {"validate_after_iters": 10, "validate_iters": 1}
+    config["trainer"] |= {"validate_after_iters": 4, "validate_iters": 1}
     environment = Environment.current()
     printed, peak = run(environment, "train3dunet", "--config", write_config(tmp_path / "train.yml", config))
-    assert "Training iteration [20/20]" in printed
+    assert "Training iteration [8/8]" in printed
     assert peak < MOST
     test = {**loaders["val"], "file_paths": [str(tmp_path / "train.zarr")]}
     test["slice_builder"] = {

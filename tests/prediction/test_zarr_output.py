@@ -431,7 +431,7 @@ class TestLayout:
     @pytest.mark.parametrize("seed", range(12))
     def test_boxes_cover_a_volume_once(self, seed: int) -> None:
         draw = np.random.default_rng(seed)
-        shape = [int(n) for n in draw.integers(20, 900, 3)]
+        shape = [int(n) for n in draw.integers(20, 500, 3)]
         patch = [min(n, int(p)) for n, p in zip(shape, draw.integers(8, 130, 3), strict=True)]
         places = grid(shape, patch, [max(1, p // 2) for p in patch])
         step, processes = (32, 64, 64), int(draw.integers(1, 9))

@@ -11,7 +11,7 @@ from pytorch3dunet.unet3d.model import get_model, is_model_2d
 from p3d_regression.upstream.networks import on_meta_device, output_shape
 
 ORDERS = ["gcr", "cgl", "bcr", "cbe", "gcrD", "cgr"]
-SHAPES = [(8, 64, 64), (9, 33, 35), (2, 64, 64), (1, 16, 16), (4, 4, 4)]
+SHAPES = [(8, 32, 32), (9, 33, 35), (2, 32, 32), (1, 16, 16), (4, 4, 4)]
 
 
 def really(config: dict[str, Any], shape: tuple[int, ...], *, training: bool) -> tuple[int, ...] | None:
