@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def wrong_fixes(path: Path, *, with_data: bool) -> list[str]:
     """What is wrong with the fixes of the findings in a config file."""
-    config = yaml.safe_load(path.read_text())
+    config = yaml.load(path.read_text(), yaml.CSafeLoader)
     before = check(path, with_data=with_data)
     wrong = []
     for finding in before.findings:

@@ -216,6 +216,44 @@ def test_a_prediction_that_cannot_run(changes: dict[str, Any], code: str, data: 
     assert code in codes(merged(config, changes), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("patch", "stride", "blend", "axes", "overlapping"),
+    [
+        ([4, 64, 64], [4, 64, 64], "gaussian", "X", [4, 64, 32]),
+        ([2, 64, 64], [2, 64, 32], "mean", "Z", [1, 64, 32]),
+        ([2, 64, 64], [2, 64, 64], None, "Z and X", [1, 64, 32]),
+        ([2, 64, 64], [1, 64, 32], "gaussian", "", None),
+        # planes of a 2D network cannot overlap
+        ([1, 64, 64], [1, 64, 32], "gaussian", "", None),
+    ],
+)
+def test_seams_along_each_axis(
+    patch: list[int],
+    stride: list[int],
+    blend: str | None,
+    axes: str,
+    overlapping: list[int] | None,
+    data: Path,
+    tmp_path: Path,
+) -> None:
+    config = prediction_config(data, {"name": "UNet3D", "final_activation": "none"})
+    config["predictor"] |= {"blend": blend} if blend else {}
+    config["loaders"]["test"] |= {
+        "file_paths": [str(data / "train.h5")],  # (4, 64, 96)
+        "slice_builder": {"name": "SliceBuilder", "patch_shape": patch, "stride_shape": stride},
+    }
+    path = write_config(tmp_path / "predict.yml", config)
+    report = check_file(str(path), [], rules(), with_data=True, progress=Silent())
+    found = [finding.found for finding in report.findings if finding.rule.code == "P3D626"]
+    assert len(found) == bool(axes)
+    for each in found:
+        assert f"do not overlap along {axes}: " in each.message
+        assert ("blending cannot remove" in each.message) == (blend is not None)
+        mended = each.fix.applied_to(config)
+        assert mended["loaders"]["test"]["slice_builder"]["stride_shape"] == overlapping
+        assert mended["predictor"]["blend"] == (blend or "gaussian")
+
+
 def test_percentiles_of_the_volume_and_not_of_a_patch(data: Path, tmp_path: Path) -> None:
     """Upstream takes the values at two percentiles of the raw volume for percentiles: it needs them in 0..100."""
     steps = [{"name": "PercentileNormalizer"}, {"name": "ToTensor", "expand_dims": True}]

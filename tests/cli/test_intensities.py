@@ -183,6 +183,9 @@ class TestDenoising:
         config["loaders"]["test"] |= {"file_paths": [str(tmp_path / "val.h5")], "transformer": {"raw": RAW}}
         path = tmp_path / "predict.yml"
         assert "P3D626" in codes(write_config(path, config))
+        # without overlap there is nothing to blend
+        config["predictor"]["blend"] = "gaussian"
+        assert "P3D626" in codes(write_config(path, config))
         errors = {}
         for name, stride, predictor in (("plain", 4, {}), ("blended", 2, {"blend": "gaussian"})):
             config["loaders"]["output_dir"] = str(tmp_path / name)

@@ -132,7 +132,8 @@ def prediction_config(directory: Path, model: Mapping[str, Any]) -> dict[str, An
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> Path:
-    path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    # libyaml: there are thousands of configs
+    path.write_text(yaml.dump(dict(config), Dumper=yaml.CSafeDumper, sort_keys=False))
     return path
 
 

@@ -10,7 +10,7 @@ from p3d_regression.errors import ConfigError, Found
 from p3d_regression.fix import delete, write
 from p3d_regression.model.precision import check_device
 from p3d_regression.prediction import ensemble, files, orientations, settings
-from p3d_regression.prediction.spec import BLEND, PRECISION, SECTION, SPREAD, TTA, Options, obstacle, options_of
+from p3d_regression.prediction.spec import AXES, BLEND, PRECISION, SECTION, SPREAD, TTA, Options, obstacle, options_of
 from p3d_regression.upstream import introspection
 from p3d_regression.upstream.introspection import device_name
 
@@ -69,8 +69,8 @@ def _directions(options: Options) -> Mapping[int, int]:
 def seams(view: View) -> Iterator[Found]:
     """Where patches do not overlap, a prediction of continuous values has steps at their borders: the normalisation of
     the network and the padding differ from patch to patch. With small patches a step at a border was measured to be
-    three times as large as elsewhere. `blend: gaussian` weights overlapping patches so that their borders hardly count.
-    It takes as many times longer as there are more patches.
+    three times as large as elsewhere. `blend: gaussian` weights overlapping patches so that their borders hardly count;
+    along an axis without overlap there is nothing to weight. It takes as many times longer as there are more patches.
 
     Example:
         model: {final_activation: none}
@@ -86,19 +86,31 @@ def seams(view: View) -> Iterator[Found]:
             slice_builder: {patch_shape: [2, 64, 64], stride_shape: [1, 32, 32]}
     """
     patch, stride = view.get(f"{_SLICES}.patch_shape"), view.get(f"{_SLICES}.stride_shape")
-    phase = view.phases.get("test")
-    if not (is_shape(patch) and is_shape(stride)) or phase is None or not view.is_regression or view.blends:
+    phase, options = view.phases.get("test"), _options(view)
+    if not (is_shape(patch) and is_shape(stride)) or phase is None or not view.is_regression:
         return
-    if introspection.averages_overlap() or any(s > p for s, p in zip(stride, patch, strict=True)):
+    # view.blends without options: what the section says is not understood, and another rule says so
+    if options is None and (view.blends or introspection.averages_overlap()):
+        return
+    if any(s > p for s, p in zip(stride, patch, strict=True)):
         return
     sizes = [file.raw.spatial for file in phase.files if file.raw and len(file.raw.spatial) == 3]
-    has_borders = any(n > p and s == p for size in sizes for n, p, s in zip(size, patch, stride, strict=True))
+    axes = [
+        axis
+        for axis, n, p, s in zip(AXES, map(max, zip(*sizes, strict=True)), patch, stride, strict=False)
+        if n > p and s == p > 1
+    ]
     name = view.get("predictor.name", "StandardPredictor")
-    if has_borders and name in _PREDICTORS and not view.get("predictor.save_segmentation", False):
-        message = f"is {stride}, and the patches {patch} do not overlap: the prediction has steps at their borders"
-        half = [s if s < p else max(1, p // 2) for p, s in zip(patch, stride, strict=True)]
-        fix = write(f"{_SLICES}.stride_shape", half) + write(BLEND, "gaussian")
-        yield Found(f"{_SLICES}.stride_shape", message, fix)
+    if axes and name in _PREDICTORS and not view.get("predictor.save_segmentation", False):
+        blends = options is not None and options.blend != "none"
+        along = " and ".join(map(str.upper, axes))
+        message = (
+            f"is {stride}, and the patches {patch} do not overlap along {along}: the prediction has steps at their"
+            f" borders{', which blending cannot remove' if blends else ''}"
+        )
+        half = [p // 2 if axis in axes else s for axis, p, s in zip(AXES, patch, stride, strict=True)]
+        fix = write(f"{_SLICES}.stride_shape", half)
+        yield Found(f"{_SLICES}.stride_shape", message, fix if blends else fix + write(BLEND, "gaussian"))
 
 
 @family.rule("P3D627", "error", modes=PREDICT, needs="files")
