@@ -9,7 +9,14 @@ from support.lab import prediction_config, write_volumes
 
 
 @pytest.mark.parametrize(
-    ("section", "said"), [({}, True), ({"blend": "none", "output": "zarr"}, True), ({"blend": "gaussian"}, False)]
+    ("section", "said"),
+    [
+        ({}, True),
+        ({"blend": "none", "output": "zarr"}, True),
+        ({"blend": "gaussian"}, False),
+        # of a predictor that is not pytorch-3dunet's
+        ({"name": "OwnPredictor", "blend": "own"}, True),
+    ],
 )
 def test_a_halo_is_not_advised_where_patches_are_blended(
     section: dict[str, str],

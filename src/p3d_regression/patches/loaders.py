@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from p3d_regression._patching import AnyFunction, Patch, replace_function
+from p3d_regression.errors import ConfigError
 from p3d_regression.patches.predictor import CONFIG
 from p3d_regression.prediction.spec import SECTION, options_of
 from p3d_regression.upstream.log import without
@@ -48,5 +49,8 @@ def _with_config(loaders: Iterable[Any], config: Any) -> Iterator[Any]:
 
 def _is_blended(config: Any) -> bool:
     section = config.get(SECTION) if isinstance(config, Mapping) else None
-    options = options_of(section) if isinstance(section, Mapping) else None
+    try:
+        options = options_of(section) if isinstance(section, Mapping) else None
+    except ConfigError:
+        return False  # the predictor says so, or it is one of another project with keys of its own
     return options is not None and options.blend != "none"
