@@ -53,4 +53,4 @@ def _is_blended(config: Any) -> bool:
         options = options_of(section) if isinstance(section, Mapping) else None
     except ConfigError:
         return False  # the predictor says so, or it is one of another project with keys of its own
-    return options is not None and options.blend != "none"
+    return options is not None and options.averages

@@ -140,7 +140,7 @@ class Prediction:
                 f"{output.path}: {self._not_finite} values are NaN or infinite; is the raw volume finite?"
             )
         spent = time.perf_counter() - start
-        how = "predicted" if self.options.blend == "none" else f"blended ({self.options.blend})"
+        how = f"blended ({self.options.blend})" if self.options.averages else "predicted"
         say(
             f"{output.path}: {self._patches} patches {how} in {spent:.1f} s, {self._seconds / spent:.0%} of it in the "
             "network"

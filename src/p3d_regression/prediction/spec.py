@@ -80,6 +80,11 @@ class Options:
     precision: str = FULL
 
     @property
+    def averages(self) -> bool:
+        """Whether overlapping patches are averaged; else the last one stays."""
+        return self.blend != "none"
+
+    @property
     def has_spread(self) -> bool:
         """Whether each voxel is predicted several times, so that there is a spread."""
         return self.tta is not None or len(self.ensemble) > 1

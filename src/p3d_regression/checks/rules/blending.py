@@ -97,12 +97,12 @@ def seams(view: View) -> Iterator[Found]:
     sizes = [file.raw.spatial for file in phase.files if file.raw and len(file.raw.spatial) == 3]
     axes = [
         axis
-        for axis, n, p, s in zip(AXES, map(max, zip(*sizes, strict=True)), patch, stride, strict=False)
-        if n > p and s == p > 1
+        for index, (axis, p, s) in enumerate(zip(AXES, patch, stride, strict=True))
+        if s == p > 1 and any(size[index] > p for size in sizes)
     ]
     name = view.get("predictor.name", "StandardPredictor")
     if axes and name in _PREDICTORS and not view.get("predictor.save_segmentation", False):
-        blends = options is not None and options.blend != "none"
+        blends = options is not None and options.averages
         along = " and ".join(map(str.upper, axes))
         message = (
             f"is {stride}, and the patches {patch} do not overlap along {along}: the prediction has steps at their"
