@@ -205,5 +205,12 @@ def test_where_labels_may_follow_the_brightness_another_scaling_is_named(
     said = init(tmp_path, "--out", tmp_path / "out").output
     assert ("target_scaling: residual learns more" in said) == is_said
     assert (f"explains {share:.0%} of the labels" in said) == is_said
-    assert "target_scaling: standardize" in (tmp_path / "out" / "train.yml").read_text()
+    train = tmp_path / "out" / "train.yml"
+    assert "target_scaling: standardize" in train.read_text()
+    # what the note says can be written
+    config = yaml.safe_load(train.read_text())
+    config["model"] |= {"final_activation": "none", "target_scaling": "residual"}
+    train.write_text(yaml.safe_dump(config))
+    checked = CliRunner().invoke(main, ["check", str(train)])
+    assert checked.exit_code == 0, checked.output
     assert "The training takes 1000 iterations" in said

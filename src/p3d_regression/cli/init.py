@@ -111,8 +111,8 @@ def _say(written: "Written") -> None:
         click.echo(f"Next: correct this, then p3d-regression check {train}")
         return
     click.echo(
-        f"The training takes {written.iterations} iterations, and shows on a terminal how much time is left; for a "
-        "short one to try: --iterations 200."
+        f"The training takes {written.iterations} iterations; on a terminal it shows the time left. To try a shorter "
+        "one, run init again with --iterations 200 and another --out."
     )
     click.echo("Next:")
     for command in (f"train3dunet --config {train}", f"predict3dunet --config {predict}"):

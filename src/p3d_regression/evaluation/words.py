@@ -42,8 +42,8 @@ def remarks(plain: Mapping[str, Any]) -> Iterator[str]:
         if slope is not None and slope < _SLOPE:
             start = _start(channel, several)
             yield (
-                f"{start}the slope of prediction against truth is {slope:.2f}: extremes are squashed. Train longer, as "
-                "long as the validation score gets better"
+                f"{start}the slope of prediction against truth is {slope:.2f}: extremes are squashed. A longer "
+                "training helps as long as the validation score still improves"
             )
     for volume in plain["volumes"]:
         if volume["seam"] is not None and volume["seam"] > _STEP:

@@ -31,7 +31,7 @@ from p3d_regression.volumes.writing import write_whole
 _MOST_ROUNDS = 6
 
 #: Kinds of labels that may be a line of the raw values without looking like one.
-_WHERE_BRIGHTNESS_MAY_COUNT = (None, "counts", "staining", "mean+variance")
+_WHERE_BRIGHTNESS_MAY_COUNT = (None, "counts", "staining")
 
 TRAIN, PREDICT = "train.yml", "predict.yml"
 
@@ -261,11 +261,13 @@ def _notes(facts: Facts, pairs: Found) -> list[str]:
             " the program for them"
         )
     share, is_mask = min(explained(found)), any(values.is_mask for values in found.label)
-    if share > SAME and not facts.task.follows and facts.task.kind in _WHERE_BRIGHTNESS_MAY_COUNT and not is_mask:
+    may_follow = not facts.task.follows and facts.task.kind in _WHERE_BRIGHTNESS_MAY_COUNT and not is_mask
+    # with other numbers of channels, residual has to name one of the raw volume
+    if share > SAME and may_follow and len(found.raw) in (1, len(found.label)):
         notes.append(
             f"a line through the raw values explains {share:.0%} of the labels, too little to be sure that they follow "
-            "the brightness. Where they do, as densities do, final_activation: none with target_scaling: residual "
-            f"learns more: {DOCS_URL}/intensity/"
+            "the brightness. Where they do, as densities do, model.final_activation: none with model.target_scaling: "
+            f"residual learns more: {DOCS_URL}/intensity/"
         )
     return notes
 
